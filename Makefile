@@ -1,0 +1,36 @@
+# `make` alone lists the targets. Each is one line: what it does is in scripts/, bench/ or the package.
+VENV := .venv/bin
+SOURCES := src tests bench scripts
+
+.DEFAULT_GOAL := help
+.PHONY: help setup appliance demo test lint bench openapi docs clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## system packages, .venv, the service's user, the demo appliance (only what is missing)
+	@PYTHON='$(PYTHON)' scripts/setup
+
+appliance: ## build the demo appliance, build/appliance/demo.vws
+	@PYTHON='$(PYTHON)' scripts/setup packages python
+	@$(VENV)/python -m vws.guest.appliance --out build/appliance/demo.vws --cache build/cache
+
+demo: setup ## lease three virtual machines, use them, give them back (KEEP=1 leaves them running)
+	@KEEP='$(KEEP)' scripts/demo
+
+test: setup lint ## ruff, mypy and all tests (ARGS='tests/core -k name' for some)
+	@$(VENV)/pytest $(ARGS)
+
+lint: setup ## ruff check, ruff format --check, mypy
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check --quiet .
+	@$(VENV)/mypy
+
+bench: setup ## the numbers of bench/RESULTS.md
+	@$(VENV)/python -m bench $(ARGS)
+
+docs: setup ## draw docs/states.md and docs/openapi.json anew from the code
+	@$(VENV)/python -m vws.docs
+
+clean: ## remove what was built (.venv and the downloaded packages too)
+	@rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

@@ -1,0 +1,167 @@
+"""What a node is told, and what it tells.
+
+`NodeOrders` are complete and numbered: everything the node should have, nothing
+else. A node refuses a generation older than the last it saw, so repeated,
+delayed or lost orders are harmless. `NodeReport`s are complete too: every
+workspace the node has anything of, ordered or not. What is in neither is gone.
+
+`orders_for` derives a node's orders from the record; `facts_of` turns a report
+into observations for core/lifecycle.py. Two facts need care, and get it here:
+
+- GONE is believed only from a report made under orders that already left the
+  workspace out: an older report does not list it because it had not begun.
+- RUNNING is believed only of the boot that was ordered last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from vws.core.lifecycle import UNORDERED, Desired, Observation
+from vws.core.site import Capacity, Image, ImageFile, Lease, Node, Workspace
+
+BOOT_LIMIT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceOrder:
+    """Everything a node needs to know to run one workspace; it asks nobody else.
+
+    boots: a node starts the domain once for each number it has not started yet, never twice for one.
+    may_create: the disk may be made from the image; else a missing disk is a loss to be reported.
+    end: UTC seconds (the service's clock) at which the node removes it by itself.
+    """
+
+    id: str
+    name: str
+    lease: str
+    desired: Desired
+    boots: int
+    may_create: bool
+    end: int
+    image: str
+    files: tuple[ImageFile, ...]
+    boot: str
+    cmdline: str
+    user: str
+    ready: str
+    boot_limit_s: int
+    cpus: int
+    cpus_defined: int
+    memory_mib: int
+    memory_defined_mib: int
+    disk_mib: int
+    mac: str
+    address: str
+    ssh_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOrders:
+    """`issued_at`: the service's clock when sent, by which a node measures its own."""
+
+    node: str
+    generation: int
+    subnet: str
+    gateway: str
+    workspaces: tuple[WorkspaceOrder, ...] = ()
+    issued_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceFact:
+    """state: any Observation but GONE and SILENT, which nobody reports. boots: the last boot that was started.
+
+    step: what is being done, for people ("fetching the image, 40 %"); reason: why it is broken or not getting on.
+    """
+
+    id: str
+    state: Observation
+    boots: int = 0
+    reason: str = ""
+    step: str = ""
+    host_key: str = ""
+    memory_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """`instance` names the agent (one per installation), `incarnation` its process (start time in ns),
+    `sequence` counts within it. `generation`: the orders that the agent had when it looked. problem: why this
+    node can take no new workspaces, in words for its administrator."""
+
+    node: str
+    instance: str
+    incarnation: int
+    sequence: int
+    generation: int
+    at: float
+    capacity: Capacity
+    hypervisor: str = ""
+    hypervisor_reason: str = ""
+    version: str = ""
+    problem: str = ""
+    workspaces: tuple[WorkspaceFact, ...] = ()
+
+
+def orders_for(
+    node: Node,
+    workspaces: Iterable[Workspace],
+    leases: Mapping[str, Lease],
+    images: Mapping[str, Image],
+    *,
+    now: float,
+) -> NodeOrders:
+    """The complete orders of `node`; `workspaces` may hold those of other nodes too."""
+    mine = sorted(
+        (w for w in workspaces if w.node == node.id and w.state not in UNORDERED), key=lambda w: w.id
+    )
+    orders = tuple(_order(w, leases[w.lease], images[w.image]) for w in mine)
+    return NodeOrders(node.id, node.generation, node.subnet, node.gateway, orders, now)
+
+
+def _order(workspace: Workspace, lease: Lease, image: Image) -> WorkspaceOrder:
+    return WorkspaceOrder(
+        id=workspace.id,
+        name=workspace.name,
+        lease=workspace.lease,
+        desired=workspace.desired,
+        boots=workspace.boots,
+        may_create=not workspace.came_up,
+        end=workspace.end,
+        image=image.id,
+        files=image.files,
+        boot=image.boot,
+        cmdline=image.cmdline,
+        user=image.user,
+        ready=image.ready,
+        boot_limit_s=BOOT_LIMIT_S,
+        cpus=workspace.cpus,
+        cpus_defined=workspace.cpus_defined,
+        memory_mib=workspace.memory_mib,
+        memory_defined_mib=workspace.memory_defined_mib,
+        disk_mib=workspace.disk_mib,
+        mac=workspace.mac,
+        address=workspace.address,
+        ssh_keys=lease.ssh_keys,
+    )
+
+
+def facts_of(
+    report: NodeReport, workspaces: Iterable[Workspace]
+) -> Iterator[tuple[Workspace, Observation, WorkspaceFact | None]]:
+    """Each unreleased workspace of the reporting node with what the report says of it.
+
+    A workspace of which the report says nothing certain is left out.
+    """
+    said = {fact.id: fact for fact in report.workspaces}
+    for workspace in workspaces:
+        if workspace.node != report.node or workspace.released_at is not None:
+            continue
+        fact = said.get(workspace.id)
+        if fact is None:
+            if report.generation >= workspace.generation:
+                yield workspace, Observation.GONE, None
+        elif fact.boots >= workspace.boots or fact.state is not Observation.RUNNING:
+            yield workspace, fact.state, fact

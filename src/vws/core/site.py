@@ -1,0 +1,318 @@
+"""The things a site holds, and the batch of changes by which they move.
+
+Values only: frozen, comparable, storable. A decision in the core takes some of
+them and returns others, gathered in `Changes`; the store writes a batch in one
+transaction or not at all. Each change of a workspace's, lease's, image's or
+node's state comes with an `Event`, so that the events table alone tells what
+happened (who asked, when, from which state to which).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from typing import Any
+
+from vws.core.lifecycle import Desired, State
+from vws.core.terms import Size
+
+
+class Role(StrEnum):
+    ADMIN = auto()
+    USER = auto()
+    NODE = auto()
+    JOIN = auto()  # good once, to become a node
+
+
+class LeaseState(StrEnum):
+    """PENDING until all workspaces ran once, then ACTIVE; DEGRADED while one is lost, stopped or failed;
+    ENDING until every node says that nothing is left; then ENDED, or FAILED if it never became active
+    or lost all its workspaces."""
+
+    PENDING = auto()
+    ACTIVE = auto()
+    DEGRADED = auto()
+    ENDING = auto()
+    ENDED = auto()
+    FAILED = auto()
+
+
+LEASE_FINAL = frozenset({LeaseState.ENDED, LeaseState.FAILED})
+
+
+class NodeState(StrEnum):
+    """Derived by `Node.state`; SILENT: not heard from, within the grace time; LOST: beyond it."""
+
+    JOINING = auto()
+    READY = auto()
+    DRAINED = auto()
+    UNFIT = auto()
+    SILENT = auto()
+    LOST = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file of an image, addressed by its sha256; role: disk, kernel or initrd; format: qcow2, raw, kernel, initrd."""
+
+    role: str
+    sha256: str
+    size_bytes: int
+    format: str
+    virtual_size_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """boot: `disk` (firmware boots the disk) or `direct` (kernel and initrd are given to the hypervisor).
+
+    ready: `ssh` (up when the guest's sshd answers) or `boot` (up when the domain runs).
+    simulated: known to fake nodes only; it has no files.
+    """
+
+    id: str
+    name: str
+    owner: str
+    sha256: str
+    size_bytes: int
+    boot: str
+    files: tuple[ImageFile, ...]
+    cmdline: str = ""
+    user: str = "root"
+    ready: str = "ssh"
+    memory_mib_min: int = 0
+    disk_mib_min: int = 0
+    simulated: bool = False
+    created_at: float = 0.0
+    removed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    name: str
+    image: str
+    image_name: str
+    count: int
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """`start` and `end`: UTC seconds, half-open. `outcome`: what it becomes once everything is gone."""
+
+    id: str
+    name: str
+    owner: str
+    kind: str
+    state: LeaseState
+    groups: tuple[Group, ...]
+    start: int
+    end: int
+    ssh_keys: tuple[str, ...]
+    created_at: float
+    active_at: float | None = None
+    ended_at: float | None = None
+    outcome: LeaseState | None = None
+    reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in LEASE_FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One execution environment.
+
+    memory_mib: what was last asked for; memory_defined_mib: what its present boot may balloon up to.
+    cpus_defined: virtual CPUs of its present boot; cpus: the share asked for.
+    boots: how many boots were ordered. generation: its node's generation when its orders last changed.
+    came_up: it ran once, so its disk holds work and must never be made anew.
+    released_at: when its node said that nothing of it is left; till then it holds its slot and address.
+    """
+
+    id: str
+    name: str
+    lease: str
+    owner: str
+    group: str
+    number: int
+    node: str
+    image: str
+    state: State
+    desired: Desired
+    address: str
+    mac: str
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+    cpus_defined: int
+    memory_defined_mib: int
+    end: int
+    created_at: float
+    changed_at: float
+    boots: int = 1
+    generation: int = 0
+    came_up: bool = False
+    running_at: float | None = None
+    released_at: float | None = None
+    reason: str = ""
+    step: str = ""
+    host_key: str = ""
+
+    @property
+    def held(self) -> Size:
+        """What it takes on its node: memory by the larger of asked and defined, for a balloon is no promise."""
+        return Size(self.cpus, max(self.memory_mib, self.memory_defined_mib), self.disk_mib)
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a node offers. `cpus` are real; `cpu_ratio` times as many are leased. Memory is never overcommitted:
+    each workspace takes `overhead_mib` beside its own (the emulator's caches)."""
+
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+    cpu_ratio: float = 1.0
+    overhead_mib: int = 0
+
+    @property
+    def size(self) -> Size:
+        return Size(int(self.cpus * self.cpu_ratio), self.memory_mib, self.disk_mib)
+
+    def taken_by(self, size: Size) -> Size:
+        return size + Size(0, self.overhead_mib, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A physical host. `instance` names the one agent that may speak for it; `sequence` its last report.
+
+    generation: of its orders; `subnet`: the private network its workspaces' addresses come from.
+    """
+
+    id: str
+    name: str
+    subnet: str
+    joined_at: float
+    capacity: Capacity = Capacity(0, 0, 0)
+    hypervisor: str = ""
+    hypervisor_reason: str = ""
+    generation: int = 1
+    applied_generation: int = 0
+    instance: str = ""
+    incarnation: int = 0
+    sequence: int = 0
+    version: str = ""
+    drained: bool = False
+    silent: bool = False
+    lost: bool = False
+    problem: str = ""
+    removed_at: float | None = None
+
+    @property
+    def state(self) -> NodeState:
+        if self.lost:
+            return NodeState.LOST
+        if self.silent:
+            return NodeState.SILENT
+        if not self.sequence:
+            return NodeState.JOINING
+        if self.problem:
+            return NodeState.UNFIT
+        return NodeState.DRAINED if self.drained else NodeState.READY
+
+    @property
+    def gateway(self) -> str:
+        return str(next(ipaddress.ip_network(self.subnet).hosts()))
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token, known by the sha256 of its secret. `subject`: the user's name, or the node's id."""
+
+    id: str
+    subject: str
+    role: Role
+    secret_sha256: str
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    used_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the append-only record; `seq` is given by the store. kind: `workspace.running`, `lease.granted`, ..."""
+
+    at: float
+    actor: str
+    kind: str
+    owner: str = ""
+    lease: str = ""
+    workspace: str = ""
+    node: str = ""
+    image: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a mutating call answered, kept so that its repeat gets the same. Key: (subject, client_token)."""
+
+    subject: str
+    client_token: str
+    fingerprint: str
+    status: int
+    body: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one decision writes: whole values, replaced by id, in one transaction."""
+
+    leases: tuple[Lease, ...] = ()
+    workspaces: tuple[Workspace, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    images: tuple[Image, ...] = ()
+    tokens: tuple[Token, ...] = ()
+    events: tuple[Event, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+    def __add__(self, later: Changes) -> Changes:
+        """Both, the later value of each id winning; events and answers in order."""
+        return Changes(
+            _latest(self.leases, later.leases),
+            _latest(self.workspaces, later.workspaces),
+            _latest(self.nodes, later.nodes),
+            _latest(self.images, later.images),
+            _latest(self.tokens, later.tokens),
+            self.events + later.events,
+            self.answers + later.answers,
+        )
+
+    def __bool__(self) -> bool:
+        return any(
+            (
+                self.leases,
+                self.workspaces,
+                self.nodes,
+                self.images,
+                self.tokens,
+                self.events,
+                self.answers,
+            )
+        )
+
+
+def _latest(first: tuple[Any, ...], later: Iterable[Any]) -> tuple[Any, ...]:
+    merged = {value.id: value for value in first}
+    merged.update((value.id, value) for value in later)
+    return tuple(merged.values())

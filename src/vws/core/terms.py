@@ -1,0 +1,200 @@
+"""What a user asks for and what a site may agree to.
+
+A `LeaseRequest` is checked here for being sensible by itself (`check_request`):
+names, numbers and keys, each error naming its field. Whether the site has room
+is another question, answered by core/placement.py.
+
+The bounds below catch slips of the pen (a memory of 10**12 MiB), they are not
+a site's policy.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+
+from vws.core.errors import InvalidRequest
+
+# A name becomes a host name inside the cluster, hence RFC 1123 labels; room is left for "-group-123".
+NAME_LENGTH_MAX = 40
+NAME_PATTERN = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+# lease name, group name and number make one label of at most 63 characters
+GROUP_NAME_LENGTH_MAX = 16
+COUNT_MAX = 10_000
+GROUPS_MAX = 100
+CPUS_MAX = 1_024
+MEMORY_MIB_MAX = 16 * 1024 * 1024
+MEMORY_MIB_MIN = 32
+DISK_MIB_MAX = 1024 * 1024 * 1024
+DURATION_S_MAX = 366 * 24 * 3600
+SSH_KEYS_MAX = 64
+SSH_KEY_LENGTH_MAX = 8192
+SSH_KEY_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much one workspace takes, or how much a node has left."""
+
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+
+    def __add__(self, other: Size) -> Size:
+        return Size(
+            self.cpus + other.cpus, self.memory_mib + other.memory_mib, self.disk_mib + other.disk_mib
+        )
+
+    def __sub__(self, other: Size) -> Size:
+        return Size(
+            self.cpus - other.cpus, self.memory_mib - other.memory_mib, self.disk_mib - other.disk_mib
+        )
+
+    def fits_in(self, room: Size) -> bool:
+        return (
+            self.cpus <= room.cpus and self.memory_mib <= room.memory_mib and self.disk_mib <= room.disk_mib
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRequest:
+    """`count` equal workspaces of one image (a name or an id)."""
+
+    image: str
+    count: int = 1
+    cpus: int = 1
+    memory_mib: int = 512
+    disk_mib: int = 1024
+    name: str = ""
+
+    @property
+    def size(self) -> Size:
+        return Size(self.cpus, self.memory_mib, self.disk_mib)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """An immediate lease of all its groups or of none, for `duration_s` seconds from now."""
+
+    groups: tuple[GroupRequest, ...]
+    duration_s: int
+    name: str | None = None
+    ssh_keys: tuple[str, ...] = field(default=())
+
+
+def check_name(name: str, field_name: str = "name") -> str:
+    """Return `name` if it can be a host name and a file name; raise InvalidRequest otherwise."""
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+        shown = name if isinstance(name, str) and len(name) <= 60 else f"{str(name)[:57]}..."
+        raise InvalidRequest(
+            f"{shown!r} cannot be a name",
+            field=field_name,
+            asked=shown,
+            possible=f"lower-case letters, digits and inner hyphens, at most {NAME_LENGTH_MAX} characters",
+        )
+    return name
+
+
+def check_number(value: int, field_name: str, low: int, high: int, unit: str = "") -> int:
+    """Return `value` if low <= value <= high; raise InvalidRequest naming the field otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        suffix = f" {unit}" if unit else ""
+        raise InvalidRequest(
+            f"{field_name} is {value}{suffix}",
+            field=field_name,
+            asked=value,
+            possible=f"a whole number from {low} to {high}{suffix}",
+        )
+    return value
+
+
+def check_duration(duration_s: int, field_name: str = "duration_s") -> int:
+    return check_number(duration_s, field_name, 1, DURATION_S_MAX, "s")
+
+
+def check_ssh_key(key: str, field_name: str) -> str:
+    """Return a public key in OpenSSH's one-line form, stripped; a private key or options are refused."""
+    possible = "one line of an OpenSSH public key file: a type such as ssh-ed25519, the key, a comment"
+    if "PRIVATE KEY" in key:
+        raise InvalidRequest(
+            "this is a private key, which must never leave your machine",
+            field=field_name,
+            possible=f"{possible} (the file ending in .pub)",
+        )
+    line = key.strip()
+    parts = line.split(None, 2)
+    if len(line) > SSH_KEY_LENGTH_MAX or "\n" in line or "\r" in line or "\0" in line or len(parts) < 2:
+        raise InvalidRequest("this is not an ssh public key", field=field_name, possible=possible)
+    try:
+        blob = base64.b64decode(parts[1], validate=True)
+    except (binascii.Error, ValueError):
+        blob = b""
+    named = parts[0].encode()
+    if parts[0] not in SSH_KEY_TYPES or blob[: 4 + len(named)] != len(named).to_bytes(4, "big") + named:
+        raise InvalidRequest(
+            "this is not an ssh public key", field=field_name, asked=parts[0][:40], possible=possible
+        )
+    return line
+
+
+def check_request(request: LeaseRequest) -> LeaseRequest:
+    """Return the request with its groups named and keys stripped, or raise InvalidRequest."""
+    if request.name is not None:
+        check_name(request.name)
+    check_duration(request.duration_s)
+    if not 1 <= len(request.groups) <= GROUPS_MAX:
+        raise InvalidRequest(
+            "a lease needs at least one group" if not request.groups else "too many groups",
+            field="groups",
+            asked=len(request.groups),
+            possible=f"1 to {GROUPS_MAX} groups",
+        )
+    if len(request.ssh_keys) > SSH_KEYS_MAX:
+        raise InvalidRequest(
+            "too many ssh keys",
+            field="ssh_keys",
+            asked=len(request.ssh_keys),
+            possible=f"at most {SSH_KEYS_MAX}",
+        )
+    groups = tuple(_check_group(group, f"groups[{i}]") for i, group in enumerate(request.groups))
+    names = [group.name for group in groups]
+    if len(groups) > 1 and len(set(names)) != len(names):
+        raise InvalidRequest(
+            "each group of a lease needs a name of its own",
+            field="groups",
+            asked=names,
+            possible="different names, such as head and worker",
+        )
+    keys = tuple(check_ssh_key(key, f"ssh_keys[{i}]") for i, key in enumerate(request.ssh_keys))
+    return LeaseRequest(groups, request.duration_s, request.name, keys)
+
+
+def _check_group(group: GroupRequest, where: str) -> GroupRequest:
+    if group.name:
+        check_name(group.name, f"{where}.name")
+        if len(group.name) > GROUP_NAME_LENGTH_MAX:
+            raise InvalidRequest(
+                "the group's name is too long",
+                field=f"{where}.name",
+                asked=group.name,
+                possible=f"at most {GROUP_NAME_LENGTH_MAX} characters",
+            )
+    if not group.image:
+        raise InvalidRequest(
+            "no image is named", field=f"{where}.image", possible="an image's name or id (vws image list)"
+        )
+    check_number(group.count, f"{where}.count", 1, COUNT_MAX)
+    check_number(group.cpus, f"{where}.cpus", 1, CPUS_MAX)
+    check_number(group.memory_mib, f"{where}.memory_mib", MEMORY_MIB_MIN, MEMORY_MIB_MAX, "MiB")
+    check_number(group.disk_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB")
+    return group

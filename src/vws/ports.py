@@ -1,0 +1,266 @@
+"""The world, as small protocols: what the services and the node agent need and no more.
+
+Each has a real implementation, a fake that ships where a fake makes sense, and
+one contract suite in tests/contract that both pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from vws.core.deployment import NodeOrders, WorkspaceFact, WorkspaceOrder
+from vws.core.lifecycle import Observation
+from vws.core.site import Answer, Capacity, Changes, Event, Image, Lease, Node, Token, Workspace
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """UTC seconds."""
+        ...
+
+
+class Ids(Protocol):
+    def new(self, prefix: str) -> str:
+        """A new id such as `lse-01jd…`: sorts by time of making, never repeats."""
+        ...
+
+
+# ---------------------------------------------------------------- store
+
+
+class StaleRevision(Exception):
+    """Another process committed since this one read; nothing was written. Read again, decide again."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that is alive (`Store.load`), or all that changed after a revision (`Store.changed_since`).
+
+    Alive: leases not ended, workspaces not released, and what they refer to; nodes and images not removed; tokens
+    neither revoked, nor expired long ago. In `changed_since`, ended and removed values are included.
+    """
+
+    revision: int
+    leases: tuple[Lease, ...] = ()
+    workspaces: tuple[Workspace, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    images: tuple[Image, ...] = ()
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """`next` is the cursor of the following page, None at the end."""
+
+    items: tuple[Any, ...]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a listing is limited to; None means any. `live`: only what has not ended (removed, released)."""
+
+    owner: str | None = None
+    lease: str | None = None
+    workspace: str | None = None
+    node: str | None = None
+    name: str | None = None
+    live: bool = False
+    states: tuple[str, ...] = field(default=())
+
+
+class Store(Protocol):
+    """The one record. Thread-safe. Every method is one transaction."""
+
+    def load(self) -> Snapshot: ...
+
+    def changed_since(self, revision: int) -> Snapshot: ...
+
+    def revision(self) -> int: ...
+
+    def commit(self, changes: Changes, *, expected: int) -> tuple[int, int]:
+        """Write all of `changes` or nothing; return the new (revision, seq of the last event).
+
+        Raises StaleRevision if the store's revision is not `expected`; NameTaken, Conflict for a broken unique rule
+        (an address held twice, a live lease's name used twice).
+        """
+        ...
+
+    def get(self, kind: type[Any], id: str) -> Any:
+        """The Lease, Workspace, Node, Image or Token of that id, alive or ended; None if there never was one."""
+        ...
+
+    def page(self, kind: type[Any], where: Filter, *, after: str | None, limit: int) -> Page:
+        """Sorted by id (by time of making). InvalidRequest for a cursor that this store did not give."""
+        ...
+
+    def events(self, where: Filter, *, after: int, limit: int) -> tuple[Event, ...]:
+        """Events with seq > `after`, in order."""
+        ...
+
+    def last_seq(self) -> int: ...
+
+    def answer(self, subject: str, client_token: str) -> Answer | None: ...
+
+    def heard(self, at_by_node: dict[str, float]) -> None:
+        """Remember when nodes were last heard from; changes no revision."""
+        ...
+
+    def heard_at(self) -> dict[str, float]: ...
+
+    def forget(self, *, answers_before: float) -> int:
+        """Delete answers older than that; return how many."""
+        ...
+
+    def lead(self) -> bool:
+        """Become, or still be, the one process that reconciles (an advisory lock; SQLite: always)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# ---------------------------------------------------------------- blobs
+
+
+class Blobs(Protocol):
+    """Files by their sha256, each either whole or absent."""
+
+    def path(self, sha256: str) -> Path | None: ...
+
+    def adopt(self, temporary: Path, sha256: str) -> None:
+        """Take a complete file into the store by rename; a repeat is harmless."""
+        ...
+
+    def remove(self, sha256: str) -> None: ...
+
+
+# ---------------------------------------------------------------- nodes
+
+
+class HypervisorError(Exception):
+    """What could not be done, in a sentence for the user. `final`: trying again will not help."""
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.final = final
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What a hypervisor has of one workspace, seen just now.
+
+    state: RUNNING (the domain runs; whether the guest is up is another question: `guest_up`), PAUSED, SUSPENDED (saved
+    to disk, no domain), STOPPED (the disk is there, no domain runs, as after the guest's own power-off or before its
+    first boot), BROKEN (with reason: crashed, disk full, panicked).
+    boots: the number of the last boot started, kept on disk. created: its disk exists.
+    end: the lease's end that it was told, kept on disk, so that ends are enforced by an agent that has no orders yet.
+    """
+
+    id: str
+    state: Observation
+    boots: int
+    created: bool
+    end: int
+    reason: str = ""
+    host_key: str = ""
+    memory_mib: int = 0
+    memory_defined_mib: int = 0
+
+
+class Stream(Protocol):
+    """A byte stream to a guest's port or console."""
+
+    async def read(self, size: int = 65536) -> bytes:
+        """b"" at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Fetch(Protocol):
+    async def __call__(self, sha256: str, size_bytes: int, target: Path) -> None:
+        """Download a blob to `target` (resuming what is there); the caller verifies it."""
+        ...
+
+
+class Hypervisor(Protocol):
+    """One node's means to run workspaces. Every call is idempotent and may be repeated after a kill at any point.
+
+    It touches only what carries its mark. All methods raise HypervisorError with a reason for the user.
+    Calls for different workspaces may run at the same time, calls for one do not (the agent sees to that).
+    """
+
+    async def open(self, orders: NodeOrders | None) -> None:
+        """Get ready: adopt or start daemons, bridge, DHCP for the orders' subnet. Repeated when orders change the subnet
+        and after a loss of the connection."""
+        ...
+
+    async def close(self, *, tear_down: bool) -> None:
+        """Let go. `tear_down`: remove daemons, bridge and namespace too (only when no workspace is left)."""
+        ...
+
+    async def describe(self) -> tuple[Capacity, str, str]:
+        """(capacity, hypervisor name: kvm, tcg or fake, why that one)."""
+        ...
+
+    async def instances(self) -> Sequence[Instance]:
+        """Everything here that carries the mark, remains and half-made ones included."""
+        ...
+
+    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
+        """Image files in the cache and verified, overlay, host key, NoCloud disk, DHCP entry. Starts nothing.
+        `step(text)` tells what is going on."""
+        ...
+
+    async def start(self, order: WorkspaceOrder) -> None:
+        """Boot number `order.boots`: define with the order's present size and start. The number is kept on disk before."""
+        ...
+
+    async def guest_up(self, order: WorkspaceOrder) -> bool:
+        """Does the guest answer, as its image says when it is ready (`ready`: ssh or boot)?"""
+        ...
+
+    async def pause(self, id: str) -> None: ...
+
+    async def resume(self, id: str) -> None: ...
+
+    async def suspend(self, id: str) -> None:
+        """To disk; the domain is gone afterwards."""
+        ...
+
+    async def restore(self, order: WorkspaceOrder) -> None: ...
+
+    async def stop(self, id: str, *, grace_s: float) -> None:
+        """Ask the guest to power off, force it after `grace_s`; the disk stays."""
+        ...
+
+    async def resize(self, order: WorkspaceOrder) -> None:
+        """Live: memory by balloon up to what is defined, CPU by share."""
+        ...
+
+    async def update(self, order: WorkspaceOrder) -> None:
+        """Keep what must outlive the agent and needs no other call: the new end."""
+        ...
+
+    async def remove(self, id: str) -> None:
+        """Force it off and remove everything: domain, saved state, overlay, NoCloud disk, DHCP entry, tap. Returns only
+        when nothing is left; the console's log stays."""
+        ...
+
+    async def console(self, id: str, *, tail_bytes: int) -> bytes:
+        """The end of the serial console's log; b"" if there is none. Works after the end too."""
+        ...
+
+    async def connect(self, order: WorkspaceOrder, port: int) -> Stream:
+        """Open a TCP connection to the guest's port."""
+        ...
+
+    def changes(self) -> AsyncIterator[str]:
+        """Yield a workspace's id whenever something happened to it that was not asked for here (died, stopped)."""
+        ...
