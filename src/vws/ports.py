@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from vws.core.deployment import NodeOrders, WorkspaceFact, WorkspaceOrder
+from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import Answer, Capacity, Changes, Event, Image, Lease, Node, Token, Workspace
 

@@ -114,9 +114,7 @@ def orders_for(
     now: float,
 ) -> NodeOrders:
     """The complete orders of `node`; `workspaces` may hold those of other nodes too."""
-    mine = sorted(
-        (w for w in workspaces if w.node == node.id and w.state not in UNORDERED), key=lambda w: w.id
-    )
+    mine = sorted((w for w in workspaces if w.node == node.id and w.state not in UNORDERED), key=lambda w: w.id)
     orders = tuple(_order(w, leases[w.lease], images[w.image]) for w in mine)
     return NodeOrders(node.id, node.generation, node.subnet, node.gateway, orders, now)
 

@@ -51,19 +51,13 @@ class Size:
     disk_mib: int
 
     def __add__(self, other: Size) -> Size:
-        return Size(
-            self.cpus + other.cpus, self.memory_mib + other.memory_mib, self.disk_mib + other.disk_mib
-        )
+        return Size(self.cpus + other.cpus, self.memory_mib + other.memory_mib, self.disk_mib + other.disk_mib)
 
     def __sub__(self, other: Size) -> Size:
-        return Size(
-            self.cpus - other.cpus, self.memory_mib - other.memory_mib, self.disk_mib - other.disk_mib
-        )
+        return Size(self.cpus - other.cpus, self.memory_mib - other.memory_mib, self.disk_mib - other.disk_mib)
 
     def fits_in(self, room: Size) -> bool:
-        return (
-            self.cpus <= room.cpus and self.memory_mib <= room.memory_mib and self.disk_mib <= room.disk_mib
-        )
+        return self.cpus <= room.cpus and self.memory_mib <= room.memory_mib and self.disk_mib <= room.disk_mib
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +135,7 @@ def check_ssh_key(key: str, field_name: str) -> str:
         blob = b""
     named = parts[0].encode()
     if parts[0] not in SSH_KEY_TYPES or blob[: 4 + len(named)] != len(named).to_bytes(4, "big") + named:
-        raise InvalidRequest(
-            "this is not an ssh public key", field=field_name, asked=parts[0][:40], possible=possible
-        )
+        raise InvalidRequest("this is not an ssh public key", field=field_name, asked=parts[0][:40], possible=possible)
     return line
 
 

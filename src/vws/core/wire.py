@@ -34,7 +34,8 @@ def to_json(value: Any) -> Any:
 
 def from_json(kind: type[T], data: Any, where: str = "") -> T:
     """A `kind` read from `data`, or InvalidRequest naming the field in error."""
-    return typing.cast(T, _reader(kind)(data, where or kind.__name__))
+    shape: Any = kind
+    return typing.cast(T, _reader(shape)(data, where or kind.__name__))
 
 
 def _wrong(where: str, data: Any, expected: str) -> InvalidRequest:
