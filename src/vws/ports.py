@@ -39,7 +39,7 @@ class StaleRevision(Exception):
 class Snapshot:
     """All that is alive (`Store.load`), or all that changed after a revision (`Store.changed_since`).
 
-    Alive: leases not ended, workspaces not released, and what they refer to; nodes and images not removed; tokens
+    Alive: leases not ended with all their workspaces (released ones too); nodes and images not removed; tokens
     neither revoked, nor expired long ago. In `changed_since`, ended and removed values are included.
     """
 
@@ -197,8 +197,9 @@ class Hypervisor(Protocol):
     """
 
     async def open(self, orders: NodeOrders | None) -> None:
-        """Get ready: adopt or start daemons, bridge, DHCP for the orders' subnet. Repeated when orders change the subnet
-        and after a loss of the connection."""
+        """Get ready: adopt or start daemons, bridge, DHCP for the orders' subnet.
+
+        Repeated when orders change the subnet and after a loss of the connection."""
         ...
 
     async def close(self, *, tear_down: bool) -> None:
@@ -219,7 +220,7 @@ class Hypervisor(Protocol):
         ...
 
     async def start(self, order: WorkspaceOrder) -> None:
-        """Boot number `order.boots`: define with the order's present size and start. The number is kept on disk before."""
+        """Boot number `order.boots`: define with the order's size and start. The number is kept on disk before."""
         ...
 
     async def guest_up(self, order: WorkspaceOrder) -> bool:

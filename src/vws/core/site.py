@@ -55,7 +55,7 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One file of an image, addressed by its sha256; role: disk, kernel or initrd; format: qcow2, raw, kernel, initrd."""
+    """One file of an image, by its sha256; role: disk, kernel or initrd; format: qcow2, raw, kernel, initrd."""
 
     role: str
     sha256: str
@@ -248,7 +248,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of the append-only record; `seq` is given by the store. kind: `workspace.running`, `lease.granted`, ..."""
+    """One row of the append-only record; the store gives `seq`. kind: `workspace.running`, `lease.granted`, ..."""
 
     at: float
     actor: str

@@ -1,0 +1,131 @@
+"""A decision in the making: what is present, overlaid with what was decided so far.
+
+A decision may have consequences (a failed member ends its lease, which ends the
+other members), each seeing the ones before it. A `Draft` is where they gather;
+`changes` gives them as one batch. The present itself is not touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vws.core.lifecycle import Desired, State
+from vws.core.present import Present
+from vws.core.site import Changes, Event, Image, Lease, Node, Token, Workspace
+
+
+class Draft:
+    """`actor`: who asked (a user's name, a node's id, or "site"); `now`: UTC seconds."""
+
+    def __init__(self, present: Present, *, actor: str, now: float) -> None:
+        self.present = present
+        self.actor = actor
+        self.now = now
+        self._leases: dict[str, Lease] = {}
+        self._workspaces: dict[str, Workspace] = {}
+        self._nodes: dict[str, Node] = {}
+        self._images: dict[str, Image] = {}
+        self._tokens: dict[str, Token] = {}
+        self._events: list[Event] = []
+        self._reordered: set[str] = set()
+
+    @property
+    def changes(self) -> Changes:
+        return Changes(
+            tuple(self._leases.values()),
+            tuple(self._workspaces.values()),
+            tuple(self._nodes.values()),
+            tuple(self._images.values()),
+            tuple(self._tokens.values()),
+            tuple(self._events),
+        )
+
+    # ------------------------------------------------------------ reading
+
+    def lease(self, id: str) -> Lease:
+        return self._leases.get(id) or self.present.leases[id]
+
+    def workspace(self, id: str) -> Workspace:
+        return self._workspaces.get(id) or self.present.workspaces[id]
+
+    def node(self, id: str) -> Node:
+        return self._nodes.get(id) or self.present.nodes[id]
+
+    def members(self, lease: str) -> list[Workspace]:
+        merged = {w.id: w for w in self.present.members(lease)}
+        merged.update((w.id, w) for w in self._workspaces.values() if w.lease == lease)
+        return sorted(merged.values(), key=lambda w: w.id)
+
+    @property
+    def touched_leases(self) -> list[str]:
+        """Ids of the leases that this draft changes or whose workspaces it changes."""
+        return sorted({w.lease for w in self._workspaces.values()} | self._leases.keys())
+
+    # ------------------------------------------------------------ deciding
+
+    def put_lease(self, lease: Lease) -> Lease:
+        self._leases[lease.id] = lease
+        return lease
+
+    def put_node(self, node: Node) -> Node:
+        self._nodes[node.id] = node
+        return node
+
+    def put_image(self, image: Image) -> Image:
+        self._images[image.id] = image
+        return image
+
+    def put_token(self, token: Token) -> Token:
+        self._tokens[token.id] = token
+        return token
+
+    def put_workspace(self, workspace: Workspace) -> Workspace:
+        """Keep what was seen of a workspace; its node is told nothing new."""
+        self._workspaces[workspace.id] = workspace
+        return workspace
+
+    def order(self, workspace: Workspace) -> Workspace:
+        """Keep a workspace whose node is to be told: new, changed or left out. Numbers the node's new orders."""
+        node = self.node(workspace.node)
+        if node.id not in self._reordered:
+            self._reordered.add(node.id)
+            node = self.put_node(replace(node, generation=node.generation + 1))
+        return self.put_workspace(replace(workspace, generation=node.generation))
+
+    def move(self, workspace: Workspace, state: State, reason: str, *, desired: Desired | None = None) -> Workspace:
+        """The workspace in another state, with the event that says so; the caller keeps it by `order` or `put`."""
+        after = replace(
+            workspace,
+            state=state,
+            reason=reason,
+            step="",
+            changed_at=self.now,
+            desired=desired or workspace.desired,
+        )
+        self.say_workspace(f"workspace.{state}", after, before=str(workspace.state), reason=reason)
+        return after
+
+    # ------------------------------------------------------------ recording
+
+    def say(self, kind: str, *, owner: str = "", node: str = "", image: str = "", **data: Any) -> None:
+        self._events.append(Event(self.now, self.actor, kind, owner, node=node, image=image, data=data))
+
+    def say_lease(self, kind: str, lease: Lease, **data: Any) -> None:
+        self._events.append(
+            Event(self.now, self.actor, kind, lease.owner, lease=lease.id, data={"name": lease.name} | data)
+        )
+
+    def say_workspace(self, kind: str, workspace: Workspace, **data: Any) -> None:
+        self._events.append(
+            Event(
+                self.now,
+                self.actor,
+                kind,
+                workspace.owner,
+                lease=workspace.lease,
+                workspace=workspace.id,
+                node=workspace.node,
+                data={"name": workspace.name} | data,
+            )
+        )

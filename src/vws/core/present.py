@@ -1,0 +1,121 @@
+"""What is alive at a site now, indexed: the values that decisions are made from.
+
+Mutable like its timeline, and moved only by `apply`, with `Changes` that the
+store has taken. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import TypeVar
+
+from vws.core.site import Changes, Image, Lease, Node, Token, Workspace
+from vws.core.timeline import Slot, Timeline
+
+T = TypeVar("T")
+
+
+class Present:
+    """Live leases, unreleased workspaces, nodes, images and tokens by id, with the timeline of slots."""
+
+    def __init__(self) -> None:
+        self.leases: dict[str, Lease] = {}
+        self.workspaces: dict[str, Workspace] = {}
+        self.nodes: dict[str, Node] = {}
+        self.images: dict[str, Image] = {}
+        self.tokens: dict[str, Token] = {}
+        self.timeline = Timeline()
+        self._members: dict[str, dict[str, Workspace]] = {}
+        self._on_node: dict[str, dict[str, Workspace]] = {}
+        self._addresses: dict[str, set[str]] = {}
+        self._lease_names: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, changes: Changes) -> Present:
+        present = cls()
+        present.apply(changes)
+        return present
+
+    def members(self, lease: str) -> list[Workspace]:
+        """The workspaces of a live lease, released ones too, in their order."""
+        return sorted(self._members.get(lease, {}).values(), key=lambda w: w.id)
+
+    def on_node(self, node: str) -> list[Workspace]:
+        """The workspaces that a node has not yet released."""
+        return list(self._on_node.get(node, {}).values())
+
+    def lease_named(self, name: str) -> Lease | None:
+        found = self._lease_names.get(name)
+        return self.leases.get(found) if found else None
+
+    def addresses_held(self, node: str) -> set[str]:
+        return self._addresses.get(node, set())
+
+    def addresses_free(self, node: Node) -> int:
+        network = ipaddress.ip_network(node.subnet)
+        # Neither the network's own address, nor the broadcast, nor the gateway.
+        return network.num_addresses - 3 - len(self.addresses_held(node.id))
+
+    def apply(self, changes: Changes) -> None:
+        """Move to the state after `changes`. What has ended is forgotten; the store keeps it."""
+        for node in changes.nodes:
+            self._apply_node(node)
+        for image in changes.images:
+            _keep(self.images, image.id, image, alive=image.removed_at is None)
+        for token in changes.tokens:
+            _keep(self.tokens, token.id, token, alive=token.revoked_at is None)
+        for lease in changes.leases:
+            self._apply_lease(lease)
+        for workspace in changes.workspaces:
+            self._apply_workspace(workspace)
+        # A lease ends in the same batch as its last workspace: forget both together.
+        self._forget_ended(changes.leases)
+
+    def _apply_node(self, node: Node) -> None:
+        before = self.nodes.get(node.id)
+        _keep(self.nodes, node.id, node, alive=node.removed_at is None)
+        if before is not None and before.capacity.overhead_mib != node.capacity.overhead_mib:
+            for workspace in self.on_node(node.id):
+                self._hold(workspace)
+
+    def _apply_lease(self, lease: Lease) -> None:
+        self.leases[lease.id] = lease
+        self._lease_names[lease.name] = lease.id
+
+    def _apply_workspace(self, workspace: Workspace) -> None:
+        self._members.setdefault(workspace.lease, {})[workspace.id] = workspace
+        if workspace.released_at is None:
+            self._hold(workspace)
+        else:
+            self._release(workspace)
+
+    def _hold(self, workspace: Workspace) -> None:
+        self.workspaces[workspace.id] = workspace
+        self._on_node.setdefault(workspace.node, {})[workspace.id] = workspace
+        self._addresses.setdefault(workspace.node, set()).add(workspace.address)
+        capacity, lease = self.nodes[workspace.node].capacity, self.leases[workspace.lease]
+        size = capacity.taken_by(workspace.held)
+        self.timeline.hold(Slot(workspace.id, workspace.node, size, lease.start, workspace.end))
+
+    def _release(self, workspace: Workspace) -> None:
+        self.timeline.release(workspace.id)
+        if self.workspaces.pop(workspace.id, None) is None:
+            return
+        self._on_node[workspace.node].pop(workspace.id)
+        self._addresses[workspace.node].discard(workspace.address)
+
+    def _forget_ended(self, leases: Iterable[Lease]) -> None:
+        for lease in leases:
+            if lease.ended:
+                self.leases.pop(lease.id, None)
+                self._members.pop(lease.id, None)
+                if self._lease_names.get(lease.name) == lease.id:
+                    del self._lease_names[lease.name]
+
+
+def _keep(table: dict[str, T], key: str, value: T, *, alive: bool) -> None:
+    if alive:
+        table[key] = value
+    else:
+        table.pop(key, None)

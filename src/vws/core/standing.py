@@ -1,0 +1,225 @@
+"""How leases and workspaces stand after facts and the passing of time.
+
+A lease's state follows from its workspaces' (`settle`), so that there is one
+truth: no lease is active whose workspaces do not run. All or nothing holds until
+a lease was active once: a member that breaks before ends the whole. Afterwards the
+others stay and the lease is degraded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from vws.core.deployment import NodeReport, WorkspaceFact, facts_of
+from vws.core.draft import Draft
+from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
+from vws.core.site import LEASE_FINAL, Lease, LeaseState, Node, Workspace
+
+BROKEN = frozenset({State.FAILED, State.LOST, State.STOPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """After how many seconds without a sound a node is called silent (nothing new is placed there) and lost."""
+
+    silent_after_s: float = 25.0
+    lost_after_s: float = 60.0
+
+
+# ---------------------------------------------------------------- commands
+
+
+def give(draft: Draft, workspace: Workspace, command: Command, reason: str = "") -> Workspace:
+    """The workspace after `command`, ordered from its node; raises CommandRefused. A repeat changes nothing."""
+    state = commanded(workspace.state, command)
+    if state == workspace.state:
+        return workspace
+    after = draft.move(workspace, state, reason, desired=GOALS[command])
+    if command is Command.REBOOT:
+        # Only a new boot can have more than was defined for the present one.
+        after = replace(after, boots=after.boots + 1, memory_defined_mib=after.memory_mib, cpus_defined=after.cpus)
+    return draft.order(after)
+
+
+def begin_end(draft: Draft, lease: Lease, outcome: LeaseState, reason: str) -> Lease:
+    """Order everything of a lease removed; it has ended once every node says that nothing is left."""
+    lease = draft.put_lease(replace(lease, state=LeaseState.ENDING, outcome=outcome, reason=reason))
+    draft.say_lease("lease.ending", lease, reason=reason, outcome=str(outcome))
+    for workspace in draft.members(lease.id):
+        if workspace.state not in UNORDERED:
+            give(draft, workspace, Command.TERMINATE, reason)
+    return lease
+
+
+# ---------------------------------------------------------------- facts
+
+
+def absorb(draft: Draft, report: NodeReport) -> None:
+    """What a node's report changes. The report is the newest of the agent that speaks for the node."""
+    node = draft.node(report.node)
+    seen = replace(
+        node,
+        capacity=report.capacity,
+        hypervisor=report.hypervisor,
+        hypervisor_reason=report.hypervisor_reason,
+        version=report.version,
+        problem=report.problem,
+        applied_generation=report.generation,
+        sequence=max(node.sequence, 1),
+        silent=False,
+        lost=False,
+    )
+    if report.generation > node.generation:
+        # The record is older than the node's orders (a restored backup): number beyond them.
+        seen = replace(seen, generation=report.generation + 1)
+    if seen != node:
+        _say_node(draft, node, draft.put_node(seen))
+    for workspace, fact, said in facts_of(report, draft.present.on_node(node.id)):
+        witness(draft, workspace, fact, said)
+    settle(draft)
+
+
+def _say_node(draft: Draft, before: Node, after: Node) -> None:
+    if before.state != after.state:
+        draft.say(f"node.{after.state}", node=after.id, name=after.name, before=str(before.state), reason=after.problem)
+
+
+def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceFact | None = None) -> Workspace:
+    """The workspace after a fact. Never refuses."""
+    said = said or WorkspaceFact(before.id, fact)
+    state = observed(before.state, fact)
+    after = replace(before, step=said.step, host_key=said.host_key or before.host_key)
+    if state != before.state:
+        after = draft.move(after, state, said.reason or _reason(before, fact))
+    elif said.reason and state not in FINAL:
+        after = replace(after, reason=said.reason)
+    elif state in SETTLED:
+        after = replace(after, reason="")
+    if state is State.RUNNING:
+        after = replace(after, came_up=True, running_at=after.running_at or draft.now)
+    if state in FINAL and fact in (Observation.GONE, Observation.ENDED):
+        after = _released(draft, after)
+    elif state is State.FAILED and before.state is not State.FAILED:
+        return draft.order(after)  # what is left of it is to be removed
+    return draft.put_workspace(after) if after != before else before
+
+
+def _released(draft: Draft, workspace: Workspace) -> Workspace:
+    draft.say_workspace("workspace.released", workspace, address=workspace.address)
+    return replace(workspace, released_at=draft.now, step="")
+
+
+def _reason(before: Workspace, fact: Observation) -> str:
+    if fact is Observation.GONE:
+        return before.reason or "it vanished from its node"
+    return {
+        Observation.ENDED: "its lease's time was over",
+        Observation.SILENT: "its node has not been heard from",
+        Observation.STOPPED: "the guest powered itself off",
+        Observation.BROKEN: "it broke and its node did not say why",
+    }.get(fact, "")
+
+
+# ---------------------------------------------------------------- time
+
+
+def expire(draft: Draft) -> None:
+    """End every lease whose time is over."""
+    for lease in list(draft.present.leases.values()):
+        if lease.end <= draft.now and lease.state is not LeaseState.ENDING and not lease.ended:
+            begin_end(draft, lease, _natural_outcome(lease), "its time was over")
+    settle(draft)
+
+
+def _natural_outcome(lease: Lease) -> LeaseState:
+    return LeaseState.FAILED if lease.active_at is None else LeaseState.ENDED
+
+
+def listen(draft: Draft, silent_for_s: dict[str, float], patience: Patience) -> None:
+    """Call nodes silent or lost that were not heard from for so long; their workspaces become lost with them."""
+    for node in list(draft.present.nodes.values()):
+        age = silent_for_s.get(node.id, 0.0)
+        if not node.sequence or (node.lost and age > patience.lost_after_s):
+            continue
+        if age > patience.lost_after_s:
+            _lose(draft, node)
+        elif age > patience.silent_after_s and not node.silent:
+            _say_node(draft, node, draft.put_node(replace(node, silent=True)))
+    settle(draft)
+
+
+def _lose(draft: Draft, node: Node) -> None:
+    _say_node(draft, node, draft.put_node(replace(node, silent=True, lost=True)))
+    for workspace in draft.present.on_node(node.id):
+        witness(draft, workspace, Observation.SILENT)
+
+
+def forsake(draft: Draft, node: Node) -> None:
+    """Take an administrator's word that nothing runs on a node any more: everything there is released."""
+    for workspace in draft.present.on_node(node.id):
+        after = workspace
+        if after.state not in FINAL:
+            state = State.TERMINATED if after.state is State.TERMINATING else State.FAILED
+            after = draft.move(after, state, after.reason or "its node was removed")
+        draft.put_workspace(_released(draft, after))
+    settle(draft)
+
+
+# ---------------------------------------------------------------- leases
+
+
+def settle(draft: Draft) -> None:
+    """Bring the state of every lease that the draft touches in line with its workspaces."""
+    for lease_id in draft.touched_leases:
+        _settle_lease(draft, draft.lease(lease_id))
+
+
+def _settle_lease(draft: Draft, lease: Lease) -> None:
+    if lease.state in LEASE_FINAL:
+        return
+    members = draft.members(lease.id)
+    if lease.state is LeaseState.ENDING:
+        if all(w.released_at is not None for w in members):
+            _end(draft, lease)
+        return
+    live = [w for w in members if w.state not in UNORDERED]
+    broken = [w for w in members if w.state in BROKEN]
+    if lease.active_at is None and broken:
+        begin_end(draft, lease, LeaseState.FAILED, _blame(broken))
+    elif not live:
+        begin_end(draft, lease, *_outcome(members, broken))
+    elif broken:
+        _stand(draft, lease, LeaseState.DEGRADED, _blame(broken))
+    elif all(w.state in SETTLED and (lease.active_at or w.came_up) for w in live):
+        _stand(draft, lease, LeaseState.ACTIVE, "")
+    else:
+        return
+    if draft.lease(lease.id).state is LeaseState.ENDING:
+        _settle_lease(draft, draft.lease(lease.id))
+
+
+def _stand(draft: Draft, lease: Lease, state: LeaseState, reason: str) -> None:
+    if (lease.state, lease.reason) == (state, reason):
+        return
+    first = state is LeaseState.ACTIVE and lease.active_at is None
+    after = replace(lease, state=state, reason=reason, active_at=draft.now if first else lease.active_at)
+    draft.put_lease(after)
+    if state is not lease.state:
+        draft.say_lease(f"lease.{state}", after, before=str(lease.state), reason=reason)
+
+
+def _end(draft: Draft, lease: Lease) -> None:
+    after = replace(lease, state=lease.outcome or LeaseState.ENDED, ended_at=draft.now)
+    draft.put_lease(after)
+    draft.say_lease(f"lease.{after.state}", after, before=str(lease.state), reason=after.reason)
+
+
+def _blame(broken: Iterable[Workspace]) -> str:
+    return "; ".join(f"{w.name} is {w.state}: {w.reason}" for w in broken)
+
+
+def _outcome(members: Iterable[Workspace], broken: list[Workspace]) -> tuple[LeaseState, str]:
+    if broken:
+        return LeaseState.FAILED, _blame(broken)
+    return LeaseState.ENDED, "all its workspaces were terminated"
