@@ -19,7 +19,6 @@ POINTS: dict[str, str] = {
     "service.lease.planned": "service",
     "service.lease.committed": "service",
     "service.orders.sent": "service",
-    "service.report.absorbed": "service",
     "service.report.committed": "service",
     "service.end.committed": "service",
     "agent.orders.received": "agent",

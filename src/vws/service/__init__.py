@@ -1,0 +1,34 @@
+"""The shell around the core: find what is asked about, check who asks, decide, commit in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vws.ports import Blobs, Clock, Ids, Store
+from vws.service.access import Access
+from vws.service.images import Images
+from vws.service.leases import Leases
+from vws.service.nodes import Nodes
+from vws.service.reconcile import Reconciler
+from vws.service.site import Settings, Site
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that a front end calls."""
+
+    site: Site
+    access: Access
+    leases: Leases
+    images: Images
+    nodes: Nodes
+    reconciler: Reconciler
+
+
+def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, directory: Path) -> Services:
+    """The services over a store; `directory` takes uploads and the kept consoles. Nothing runs yet."""
+    site = Site(store, clock, ids, settings)
+    nodes = Nodes(site, blobs, directory / "consoles")
+    images = Images(site, blobs, directory / "uploads")
+    return Services(site, Access(site), Leases(site), images, nodes, Reconciler(site, nodes))

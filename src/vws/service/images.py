@@ -1,0 +1,178 @@
+"""Images: taken in only after a look at what they really are.
+
+An image comes from a user and will be opened by a hypervisor that runs as root: nothing is believed. What it is is
+told from its first bytes, never from its name; a qcow2 that points at other files is refused before any tool opens it;
+qemu-img looks at it in a child with limits on time, memory and output.
+
+Two kinds are taken: disk images (qcow2, raw) which firmware boots, and VWS's appliance bundles (a tar of
+appliance.json, kernel, initrd and optionally disk.qcow2) which the hypervisor boots directly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from vws.core.draft import Draft
+from vws.core.errors import Forbidden, InUse, NameTaken, NotFound
+from vws.core.site import Answer, Image, Role
+from vws.core.terms import check_name
+from vws.ports import Blobs, Filter, Page
+from vws.service.access import Caller
+from vws.service.image_check import Found, examine
+from vws.service.once import Once
+from vws.service.site import Site
+
+
+class Images:
+    def __init__(self, site: Site, blobs: Blobs, uploads: Path) -> None:
+        self._site = site
+        self._blobs = blobs
+        self._uploads = uploads
+
+    def begin(self) -> Path:
+        """A new temporary file's path, on the file system of the blob store, to receive an upload."""
+        self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._uploads / self._site.ids.new("upl")
+
+    def add(self, caller: Caller, temporary: Path, name: str, once: Once | None = None) -> Image | Answer:
+        """The image in a complete upload, checked and kept; the temporary file is gone afterwards in any case.
+
+        Raises InvalidRequest saying what is wrong with it, NameTaken if another image has the name. The same file under
+        the same name again is the same image.
+        """
+        caller.must_be(Role.ADMIN, Role.USER)
+        check_name(name)
+        parts = temporary.with_suffix(".parts")
+        try:
+            found = examine(temporary, parts)
+            sha256 = _sha256(temporary)
+            for file, path in found.files:
+                self._blobs.adopt(path, file.sha256)
+            return self._site.change(
+                caller.subject,
+                lambda draft: self._enter(draft, caller, name, sha256, found),
+                once=once,
+                subject=caller.subject,
+            )
+        finally:
+            _discard(temporary, parts)
+
+    def _enter(self, draft: Draft, caller: Caller, name: str, sha256: str, found: Found) -> Image:
+        other = next((i for i in draft.present.images.values() if i.name == name), None)
+        if other is not None:
+            if other.sha256 == sha256:
+                return other
+            raise NameTaken(
+                f"an image is already called {name}",
+                field="name",
+                asked=name,
+                possible="another name, or remove the old one first (vws image remove)",
+            )
+        return self._put(
+            draft,
+            Image(
+                id=self._site.ids.new("img"),
+                name=name,
+                owner=caller.subject,
+                sha256=sha256,
+                size_bytes=sum(file.size_bytes for file, _ in found.files),
+                boot=found.boot,
+                files=tuple(file for file, _ in found.files),
+                cmdline=found.cmdline,
+                user=found.user,
+                ready=found.ready,
+                memory_mib_min=found.memory_mib_min,
+                disk_mib_min=found.disk_mib_min,
+                created_at=draft.now,
+            ),
+        )
+
+    def _put(self, draft: Draft, image: Image) -> Image:
+        draft.say("image.added", owner=image.owner, image=image.id, name=image.name, sha256=image.sha256)
+        return draft.put_image(image)
+
+    def simulate(self, name: str) -> None:
+        """List an image that fake nodes know and that has no files; nothing happens if the name is there."""
+
+        def decide(draft: Draft) -> None:
+            if all(i.name != name for i in draft.present.images.values()):
+                digest = hashlib.sha256(b"simulated " + name.encode()).hexdigest()
+                self._put(
+                    draft,
+                    Image(
+                        self._site.ids.new("img"),
+                        name,
+                        "site",
+                        digest,
+                        0,
+                        "direct",
+                        (),
+                        simulated=True,
+                        created_at=draft.now,
+                    ),
+                )
+
+        self._site.change("site", decide)
+
+    def image(self, caller: Caller, id_or_name: str) -> Image:
+        caller.must_be(Role.ADMIN, Role.USER)
+        images = self._site.present.images
+        found = images.get(id_or_name) or next((i for i in list(images.values()) if i.name == id_or_name), None)
+        found = found or self._site.store.get(Image, id_or_name)
+        if found is None:
+            raise NotFound(
+                f"there is no image {id_or_name[:60]!r}", field="id", asked=id_or_name[:60], possible="vws image list"
+            )
+        return found
+
+    def images(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
+        caller.must_be(Role.ADMIN, Role.USER)
+        return self._site.store.page(Image, where, after=after, limit=limit)
+
+    def remove(self, caller: Caller, id_or_name: str, once: Once | None = None) -> Image | Answer:
+        """Take an image out; InUse while a lease uses it. Its files go with the last image that has them."""
+        found = self.image(caller, id_or_name)
+        if found.owner != caller.subject and not caller.is_admin:
+            raise Forbidden(f"the image {found.name} belongs to another user", asked=found.name)
+
+        def decide(draft: Draft) -> Image:
+            image = draft.present.images.get(found.id)
+            if image is None:
+                raise NotFound(f"the image {found.name} was removed before", field="id", asked=found.id)
+            users = sorted({w.name for w in draft.present.workspaces.values() if w.image == image.id})
+            if users:
+                raise InUse(
+                    f"{len(users)} workspaces use the image {image.name}: {', '.join(users[:5])}",
+                    field="id",
+                    asked=image.name,
+                    possible="end their leases first",
+                )
+            draft.say("image.removed", owner=image.owner, image=image.id, name=image.name)
+            return draft.put_image(replace(image, removed_at=draft.now))
+
+        result = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+        self._sweep(found)
+        return result
+
+    def _sweep(self, removed: Image) -> None:
+        with self._site.lock:
+            kept = {file.sha256 for image in self._site.present.images.values() for file in image.files}
+            for file in removed.files:
+                if file.sha256 not in kept:
+                    self._blobs.remove(file.sha256)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _discard(temporary: Path, parts: Path) -> None:
+    temporary.unlink(missing_ok=True)
+    if parts.is_dir():
+        for leftover in parts.iterdir():
+            leftover.unlink(missing_ok=True)
+        os.rmdir(parts)

@@ -1,0 +1,213 @@
+"""Leases and workspaces, as users ask for them: find, check who asks, decide in the core, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from vws.core import agreement
+from vws.core.draft import Draft
+from vws.core.errors import CannotFit, CommandRefused, NotFound
+from vws.core.lifecycle import Command
+from vws.core.site import Answer, Lease, Role, Workspace
+from vws.core.terms import LeaseRequest
+from vws.faultpoints import reach
+from vws.ports import Filter, Page
+from vws.service.access import Caller
+from vws.service.once import Once
+from vws.service.site import Site
+
+
+class Leases:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    # ------------------------------------------------------------ asking
+
+    def request(self, caller: Caller, request: LeaseRequest, once: Once | None = None) -> Lease | Answer:
+        """Grant the lease or refuse it: InvalidRequest, NameTaken, CannotFit (with reasons and offers)."""
+        caller.must_be(Role.ADMIN, Role.USER)
+
+        def decide(draft: Draft) -> Lease:
+            lease = agreement.grant(draft, request, owner=caller.subject, ids=self._site.ids.new)
+            reach("service.lease.planned")
+            return lease
+
+        lease = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+        reach("service.lease.committed")
+        return lease
+
+    def would_fit(self, caller: Caller, request: LeaseRequest) -> dict[str, Any]:
+        """{"fits", "reason", "nodes", "offers"}: what `request` would answer now. Changes nothing."""
+        caller.must_be(Role.ADMIN, Role.USER)
+        with self._site.lock:
+            present, now = self._site.present, int(self._site.clock.now())
+            checked, _ = agreement.resolve(present, request)
+            try:
+                chosen = agreement.fit(present, checked, now=now)
+            except CannotFit as refusal:
+                return {"fits": False, "reason": refusal.problem, **refusal.details}
+            names = {id: node.name for id, node in present.nodes.items()}
+        counted: dict[str, int] = {}
+        for node in (node for group in chosen for node in group):
+            counted[node] = counted.get(node, 0) + 1
+        nodes = [
+            {"node": id, "name": names[id], "reason": f"it would take {count}"} for id, count in sorted(counted.items())
+        ]
+        return {"fits": True, "reason": "all of it would start now", "nodes": nodes, "offers": []}
+
+    def explain(self, caller: Caller, id: str) -> dict[str, Any]:
+        """Why a lease is as it is, workspace by workspace."""
+        lease = self.lease(caller, id)
+        members = [
+            {
+                "workspace": w.id,
+                "name": w.name,
+                "state": str(w.state),
+                "node": w.node,
+                "reason": w.reason,
+                "step": w.step,
+            }
+            for w in self.members(lease.id)
+        ]
+        return {
+            "lease": lease.id,
+            "name": lease.name,
+            "state": str(lease.state),
+            "reason": lease.reason,
+            "members": members,
+        }
+
+    # ------------------------------------------------------------ changing
+
+    def extend(self, caller: Caller, id: str, duration_s: int, once: Once | None = None) -> Lease | Answer:
+        return self._change(caller, id, lambda d, lease: agreement.extend(d, lease, duration_s), once)
+
+    def resize(
+        self,
+        caller: Caller,
+        id: str,
+        *,
+        group: str | None = None,
+        memory_mib: int | None = None,
+        cpus: int | None = None,
+        once: Once | None = None,
+    ) -> Lease | Answer:
+        def decide(draft: Draft, lease: Lease) -> Lease:
+            return agreement.resize(draft, lease, group=group, memory_mib=memory_mib, cpus=cpus)
+
+        return self._change(caller, id, decide, once)
+
+    def cancel(self, caller: Caller, id: str, once: Once | None = None) -> Lease | Answer:
+        return self._change(caller, id, agreement.cancel, once)
+
+    def _change(
+        self, caller: Caller, id: str, decide: Callable[[Draft, Lease], Lease], once: Once | None
+    ) -> Lease | Answer:
+        lease = self.lease(caller, id)
+
+        def decided(draft: Draft) -> Lease:
+            present = draft.present.leases.get(lease.id)
+            return decide(draft, present or self.lease(caller, lease.id))
+
+        return self._site.change(caller.subject, decided, once=once, subject=caller.subject)
+
+    def command(self, caller: Caller, id: str, command: Command, once: Once | None = None) -> Workspace | Answer:
+        """Give a workspace a command; raises CommandRefused when its state does not allow it."""
+        workspace = self.workspace(caller, id)
+
+        def decide(draft: Draft) -> Workspace:
+            present = draft.present.workspaces.get(workspace.id)
+            if present is None:
+                return _after_the_end(self.workspace(caller, workspace.id), command)
+            return agreement.command(draft, present, command)
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    # ------------------------------------------------------------ looking
+
+    def lease(self, caller: Caller, id_or_name: str) -> Lease:
+        """By id, ended ones too, or by the name of a live one; NotFound or Forbidden."""
+        with self._site.lock:
+            named = self._site.present.lease_named(id_or_name)
+        lease = named or self._site.store.get(Lease, id_or_name)
+        if lease is None:
+            lease = self._latest(Lease, id_or_name)
+        if lease is None:
+            raise NotFound(
+                f"there is no lease {id_or_name[:60]!r}",
+                field="id",
+                asked=id_or_name[:60],
+                possible="vws lease list --all",
+            )
+        caller.must_own(lease.owner, f"the lease {lease.name}")
+        return lease
+
+    def workspace(self, caller: Caller, id_or_name: str) -> Workspace:
+        """By id, ended ones too, or by name; NotFound or Forbidden."""
+        workspace = self._site.store.get(Workspace, id_or_name) or self._latest(Workspace, id_or_name)
+        if workspace is None:
+            raise NotFound(
+                f"there is no workspace {id_or_name[:60]!r}",
+                field="id",
+                asked=id_or_name[:60],
+                possible="vws workspace list --all",
+            )
+        caller.must_own(workspace.owner, f"the workspace {workspace.name}")
+        return cast(Workspace, workspace)
+
+    def _latest(self, kind: type[Any], name: str) -> Any:
+        """The live one of that name, else the one that was made last."""
+        for live in (True, False):
+            found = None
+            after: str | None = None
+            while True:
+                page = self._site.store.page(kind, Filter(name=name, live=live), after=after, limit=200)
+                found = page.items[-1] if page.items else found
+                after = page.next
+                if after is None:
+                    break
+            if found is not None:
+                return found
+        return None
+
+    def leases(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
+        return self._site.store.page(Lease, self._own(caller, where), after=after, limit=limit)
+
+    def workspaces(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
+        return self._site.store.page(Workspace, self._own(caller, where), after=after, limit=limit)
+
+    def members(self, lease_id: str) -> tuple[Workspace, ...]:
+        """All workspaces of a lease, in their order."""
+        with self._site.lock:
+            if lease_id in self._site.present.leases:
+                return tuple(self._site.present.members(lease_id))
+        return tuple(self._all(Workspace, Filter(lease=lease_id)))
+
+    def _all(self, kind: type[Any], where: Filter) -> list[Any]:
+        items: list[Any] = []
+        after: str | None = None
+        while True:
+            page = self._site.store.page(kind, where, after=after, limit=1000)
+            items.extend(page.items)
+            after = page.next
+            if after is None:
+                return items
+
+    def _own(self, caller: Caller, where: Filter) -> Filter:
+        caller.must_be(Role.ADMIN, Role.USER)
+        if caller.is_admin:
+            return where
+        return replace(where, owner=caller.subject)
+
+
+def _after_the_end(workspace: Workspace, command: Command) -> Workspace:
+    if command is Command.TERMINATE:
+        return workspace
+    raise CommandRefused(
+        f"{workspace.name} has ended: {workspace.state}, {workspace.reason}",
+        field="command",
+        asked=str(command),
+        possible="ask for a new lease",
+    )

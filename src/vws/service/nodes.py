@@ -1,0 +1,300 @@
+"""Nodes: how they join, what they are told, how they are taken out, and which agent speaks for them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vws.core.deployment import NodeOrders, NodeReport, orders_for
+from vws.core.draft import Draft
+from vws.core.errors import Conflict, DuplicateNode, InUse, NameTaken, NotFound
+from vws.core.lifecycle import UNORDERED
+from vws.core.site import Answer, Image, Node, Role, Token, Workspace
+from vws.core.standing import forsake
+from vws.core.terms import check_name
+from vws.faultpoints import reach
+from vws.ports import Blobs, Filter, Page
+from vws.service.access import Caller, issue, revoke
+from vws.service.once import Once
+from vws.service.site import Site
+
+# While an agent was heard within this time, another one with the same credentials is refused.
+RIVAL_AFTER_S = 15.0
+CONSOLE_BYTES_MAX = 128 * 1024
+
+
+@dataclass
+class Link:
+    """What is known of the agent behind a node; in memory, for it changes with every message."""
+
+    instance: str
+    heard_at: float
+    newest: tuple[int, int] = (0, 0)
+
+
+class Nodes:
+    def __init__(self, site: Site, blobs: Blobs, consoles: Path) -> None:
+        self._site = site
+        self._blobs = blobs
+        self._consoles = consoles
+        self._links: dict[str, Link] = {}
+        self._lock = threading.Lock()
+        # A node that was heard by an earlier service process gets the full grace time anew.
+        self._started_at = site.clock.now()
+
+    # ------------------------------------------------------------ joining
+
+    def invite(self, caller: Caller, lifetime_s: int, once: Once | None = None) -> tuple[Token, str] | Answer:
+        """A token with which one host may join, once, within `lifetime_s`."""
+        caller.must_be(Role.ADMIN)
+        return self._site.change(
+            caller.subject,
+            lambda draft: issue(self._site, draft, "new node", Role.JOIN, lifetime_s),
+            once=once,
+            subject=caller.subject,
+        )
+
+    def join(
+        self, caller: Caller, name: str, instance: str, version: str, once: Once | None = None
+    ) -> tuple[Node, str] | Answer:
+        """The new node and its token's text; the join token is spent by it."""
+        caller.must_be(Role.JOIN)
+
+        def decide(draft: Draft) -> tuple[Node, str]:
+            node, token = self._enter(draft, name, instance, set())
+            spent = draft.present.tokens.get(caller.token)
+            if spent is None:
+                raise Conflict("this join token was used a moment ago", possible="a new one: vws node token")
+            revoke(draft, spent)
+            return node, token
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.token)
+
+    def enroll(self, names: Iterable[str]) -> list[tuple[Node, str]]:
+        """New nodes with their tokens' texts, as the site's own start makes them, in one commit."""
+
+        def decide(draft: Draft) -> list[tuple[Node, str]]:
+            taken: set[str] = set()
+            return [self._enter(draft, name, "", taken) for name in names]
+
+        result = self._site.change("site", decide)
+        assert isinstance(result, list)
+        return result
+
+    def _enter(self, draft: Draft, name: str, instance: str, taken: set[str]) -> tuple[Node, str]:
+        check_name(name)
+        if any(n.name == name for n in draft.present.nodes.values()) or name in taken:
+            raise NameTaken(
+                f"a node is already called {name}",
+                field="name",
+                asked=name,
+                possible="another name (--name); or remove the old node first (vws node remove)",
+            )
+        subnet = self._free_subnet(draft, taken)
+        taken |= {name, subnet}
+        node = Node(self._site.ids.new("nod"), name, subnet, draft.now, instance=instance)
+        draft.put_node(node)
+        draft.say("node.joined", node=node.id, name=name, subnet=subnet)
+        _, token = issue(self._site, draft, node.id, Role.NODE, None)
+        return node, token
+
+    def _free_subnet(self, draft: Draft, taken: set[str]) -> str:
+        settings = self._site.settings
+        used = {n.subnet for n in draft.present.nodes.values()} | taken
+        for subnet in ipaddress.ip_network(settings.guest_network).subnets(new_prefix=settings.node_prefix):
+            if str(subnet) not in used:
+                return str(subnet)
+        raise Conflict(
+            f"all of {settings.guest_network} is given to nodes",
+            possible="a larger guest_network or a longer node_prefix in site.toml",
+        )
+
+    # ------------------------------------------------------------ the link
+
+    def heard(self, caller: Caller, node_id: str, instance: str) -> Node:
+        """The node, now known to be alive; raises Forbidden, NotFound, or DuplicateNode for a second agent."""
+        caller.must_be(Role.NODE)
+        if caller.subject != node_id:
+            caller.must_own("", f"the node {node_id}")
+        node = self._site.present.nodes.get(node_id)
+        if node is None:
+            raise NotFound(f"the node {node_id} was removed from this site", field="id", asked=node_id)
+        self._accept(node, instance)
+        return node
+
+    def _accept(self, node: Node, instance: str) -> None:
+        now = self._site.clock.now()
+        with self._lock:
+            link = self._links.get(node.id)
+            if link is None:
+                link = self._links[node.id] = Link(node.instance or instance, self._heard_before(node.id))
+            if link.instance != instance:
+                if now - link.heard_at < RIVAL_AFTER_S:
+                    raise DuplicateNode(
+                        f"another agent already serves as node {node.name}",
+                        field="instance",
+                        asked=instance,
+                        possible="stop the other agent, or join this host with a token of its own (vws node token)",
+                    )
+                link.instance, link.newest = instance, (0, 0)
+            link.heard_at = now
+
+    def _heard_before(self, node_id: str) -> float:
+        return self._site.store.heard_at().get(node_id, 0.0)
+
+    def is_news(self, report: NodeReport) -> bool:
+        """False for a report that is no newer than one already taken: a repeat, or one that was overtaken."""
+        with self._lock:
+            link = self._links[report.node]
+            if (report.incarnation, report.sequence) <= link.newest:
+                return False
+            link.newest = (report.incarnation, report.sequence)
+            return True
+
+    def generation(self, node_id: str) -> int:
+        """The number of a node's present orders; 0 if there is no such node."""
+        node = self._site.present.nodes.get(node_id)
+        return node.generation if node else 0
+
+    def orders(self, caller: Caller, node_id: str, instance: str) -> NodeOrders:
+        node = self.heard(caller, node_id, instance)
+        with self._site.lock:
+            present = self._site.present
+            node = present.nodes.get(node_id, node)
+            orders = orders_for(
+                node, present.on_node(node_id), present.leases, self._images(node_id), now=self._site.clock.now()
+            )
+        reach("service.orders.sent")
+        return orders
+
+    def _images(self, node_id: str) -> dict[str, Any]:
+        """The images that a node's workspaces use; a removed one is kept in the store for those who have it."""
+        present = self._site.present
+        wanted = {w.image for w in present.on_node(node_id)}
+        return {id: present.images.get(id) or self._site.store.get(Image, id) for id in wanted}
+
+    def silent_for_s(self) -> dict[str, float]:
+        """For each node the seconds since it was last heard from, at most the time since this service started."""
+        now = self._site.clock.now()
+        with self._lock:
+            heard = {id: link.heard_at for id, link in self._links.items()}
+        return {id: now - max(heard.get(id, 0.0), self._started_at) for id in list(self._site.present.nodes)}
+
+    def flush_heard(self) -> None:
+        """Write down when nodes were heard, for the process after this one."""
+        with self._lock:
+            heard = {id: link.heard_at for id, link in self._links.items()}
+        if heard:
+            self._site.store.heard(heard)
+
+    def heard_at(self, node_id: str) -> float | None:
+        with self._lock:
+            link = self._links.get(node_id)
+        return (link.heard_at or None) if link else self._site.store.heard_at().get(node_id)
+
+    # ------------------------------------------------------------ files and logs
+
+    def blob(self, caller: Caller, sha256: str) -> Path:
+        """The file with that content, for nodes and administrators."""
+        caller.must_be(Role.NODE, Role.ADMIN)
+        path = self._blobs.path(sha256)
+        if path is None:
+            raise NotFound("there is no file with this sha256", field="sha256", asked=sha256[:64])
+        return path
+
+    def keep_console(self, caller: Caller, node_id: str, workspace_id: str, data: bytes) -> None:
+        """Keep the end of a console's log beyond the life of its workspace and node."""
+        caller.must_be(Role.NODE)
+        workspace = self._site.store.get(Workspace, workspace_id)
+        if workspace is None or caller.subject != node_id or workspace.node != node_id:
+            raise NotFound(f"the node {node_id} has no workspace {workspace_id[:60]}", field="workspace")
+        self._consoles.mkdir(parents=True, exist_ok=True)
+        temporary = self._consoles / f".{workspace.id}"
+        temporary.write_bytes(data[-CONSOLE_BYTES_MAX:])
+        os.replace(temporary, self._consoles / workspace.id)
+
+    def kept_console(self, workspace_id: str) -> bytes | None:
+        """The kept log of a workspace that exists; the caller has checked who asks."""
+        path = self._consoles / workspace_id
+        return path.read_bytes() if path.is_file() else None
+
+    # ------------------------------------------------------------ administration
+
+    def node(self, caller: Caller, id_or_name: str) -> Node:
+        caller.must_be(Role.ADMIN, Role.USER)
+        nodes = self._site.present.nodes
+        found = nodes.get(id_or_name) or next((n for n in list(nodes.values()) if n.name == id_or_name), None)
+        found = found or self._site.store.get(Node, id_or_name)
+        if found is None:
+            raise NotFound(
+                f"there is no node {id_or_name[:60]!r}", field="id", asked=id_or_name[:60], possible="vws node list"
+            )
+        return found
+
+    def nodes(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
+        caller.must_be(Role.ADMIN, Role.USER)
+        return self._site.store.page(Node, where, after=after, limit=limit)
+
+    def usage(self, node: Node) -> dict[str, int]:
+        """What is held of a node, and by how many workspaces."""
+        with self._site.lock:
+            held = self._site.present.timeline.held(node.id)
+            count = len(self._site.present.on_node(node.id))
+        return {"cpus": held.cpus, "memory_mib": held.memory_mib, "disk_mib": held.disk_mib, "workspaces": count}
+
+    def drain(self, caller: Caller, id: str, once: Once | None = None) -> Node | Answer:
+        """Place nothing new on a node; what runs there stays to its end."""
+        return self._mark(caller, id, True, once)
+
+    def undrain(self, caller: Caller, id: str, once: Once | None = None) -> Node | Answer:
+        return self._mark(caller, id, False, once)
+
+    def _mark(self, caller: Caller, id: str, drained: bool, once: Once | None) -> Node | Answer:
+        caller.must_be(Role.ADMIN)
+        found = self.node(caller, id)
+
+        def decide(draft: Draft) -> Node:
+            node = self._alive(draft, found.id)
+            if node.drained == drained:
+                return node
+            draft.say("node.drained" if drained else "node.undrained", node=node.id, name=node.name)
+            return draft.put_node(replace(node, drained=drained))
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def remove(self, caller: Caller, id: str, *, force: bool = False, once: Once | None = None) -> Node | Answer:
+        """Take a node out of the site; InUse while workspaces are there, unless `force` says that the host is gone."""
+        caller.must_be(Role.ADMIN)
+        found = self.node(caller, id)
+
+        def decide(draft: Draft) -> Node:
+            node = self._alive(draft, found.id)
+            live = [w for w in draft.present.on_node(node.id) if w.state not in UNORDERED]
+            held = draft.present.on_node(node.id)
+            if held and not force:
+                raise InUse(
+                    f"{len(held)} workspaces are on {node.name} ({len(live)} of them leased)",
+                    field="id",
+                    asked=node.name,
+                    possible="drain it and wait, or end their leases; --force only if the host is gone for good",
+                )
+            forsake(draft, node)
+            for token in draft.present.tokens.values():
+                if token.subject == node.id:
+                    revoke(draft, token)
+            draft.say("node.removed", node=node.id, name=node.name, forced=force)
+            return draft.put_node(replace(draft.node(node.id), removed_at=draft.now))
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    @staticmethod
+    def _alive(draft: Draft, id: str) -> Node:
+        node = draft.present.nodes.get(id)
+        if node is None:
+            raise NotFound("the node was removed", field="id", asked=id, possible="vws node list")
+        return node

@@ -1,0 +1,159 @@
+"""The one loop: facts from nodes and the passing of time become changes.
+
+The loop that starts leases also heals them: there is no second repair path. Reports queue up and are taken in
+batches, one commit for all that wait, because a commit's cost is its disk flush. The one process that leads also
+watches the clock (ends of leases, silent nodes).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from vws.core.deployment import NodeReport
+from vws.core.draft import Draft
+from vws.core.errors import NotFound, Unavailable
+from vws.core.standing import absorb, expire, listen
+from vws.faultpoints import reach
+from vws.service.access import Caller
+from vws.service.nodes import Nodes
+from vws.service.once import KEPT_S
+from vws.service.site import Site
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+HEARD_FLUSH_S = 5.0
+FORGET_EVERY_S = 3600.0
+BATCH_MAX = 256
+REPORT_WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    report: NodeReport
+    done: Future[int]
+
+
+class Reconciler:
+    """Start it once per process; `report` may be called from any thread."""
+
+    def __init__(self, site: Site, nodes: Nodes) -> None:
+        self._site = site
+        self._nodes = nodes
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
+        self._stopping = threading.Event()
+        self._flushed_at = self._forgot_at = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def report(self, caller: Caller, report: NodeReport, instance: str | None = None) -> int:
+        """Take a report in and return the number of the node's present orders, once it is committed."""
+        self._nodes.heard(caller, report.node, instance or report.instance)
+        if self._stopping.is_set():
+            raise Unavailable("the service is stopping", possible="the same report again in a moment")
+        waiting = Waiting(report, Future())
+        self._queue.put(waiting)
+        return waiting.done.result(REPORT_WAIT_S)
+
+    # ------------------------------------------------------------ the loop
+
+    def _run(self) -> None:
+        ticked_at = 0.0
+        while not self._stopping.is_set():
+            batch = self._gather()
+            if batch:
+                self._take(batch)
+            now = self._site.clock.now()
+            if not ticked_at <= now < ticked_at + TICK_S:
+                ticked_at = now
+                try:
+                    self.tick()
+                except Exception:
+                    log.exception("reconciling failed; it is tried again in %s s", TICK_S)
+
+    def _gather(self) -> list[Waiting]:
+        batch: list[Waiting] = []
+        try:
+            first = self._queue.get(timeout=TICK_S)
+            while first is not None:
+                batch.append(first)
+                if len(batch) >= BATCH_MAX:
+                    break
+                first = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        return batch
+
+    def _take(self, batch: list[Waiting]) -> None:
+        try:
+            self._absorb([w.report for w in batch if self._nodes.is_news(w.report)])
+        except Exception as error:
+            if len(batch) == 1:
+                log.exception("a report of %s could not be taken in", batch[0].report.node)
+                batch[0].done.set_exception(error)
+                return
+            # One bad report must not keep the others waiting.
+            for waiting in batch:
+                self._take_again(waiting)
+            return
+        for waiting in batch:
+            waiting.done.set_result(self._nodes.generation(waiting.report.node))
+
+    def _take_again(self, waiting: Waiting) -> None:
+        try:
+            self._absorb([waiting.report])
+            waiting.done.set_result(self._nodes.generation(waiting.report.node))
+        except Exception as error:
+            log.exception("a report of %s could not be taken in", waiting.report.node)
+            waiting.done.set_exception(error)
+
+    def _absorb(self, reports: list[NodeReport]) -> None:
+        if not reports:
+            return
+
+        def decide(draft: Draft) -> None:
+            for report in reports:
+                if report.node not in draft.present.nodes:
+                    raise NotFound(f"the node {report.node} was removed from this site")
+                draft.actor = report.node
+                absorb(draft, report)
+
+        self._site.change("site", decide)
+        reach("service.report.committed")
+
+    def tick(self) -> None:
+        """What the passing of time brings; called about twice a second."""
+        self._site.catch_up()
+        if not self._site.store.lead():
+            return
+        patience, silent_for_s = self._site.settings.patience, self._nodes.silent_for_s()
+
+        def decide(draft: Draft) -> bool:
+            expire(draft)
+            listen(draft, silent_for_s, patience)
+            return bool(draft.changes)
+
+        if self._site.change("site", decide):
+            reach("service.end.committed")
+        self._keep_house()
+
+    def _keep_house(self) -> None:
+        now = self._site.clock.now()
+        if abs(now - self._flushed_at) >= HEARD_FLUSH_S:
+            self._flushed_at = now
+            self._nodes.flush_heard()
+        if abs(now - self._forgot_at) >= FORGET_EVERY_S:
+            self._forgot_at = now
+            self._site.store.forget(answers_before=now - KEPT_S)

@@ -1,0 +1,164 @@
+"""The one way to change a site, and what it looks like.
+
+`Site.change` takes a decision (a function on a `Draft`), commits what it decided in one transaction, and only then
+moves the memory: many may propose, one commits. If another process moved the store in between, the decision is made
+again on the new state; a refusal too is only believed when the state it was made on still stands.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vws.core.draft import Draft
+from vws.core.errors import Unavailable, VwsError
+from vws.core.present import Present
+from vws.core.site import Answer, Changes, Event
+from vws.core.standing import Patience
+from vws.ports import Clock, Filter, Ids, Snapshot, StaleRevision, Store
+from vws.service.once import Once
+
+T = TypeVar("T")
+Listener = Callable[[frozenset[str], int], None]
+TRIES_MAX = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an administrator decides about a site's service. guest_network is cut into one subnet per node."""
+
+    name: str = "site"
+    url: str = ""
+    guest_network: str = "10.64.0.0/10"
+    node_prefix: int = 24
+    image_bytes_max: int = 64 * 1024**3
+    patience: Patience = field(default_factory=Patience)
+
+
+class Site:
+    def __init__(self, store: Store, clock: Clock, ids: Ids, settings: Settings) -> None:
+        self.store = store
+        self.clock = clock
+        self.ids = ids
+        self.settings = settings
+        self.lock = threading.RLock()
+        self._listeners: list[Listener] = []
+        self.present = Present()
+        snapshot = store.load()
+        self.revision = snapshot.revision
+        self.seq = store.last_seq()
+        self.present.apply(_as_changes(snapshot))
+
+    # ------------------------------------------------------------ writing
+
+    def change(
+        self, actor: str, decide: Callable[[Draft], T], *, once: Once | None = None, subject: str = ""
+    ) -> T | Answer:
+        """Decide, commit, and return the decision's result; the kept answer if `once` was answered before.
+
+        Raises what `decide` raises (nothing is changed then), and Unavailable when the store does not answer.
+        """
+        with self.lock:
+            for _ in range(TRIES_MAX):
+                kept = self.store.answer(subject, once.client_token) if once else None
+                if once and kept:
+                    return once.check(kept)
+                try:
+                    result, changes = self._decide(actor, decide, once, subject)
+                    reordered = self._commit(changes)
+                except StaleRevision:
+                    self._catch_up()
+                    continue
+                break
+            else:
+                raise Unavailable(
+                    "too many changes at once; nothing was changed", possible="the same request again in a moment"
+                )
+        self._tell(reordered)
+        return result
+
+    def _decide(self, actor: str, decide: Callable[[Draft], T], once: Once | None, subject: str) -> tuple[T, Changes]:
+        draft = Draft(self.present, actor=actor, now=self.clock.now())
+        try:
+            result = decide(draft)
+        except VwsError:
+            if self.store.revision() != self.revision:
+                raise StaleRevision from None
+            raise
+        changes = draft.changes
+        if once:
+            changes += Changes(answers=(once.answer(subject, result, draft.now),))
+        return result, changes
+
+    def _commit(self, changes: Changes) -> frozenset[str]:
+        if not changes:
+            return frozenset()
+        self.revision, self.seq = self.store.commit(changes, expected=self.revision)
+        return self._apply(changes)
+
+    def _apply(self, changes: Changes) -> frozenset[str]:
+        before = {n.id: self.present.nodes[n.id].generation for n in changes.nodes if n.id in self.present.nodes}
+        self.present.apply(changes)
+        return frozenset(n.id for n in changes.nodes if before.get(n.id) != n.generation)
+
+    # ------------------------------------------------------------ several processes
+
+    def catch_up(self) -> None:
+        """Take in what other processes committed, and wake those who wait for it."""
+        if self.store.revision() == self.revision:
+            return
+        with self.lock:
+            reordered = self._catch_up()
+        self._tell(reordered)
+
+    def _catch_up(self) -> frozenset[str]:
+        news = self.store.changed_since(self.revision)
+        self.revision, self.seq = news.revision, self.store.last_seq()
+        return self._apply(_as_changes(news))
+
+    # ------------------------------------------------------------ watching
+
+    def watch(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener(ids of nodes with new orders, seq of the last event)` after each commit, from any thread.
+
+        Returns the function that ends it. A listener must be quick and must not raise.
+        """
+        self._listeners = [*self._listeners, listener]
+
+        def unwatch() -> None:
+            self._listeners = [each for each in self._listeners if each is not listener]
+
+        return unwatch
+
+    def _tell(self, reordered: frozenset[str]) -> None:
+        for listener in self._listeners:
+            listener(reordered, self.seq)
+
+    # ------------------------------------------------------------ looking
+
+    def events(self, where: Filter, *, after: int, limit: int) -> tuple[Event, ...]:
+        return self.store.events(where, after=after, limit=limit)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many live leases, workspaces and nodes are in each state."""
+        with self.lock:
+            tables: dict[str, list[Any]] = {
+                "leases": list(self.present.leases.values()),
+                "workspaces": list(self.present.workspaces.values()),
+                "nodes": list(self.present.nodes.values()),
+            }
+        counted: dict[str, dict[str, int]] = {name: {} for name in tables}
+        for name, values in tables.items():
+            for value in values:
+                counted[name][str(value.state)] = counted[name].get(str(value.state), 0) + 1
+        return counted
+
+    def health(self) -> dict[str, Any]:
+        """{"status": "ok", ...}; raises Unavailable when the store does not answer."""
+        return {"status": "ok", "revision": self.store.revision(), "time": self.clock.now()}
+
+
+def _as_changes(snapshot: Snapshot) -> Changes:
+    return Changes(snapshot.leases, snapshot.workspaces, snapshot.nodes, snapshot.images, snapshot.tokens)
