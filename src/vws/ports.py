@@ -136,6 +136,10 @@ class Blobs(Protocol):
 
     def remove(self, sha256: str) -> None: ...
 
+    def all(self) -> Sequence[str]:
+        """The sha256 of every file kept."""
+        ...
+
 
 # ---------------------------------------------------------------- nodes
 

@@ -157,6 +157,16 @@ class Images:
         self._sweep(found)
         return result
 
+    def sweep(self) -> None:
+        """Remove what an earlier process left: unfinished uploads, files of no image. Call it before serving."""
+        for leftover in self._uploads.glob("*"):
+            _discard(leftover, leftover)
+        with self._site.lock:
+            kept = {file.sha256 for image in self._site.present.images.values() for file in image.files}
+        for sha256 in self._blobs.all():
+            if sha256 not in kept:
+                self._blobs.remove(sha256)
+
     def _sweep(self, removed: Image) -> None:
         with self._site.lock:
             kept = {file.sha256 for image in self._site.present.images.values() for file in image.files}
@@ -171,7 +181,8 @@ def _sha256(path: Path) -> str:
 
 
 def _discard(temporary: Path, parts: Path) -> None:
-    temporary.unlink(missing_ok=True)
+    if not temporary.is_dir():
+        temporary.unlink(missing_ok=True)
     if parts.is_dir():
         for leftover in parts.iterdir():
             leftover.unlink(missing_ok=True)

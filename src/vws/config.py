@@ -1,0 +1,154 @@
+"""A site's directory and its configuration file, `site.toml`.
+
+Unknown keys are errors: a mistyped setting that is silently ignored is a broken promise.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vws.core.errors import InvalidRequest
+from vws.core.standing import Patience
+from vws.core.wire import from_json
+from vws.node.config import FakeConfig, NodeConfig
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """[service] in site.toml. host and port: where it listens; url: how others reach it (default from these two).
+
+    store: `sqlite` (a file in the site's directory) or a PostgreSQL URL. user: who it runs as when started by root.
+    guest_network: cut into one subnet of length node_prefix per node. silent_after_s, lost_after_s: core/standing.py.
+    """
+
+    name: str = "site"
+    host: str = "127.0.0.1"
+    port: int = 7443
+    url: str = ""
+    store: str = "sqlite"
+    user: str = "vws"
+    guest_network: str = "10.64.0.0/10"
+    node_prefix: int = 24
+    silent_after_s: float = 25.0
+    lost_after_s: float = 60.0
+    image_bytes_max: int = 64 * 1024**3
+
+    @property
+    def public_url(self) -> str:
+        return self.url or f"https://{self.host}:{self.port}"
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(self.silent_after_s, self.lost_after_s)
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """The whole of site.toml: [service], [node] (this host as a node) and [fake] (simulated nodes instead of it)."""
+
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+    node: NodeConfig = field(default_factory=NodeConfig)
+    fake: FakeConfig = field(default_factory=FakeConfig)
+
+
+@dataclass(frozen=True)
+class SiteDirectory:
+    """Where everything of a site is. `service` belongs to the service's user, `node` to root."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "site.toml"
+
+    @property
+    def service(self) -> Path:
+        return self.path / "service"
+
+    @property
+    def tls(self) -> Path:
+        return self.service / "tls"
+
+    @property
+    def node(self) -> Path:
+        return self.path / "node"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def credentials(self) -> Path:
+        return self.node / "credentials.json"
+
+    @property
+    def ca(self) -> Path:
+        return self.path / "ca.crt"
+
+    @property
+    def url(self) -> Path:
+        return self.path / "url"
+
+    @property
+    def admin_token(self) -> Path:
+        return self.path / "admin.token"
+
+    def pid_file(self, process: str) -> Path:
+        return self.path / f"{process}.pid"
+
+    def log_file(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
+
+
+def default_directory() -> Path:
+    """VWS_DIR, else /var/lib/vws for root and ~/.local/share/vws for others."""
+    if os.environ.get("VWS_DIR"):
+        return Path(os.environ["VWS_DIR"])
+    return Path("/var/lib/vws") if os.geteuid() == 0 else Path.home() / ".local/share/vws"
+
+
+def load(directory: SiteDirectory) -> SiteConfig:
+    """The configuration of an initialised site; InvalidRequest names the key that is wrong."""
+    try:
+        data = tomllib.loads(directory.config.read_text())
+    except FileNotFoundError:
+        raise InvalidRequest(
+            f"there is no site in {directory.path}",
+            field="dir",
+            asked=str(directory.path),
+            possible="make one with `vws site init`, or name another with --dir or VWS_DIR",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{directory.config} is not TOML: {error}", field="site.toml") from None
+    return from_json(SiteConfig, data, "site.toml")
+
+
+def render(config: ServiceConfig, isolation: str) -> str:
+    """The text of a new site.toml."""
+    return f"""# Configuration of this VWS site; the admin guide explains every key. Restart the site after a change.
+
+[service]
+name = {_quoted(config.name)}
+host = {_quoted(config.host)}
+port = {config.port}
+store = {_quoted(config.store)}
+user = {_quoted(config.user)}
+
+[node]
+# "namespace": this host's node lives in network, mount and process-name namespaces of its own; "host": it uses the
+# machine's own libvirtd and network, as on a production node.
+isolation = {_quoted(isolation)}
+
+[fake]
+# nodes = 200      simulated nodes instead of this host, for trials and capacity studies
+"""
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    if not escaped.isprintable():
+        raise InvalidRequest("a setting holds control characters", asked=text[:40])
+    return f'"{escaped}"'

@@ -1,0 +1,494 @@
+"""Making, starting and stopping a site on this host: what `vws site` and `vws node join` do.
+
+Processes are known by their pid files and by what /proc says of them, so that a pid taken over by a stranger is
+never signalled. Starting is idempotent: what runs already is left alone, what died is started again and adopts what
+it finds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import vws
+from vws.config import ServiceConfig, SiteDirectory, load, render
+from vws.core.errors import Conflict, InvalidRequest, Unavailable
+from vws.core.terms import check_name
+
+Say = Callable[[str], None]
+
+SERVICE_LIMIT_S = 30.0
+# libvirtd's first look at its emulators takes 8 s and more on a slow host.
+AGENT_LIMIT_S = 90.0
+STOP_LIMIT_S = 30.0
+
+
+# ---------------------------------------------------------------- init
+
+
+def init_site(
+    path: Path,
+    *,
+    name: str | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    store: str = "sqlite",
+    user: str | None = None,
+    isolation: str = "namespace",
+) -> dict[str, Any]:
+    """Make a site in `path`: configuration, CA, store, admin token. Raises Conflict if there is one."""
+    directory = SiteDirectory(path.absolute())
+    if directory.config.exists():
+        raise Conflict(
+            f"there is a site in {directory.path} already",
+            asked=str(directory.path),
+            possible="`vws site start`; or another directory with --dir",
+        )
+    config = ServiceConfig(
+        name=check_name(name or _host_name()),
+        host=host,
+        port=port or _free_port(host),
+        store=store,
+        user=user or ("vws" if _has_account("vws") else "nobody"),
+    )
+    _make_directories(directory, config)
+    directory.config.write_text(render(config, isolation))
+    directory.config.chmod(0o644)
+    try:
+        made = _bootstrap(directory, "--admin", "admin")
+    except Exception:
+        # A half-made site would be in the way of the next try.
+        directory.config.unlink()
+        raise
+    _write(directory.ca, made["ca"], 0o644)
+    _write(directory.url, config.public_url + "\n", 0o644)
+    _write(directory.admin_token, made["admin_token"] + "\n", 0o600)
+    return {"dir": str(directory.path), "name": config.name, "url": config.public_url, "user": config.user}
+
+
+def _make_directories(directory: SiteDirectory, config: ServiceConfig) -> None:
+    directory.path.mkdir(parents=True, exist_ok=True)
+    directory.logs.mkdir(exist_ok=True, mode=0o755)
+    directory.node.mkdir(exist_ok=True, mode=0o700)
+    directory.service.mkdir(exist_ok=True, mode=0o700)
+    if os.geteuid() == 0:
+        from vws.privilege import CannotDrop, account_of
+
+        try:
+            account = account_of(config.user)
+        except CannotDrop as error:
+            raise InvalidRequest(str(error), field="user", asked=config.user) from None
+        os.chown(directory.service, account.pw_uid, account.pw_gid)
+
+
+def _has_account(name: str) -> bool:
+    import pwd
+
+    return any(account.pw_name == name for account in pwd.getpwall())
+
+
+def _host_name() -> str:
+    label = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname().split(".")[0].lower())
+    return label.strip("-")[:40].strip("-") or "site"
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _bootstrap(directory: SiteDirectory, *arguments: str) -> dict[str, Any]:
+    """Run `vws.main bootstrap`, which becomes the service's user, and return its answer."""
+    command = [sys.executable, "-m", "vws.main", "bootstrap", "--dir", str(directory.path), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise Unavailable(f"the site's store could not be prepared: {lines[-1].removeprefix('vws: ')}")
+    return dict(json.loads(done.stdout))
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+    os.replace(temporary, path)
+
+
+# ---------------------------------------------------------------- start
+
+
+def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = False, say: Say = print) -> dict[str, Any]:
+    """Start what of the site does not run, and wait until it is ready to take leases.
+
+    fake_nodes: simulated nodes instead of this host; None: as the last time. Without `detach` it returns only when the
+    site has been stopped. Raises Unavailable with the end of the log when a process does not come up.
+    """
+    directory = SiteDirectory(path.absolute())
+    config = load(directory)
+    count = _fake_count(directory, config.fake.nodes, fake_nodes)
+    if not count and os.geteuid() != 0:
+        raise InvalidRequest(
+            "a real node needs root: its agent makes virtual machines and networks",
+            field="fake_nodes",
+            possible="run it with sudo; or with --fake-nodes N for a simulated site",
+        )
+    if not running(directory, "service"):
+        _enrol(directory, count, say)
+        _launch(directory, "service", say)
+        _await_service(directory, say)
+    else:
+        _check_same_nodes(directory, count)
+        say(f"the service runs already (pid {running(directory, 'service')})")
+    if not running(directory, "agent"):
+        _launch(directory, "agent", say, *(["--fake-nodes", str(count)] if count else []))
+    _await_nodes(directory, say)
+    if not count:
+        _import_demo(directory, say)
+    status = site_status(path)
+    say(f"the site {config.service.name} is ready at {config.service.public_url}")
+    if not detach:
+        _stay(directory, say)
+    return status
+
+
+def _fake_count(directory: SiteDirectory, configured: int, asked: int | None) -> int:
+    if asked is not None and not 0 <= asked <= 10_000:
+        raise InvalidRequest(
+            "that many simulated nodes cannot be", field="fake_nodes", asked=asked, possible="1 to 10000"
+        )
+    if asked is not None:
+        return asked
+    names = [node["name"] for node in _credentials(directory)]
+    last_time = sum(name.startswith("fake-") for name in names)
+    return last_time or configured
+
+
+def _credentials(directory: SiteDirectory) -> list[dict[str, str]]:
+    try:
+        return list(json.loads(directory.credentials.read_text())["nodes"])
+    except FileNotFoundError:
+        return []
+
+
+def _wanted_names(directory: SiteDirectory, count: int) -> list[str]:
+    return [f"fake-{i:04d}" for i in range(1, count + 1)] if count else [_host_name()]
+
+
+def _check_same_nodes(directory: SiteDirectory, count: int) -> None:
+    if [n["name"] for n in _credentials(directory)] != _wanted_names(directory, count):
+        raise Conflict(
+            "the site runs with other nodes", field="fake_nodes", asked=count, possible="stop it first: vws site stop"
+        )
+
+
+def _enrol(directory: SiteDirectory, count: int, say: Say) -> None:
+    """Give this host's nodes their identities, once; a change of kind or number replaces them."""
+    wanted, present = _wanted_names(directory, count), _credentials(directory)
+    if [node["name"] for node in present] == wanted:
+        return
+    if running(directory, "agent"):
+        raise Conflict("the agent of other nodes still runs", possible="stop it first: vws site stop")
+    old = ["--replace-nodes", ",".join(n["id"] for n in present)] if present else []
+    image = ["--simulate-image", "demo"] if count else []
+    say(f"entering {len(wanted)} simulated nodes" if count else f"entering this host as node {wanted[0]}")
+    made = _bootstrap(directory, *old, "--nodes", ",".join(wanted), *image)
+    url = load(directory).service.public_url
+    text = json.dumps({"url": url, "ca": str(directory.ca), "nodes": made["nodes"]}, indent=1)
+    _write(directory.credentials, text, 0o600)
+
+
+def _launch(directory: SiteDirectory, process: str, say: Say, *arguments: str) -> None:
+    log = directory.log_file(process)
+    command = [sys.executable, "-m", "vws.main", process, "--dir", str(directory.path), *arguments]
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
+        )
+    _children[(directory.path, process)] = child
+    # The child writes the file too; written here, it is there as soon as this returns.
+    _write(directory.pid_file(process), f"{child.pid}\n", 0o644)
+    say(f"started the {process} (pid {child.pid}, log {log})")
+
+
+# Processes started by this one, so that their exit is noticed and they leave no zombie.
+_children: dict[tuple[Path, str], subprocess.Popen[bytes]] = {}
+
+
+def _await_service(directory: SiteDirectory, say: Say) -> None:
+    client = _client(directory)
+    _await(directory, "service", lambda: client.healthy(), SERVICE_LIMIT_S, say, "the service")
+
+
+def _await_nodes(directory: SiteDirectory, say: Say) -> None:
+    wanted = {node["id"] for node in _credentials(directory)}
+    client = _client(directory)
+
+    def ready() -> bool:
+        nodes = [node for node in client.nodes() if node["id"] in wanted]
+        return all(node["state"] not in ("joining", "silent", "lost") for node in nodes) and len(nodes) == len(wanted)
+
+    _await(directory, "agent", ready, AGENT_LIMIT_S, say, f"{len(wanted)} nodes" if len(wanted) > 1 else "the node")
+
+
+def _await(
+    directory: SiteDirectory, process: str, ready: Callable[[], bool], limit_s: float, say: Say, what: str
+) -> None:
+    start = said = time.monotonic()
+    while not ready():
+        now = time.monotonic()
+        if not running(directory, process):
+            raise Unavailable(f"the {process} ended while starting: {_log_tail(directory, process)}")
+        if now - start > limit_s:
+            raise Unavailable(f"{what} did not get ready within {limit_s:.0f} s: {_log_tail(directory, process)}")
+        if now - said > 2:
+            said = now
+            say(f"waiting for {what} ({now - start:.0f} s)")
+        time.sleep(0.05)
+
+
+def _log_tail(directory: SiteDirectory, process: str) -> str:
+    path = directory.log_file(process)
+    lines = path.read_text(errors="replace").strip().splitlines()[-5:] if path.exists() else []
+    return "\n  ".join([f"the end of {path}:", *lines])
+
+
+def _client(directory: SiteDirectory) -> Any:
+    from vws.client import Client
+
+    return Client.from_dir(directory.path)
+
+
+def demo_appliance() -> Path | None:
+    """The demo appliance that was built with this program or came with it."""
+    places = [os.environ.get("VWS_APPLIANCE"), Path(vws.__file__).parents[2] / "build/appliance/demo.vws"]
+    places.append("/usr/share/vws/demo.vws")
+    return next((Path(place) for place in places if place and Path(place).is_file()), None)
+
+
+def _import_demo(directory: SiteDirectory, say: Say) -> None:
+    """A site without any image gets the demo appliance, so that a first lease needs nothing else."""
+    client, appliance = _client(directory), demo_appliance()
+    if appliance is None or next(iter(client.images()), None) is not None:
+        return
+    client.upload_image(appliance, "demo")
+    say(f"imported the demo appliance as image demo ({appliance.stat().st_size / 1e6:.0f} MB)")
+
+
+def _stay(directory: SiteDirectory, say: Say) -> None:
+    """Stay in the foreground until interrupted, then stop the site; end when its service ends."""
+    say("press Ctrl-C to stop it")
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while running(directory, "service") and running(directory, "agent"):
+            time.sleep(0.5)
+        gone = "service" if not running(directory, "service") else "agent"
+        say(f"the {gone} ended; its log is {directory.log_file(gone)}; `vws site start` starts it again")
+    except KeyboardInterrupt:
+        stop_site(directory.path, say=say)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+# ---------------------------------------------------------------- stop and status
+
+
+def stop_site(path: Path, *, now: bool = False, say: Say = print) -> dict[str, Any]:
+    """Stop the service; the agent too, unless workspaces are leased: then it stays until their ends.
+
+    now: end all leases of this host first. Raises Unavailable when a process does not stop.
+    """
+    directory = SiteDirectory(path.absolute())
+    load(directory)
+    if now and running(directory, "service"):
+        _end_all_leases(directory, say)
+    left = _live_workspaces(directory) if running(directory, "service") else None
+    _stop_process(directory, "service", signal.SIGTERM, say)
+    if not running(directory, "agent"):
+        pass
+    elif left == []:
+        _stop_process(directory, "agent", signal.SIGTERM, say)
+    else:
+        _retire_agent(directory, left, say)
+    return site_status(path)
+
+
+def _live_workspaces(directory: SiteDirectory) -> list[dict[str, Any]] | None:
+    mine = {node["id"] for node in _credentials(directory)}
+    try:
+        return [w for w in _client(directory).workspaces(live=True) if w["node"] in mine]
+    except Exception:
+        return None  # a service that does not answer is stopped all the same; the agent then decides by what it sees
+
+
+def _end_all_leases(directory: SiteDirectory, say: Say) -> None:
+    client = _client(directory)
+    leases = list(client.leases(live=True))
+    for lease in leases:
+        client.cancel_lease(lease["id"])
+    start = time.monotonic()
+    while left := [w for w in client.workspaces(live=True) if w["state"] != "lost"]:
+        if time.monotonic() - start > STOP_LIMIT_S:
+            names = ", ".join(w["name"] for w in left)
+            raise Unavailable(f"{names} could not be ended within {STOP_LIMIT_S:.0f} s; the site still runs")
+        time.sleep(0.1)
+    if leases:
+        say(f"ended {len(leases)} leases")
+
+
+def _retire_agent(directory: SiteDirectory, left: list[dict[str, Any]] | None, say: Say) -> None:
+    pid = running(directory, "agent")
+    assert pid is not None
+    os.kill(pid, signal.SIGUSR1)
+    if left:
+        last = time.strftime("%H:%M:%S", time.localtime(max(w["end"] for w in left)))
+        say(
+            f"{len(left)} workspaces are leased until {last}: the agent (pid {pid}) stays to end them in time, then "
+            "goes; `vws site start` takes up again, `vws site stop --now` ends them at once"
+        )
+        return
+    # Whether anything is leased only the agent knows; with nothing there it goes at once.
+    _wait_gone(directory, "agent", 3.0)
+    if running(directory, "agent"):
+        say(f"the agent (pid {pid}) stays until the last of its workspaces has ended")
+
+
+def _stop_process(directory: SiteDirectory, process: str, number: int, say: Say) -> None:
+    pid = running(directory, process)
+    if pid is None:
+        directory.pid_file(process).unlink(missing_ok=True)
+        return
+    os.kill(pid, number)
+    if not _wait_gone(directory, process, STOP_LIMIT_S):
+        raise Unavailable(
+            f"the {process} (pid {pid}) did not stop within {STOP_LIMIT_S:.0f} s",
+            possible=f"look at {directory.log_file(process)}; `kill -9 {pid}` is safe, the next start tidies up",
+        )
+    directory.pid_file(process).unlink(missing_ok=True)
+    say(f"stopped the {process}")
+
+
+def _wait_gone(directory: SiteDirectory, process: str, limit_s: float) -> bool:
+    end = time.monotonic() + limit_s
+    while running(directory, process):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def running(directory: SiteDirectory, process: str) -> int | None:
+    """The pid of a site's process if it lives, by its pid file and what /proc says of that pid."""
+    child = _children.get((directory.path, process))
+    if child is not None:
+        child.poll()  # reaps it if it has ended
+    try:
+        pid = int(directory.pid_file(process).read_text())
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError):
+        return None
+    ours = b"vws.main" in words and process.encode() in words and os.fsencode(directory.path) in words
+    return pid if ours and state not in "ZX" else None
+
+
+def site_status(path: Path) -> dict[str, Any]:
+    """{"dir", "name", "url", "service": pid or None, "agent": pid or None, "healthy", "counts"}."""
+    directory = SiteDirectory(path.absolute())
+    config = load(directory)
+    status: dict[str, Any] = {
+        "dir": str(directory.path),
+        "name": config.service.name,
+        "url": config.service.public_url,
+        "service": running(directory, "service"),
+        "agent": running(directory, "agent"),
+        "healthy": False,
+    }
+    if status["service"]:
+        client = _client(directory)
+        status["healthy"] = client.healthy()
+        if status["healthy"]:
+            nodes, leases = list(client.nodes()), list(client.leases(live=True))
+            status["nodes"] = _tally(nodes)
+            status["leases"] = _tally(leases)
+            status["workspaces"] = _tally(w for lease in leases for w in lease["workspaces"])
+    return status
+
+
+def _tally(items: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for item in items:
+        counts[item["state"]] = counts.get(item["state"], 0) + 1
+    return counts
+
+
+# ---------------------------------------------------------------- a second host
+
+
+def join_node(
+    path: Path,
+    token: str,
+    *,
+    name: str | None = None,
+    isolation: str = "namespace",
+    detach: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Make this host a node of the site that gave out `token`, and start its agent."""
+    if os.geteuid() != 0:
+        raise InvalidRequest(
+            "a node needs root: its agent makes virtual machines and networks", possible="run it with sudo"
+        )
+    directory = SiteDirectory(path.absolute())
+    if directory.credentials.exists():
+        raise Conflict(
+            f"{directory.path} belongs to a node already",
+            possible="another --dir; or remove the old node and its directory",
+        )
+    from vws.node.run import join
+
+    config = replace(ServiceConfig(), name="elsewhere")
+    _make_node_directory(directory, config, isolation)
+    try:
+        joined = join(directory.node, token, name or _host_name())
+    except Exception:
+        directory.config.unlink(missing_ok=True)
+        raise
+    say(f"joined as node {joined['name']}")
+    _launch(directory, "agent", say)
+    time.sleep(0.5)
+    if not running(directory, "agent"):
+        raise Unavailable(f"the agent ended while starting: {_log_tail(directory, 'agent')}")
+    if not detach:
+        _stay_agent(directory, say)
+    return dict(joined)
+
+
+def _make_node_directory(directory: SiteDirectory, config: ServiceConfig, isolation: str) -> None:
+    directory.path.mkdir(parents=True, exist_ok=True)
+    directory.logs.mkdir(exist_ok=True, mode=0o755)
+    directory.node.mkdir(exist_ok=True, mode=0o700)
+    if shutil.disk_usage(directory.path).free < 1 << 30:
+        raise Unavailable(f"less than 1 GiB is free in {directory.path}", possible="another --dir with more room")
+    directory.config.write_text(render(config, isolation))
+
+
+def _stay_agent(directory: SiteDirectory, say: Say) -> None:
+    say("press Ctrl-C to stop the agent; its workspaces go on, ends included, only while it runs")
+    try:
+        while running(directory, "agent"):
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        _stop_process(directory, "agent", signal.SIGTERM, say)
