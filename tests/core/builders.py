@@ -1,0 +1,80 @@
+"""Small sites to decide about, in as few words as a test wants to read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+from vws.core import agreement
+from vws.core.deployment import NodeReport, WorkspaceFact
+from vws.core.draft import Draft
+from vws.core.lifecycle import UNORDERED, Observation
+from vws.core.present import Present
+from vws.core.site import Capacity, Changes, Image, Lease, Node
+from vws.core.standing import absorb
+from vws.core.terms import GroupRequest, LeaseRequest
+
+NOW = 1_800_000_000.0
+
+
+def image(name: str = "demo", **fields: object) -> Image:
+    return Image(f"img-{name}", name, "admin", "00" * 32, 1, "direct", (), **fields)
+
+
+def node(number: int, cpus: int = 4, memory_mib: int = 4096, disk_mib: int = 100_000, **fields: object) -> Node:
+    given = {"sequence": 1} | fields
+    capacity = Capacity(
+        cpus, memory_mib, disk_mib, cpu_ratio=given.pop("cpu_ratio", 1.0), overhead_mib=given.pop("overhead_mib", 0)
+    )
+    return Node(f"nod-{number:03d}", f"n{number}", f"10.64.{number}.0/24", NOW, capacity, **given)
+
+
+def ids() -> Callable[[str], str]:
+    counter = itertools.count(1)
+    return lambda prefix: f"{prefix}-{next(counter):06d}"
+
+
+class World:
+    """A present that decisions are applied to at once, with a clock that the test turns."""
+
+    def __init__(self, *nodes: Node, images: tuple[Image, ...] = ()) -> None:
+        self.now = NOW
+        self.ids = ids()
+        self.history = Changes(nodes=nodes, images=images or (image(),))
+        self.present = Present.of(self.history)
+
+    def decide(
+        self, decision: Callable[..., object], *arguments: object, actor: str = "ann", **options: object
+    ) -> object:
+        draft = Draft(self.present, actor=actor, now=self.now)
+        result = decision(draft, *arguments, **options)
+        self.apply(draft.changes)
+        return result
+
+    def apply(self, changes: Changes) -> None:
+        self.history += changes
+        self.present.apply(changes)
+
+    def grant(self, *groups: GroupRequest, duration_s: int = 600, name: str | None = None, owner: str = "ann") -> Lease:
+        request = LeaseRequest(groups or (GroupRequest("demo"),), duration_s, name)
+        lease = self.decide(agreement.grant, request, owner=owner, ids=self.ids)
+        assert isinstance(lease, Lease)
+        return lease
+
+    def lease(self, id: str) -> Lease:
+        return {lease.id: lease for lease in self.history.leases}[id]
+
+    def members(self, lease: Lease):
+        return [w for w in self.history.workspaces if w.lease == lease.id]
+
+    def report(self, node_id: str, *facts: WorkspaceFact, generation: int | None = None) -> None:
+        node = self.present.nodes[node_id]
+        number = node.generation if generation is None else generation
+        report = NodeReport(node_id, "inst", 1, 2, number, self.now, node.capacity, workspaces=facts)
+        self.decide(absorb, report, actor=node_id)
+
+    def obey(self, state: Observation = Observation.RUNNING) -> None:
+        """Every node does what it is told, at once, and reports `state` of all that it should have."""
+        for node in list(self.present.nodes.values()):
+            ordered = [w for w in self.present.on_node(node.id) if w.state not in UNORDERED]
+            self.report(node.id, *(WorkspaceFact(w.id, state, boots=w.boots) for w in ordered))
