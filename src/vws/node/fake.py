@@ -1,0 +1,515 @@
+"""A simulated hypervisor: the same port, no machine behind it.
+
+For trials, tests and capacity studies, by configuration and not by patching:
+boot times, step times and failures come from `FakeConfig`, and everything that
+chance decides derives from its seed and the workspace's id, so that a run can be
+had again.
+
+What a real node would have of a workspace (domain, overlay, NoCloud disk, DHCP
+entry, tap, saved memory) is one small file each, named by the workspace's id. So
+simulated workspaces outlive a killed agent, go on booting meanwhile by the wall
+clock, and a test sees what was left behind. With `durable` False the same
+"files" live in memory.
+
+A simulated guest answers on port 22 with the banner of an SSH server and echoes
+what it is told; its console shows a plausible boot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import random
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from vws.core.deployment import NodeOrders, WorkspaceOrder
+from vws.core.lifecycle import Observation
+from vws.core.site import Capacity, ImageFile
+from vws.faultpoints import reach
+from vws.node.config import FakeConfig
+from vws.node.state import make_private, write_whole
+from vws.ports import Fetch, HypervisorError, Instance, Stream
+
+# In the order of their making; what is left of a workspace is whatever any of these has of it.
+KINDS = ("note", "overlay", "seed", "dhcp", "domain", "tap", "saved")
+RUNNING, PAUSED, SHUT_OFF, CRASHED = "running", "paused", "shut off", "crashed"
+_STATES = {
+    RUNNING: Observation.RUNNING,
+    PAUSED: Observation.PAUSED,
+    SHUT_OFF: Observation.STOPPED,
+    CRASHED: Observation.BROKEN,
+}
+
+
+class Shelf(Protocol):
+    """Small things by kind and workspace."""
+
+    def put(self, kind: str, id: str, value: dict[str, Any]) -> None: ...
+    def get(self, kind: str, id: str) -> dict[str, Any] | None: ...
+    def drop(self, kind: str, id: str) -> None: ...
+    def ids(self, kind: str) -> set[str]: ...
+
+
+class FileShelf:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for kind in (*KINDS, "network"):
+            make_private(directory / kind)
+
+    def put(self, kind: str, id: str, value: dict[str, Any]) -> None:
+        write_whole(self.directory / kind / id, json.dumps(value).encode(), durable=False)
+
+    def get(self, kind: str, id: str) -> dict[str, Any] | None:
+        try:
+            value: dict[str, Any] = json.loads((self.directory / kind / id).read_bytes())
+            return value
+        except FileNotFoundError:
+            return None
+
+    def drop(self, kind: str, id: str) -> None:
+        (self.directory / kind / id).unlink(missing_ok=True)
+
+    def ids(self, kind: str) -> set[str]:
+        names = {path.name for path in (self.directory / kind).iterdir()}
+        return {name for name in names if not name.endswith(".new")}
+
+
+class MemoryShelf:
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (*KINDS, "network")}
+
+    def put(self, kind: str, id: str, value: dict[str, Any]) -> None:
+        self._values[kind][id] = dict(value)
+
+    def get(self, kind: str, id: str) -> dict[str, Any] | None:
+        value = self._values[kind].get(id)
+        return None if value is None else dict(value)
+
+    def drop(self, kind: str, id: str) -> None:
+        self._values[kind].pop(id, None)
+
+    def ids(self, kind: str) -> set[str]:
+        return set(self._values[kind])
+
+
+class FakeHypervisor:
+    """The Hypervisor port on `directory`. `now`: UTC seconds, by which guests boot."""
+
+    def __init__(
+        self, directory: Path, config: FakeConfig | None = None, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.config = config or FakeConfig()
+        self._directory = directory
+        self._now = now
+        self._shelf: Shelf = FileShelf(directory / "things") if self.config.durable else MemoryShelf()
+        self._consoles: dict[str, bytes] = {}
+        self._news: asyncio.Queue[str] = asyncio.Queue()
+        self._tries: dict[tuple[str, str], int] = {}
+        self._deaths: dict[str, asyncio.TimerHandle] = {}
+        self._staging: dict[str, asyncio.Lock] = {}
+        self._full = False
+        self._corrupt = False
+        self._unreachable = ""
+        make_private(directory / "images")
+        make_private(directory / "consoles")
+
+    # -------------------------------------------------------- the node
+
+    async def open(self, orders: NodeOrders | None) -> None:
+        self._check_reachable()
+        if orders:
+            self._shelf.put("network", "bridge", {"subnet": orders.subnet, "gateway": orders.gateway})
+        for id in self._shelf.ids("domain"):
+            self._expect_death(id)
+
+    async def close(self, *, tear_down: bool) -> None:
+        for timer in self._deaths.values():
+            timer.cancel()
+        self._deaths.clear()
+        if tear_down:
+            self._shelf.drop("network", "bridge")
+
+    async def describe(self) -> tuple[Capacity, str, str]:
+        self._check_reachable()
+        config = self.config
+        capacity = Capacity(config.cpus, config.memory_mib, config.disk_mib, config.cpu_ratio)
+        return capacity, "fake", "simulated, as configured"
+
+    async def instances(self) -> Sequence[Instance]:
+        self._check_reachable()
+        ids = set().union(*(self._shelf.ids(kind) for kind in KINDS))
+        return [self._instance(id) for id in sorted(ids)]
+
+    def changes(self) -> AsyncIterator[str]:
+        return self._changes()
+
+    async def _changes(self) -> AsyncIterator[str]:
+        while True:
+            id = await self._news.get()
+            self._check_reachable()
+            yield id
+
+    def _check_reachable(self) -> None:
+        if self._unreachable:
+            raise HypervisorError(self._unreachable)
+
+    def _instance(self, id: str) -> Instance:
+        note = self._shelf.get("note", id) or {}
+        domain, saved = self._domain(id), self._shelf.get("saved", id)
+        here = domain or saved or {}
+        unrun = Observation.SUSPENDED if saved else Observation.STOPPED
+        state = _STATES[domain["state"]] if domain else unrun
+        return Instance(
+            id=id,
+            state=state,
+            boots=note.get("boots", 0),
+            created=bool(note.get("created")) and self._shelf.get("overlay", id) is not None,
+            end=note.get("end", 0),
+            reason=here.get("reason", "") if state is Observation.BROKEN else "",
+            host_key=note.get("host_key", ""),
+            memory_mib=here.get("memory_mib", 0),
+            memory_defined_mib=here.get("memory_defined_mib", 0),
+        )
+
+    def _domain(self, id: str) -> dict[str, Any] | None:
+        """The domain as it is by now: a guest that was to die may have died while nobody watched."""
+        domain = self._shelf.get("domain", id)
+        if domain and domain["state"] == RUNNING and 0 < domain["dies_at"] <= self._now():
+            return domain | {"state": CRASHED, "reason": "the guest crashed (simulated)"}
+        return domain
+
+    # -------------------------------------------------------- making
+
+    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
+        note = self._shelf.get("note", order.id) or {"boots": 0}
+        self._shelf.put("note", order.id, note | {"end": order.end, "host_key": host_key(order.id)})
+        for file in order.files:
+            async with self._staging.setdefault(file.sha256, asyncio.Lock()):
+                await self._stage(file, fetch, step)
+        reach("agent.image.fetched")
+        await self._take(self.config.create_s)
+        self._fail_by_chance("create", order.id)
+        if self._full:
+            raise HypervisorError("the disk cannot be made: no space is left on the node")
+        step("making the disk")
+        self._shelf.put("overlay", order.id, {"image": order.image, "disk_mib": order.disk_mib})
+        reach("agent.overlay.made")
+        self._shelf.put("seed", order.id, {"name": order.name, "ssh_keys": list(order.ssh_keys)})
+        reach("agent.seed.made")
+        self._shelf.put("dhcp", order.id, {"mac": order.mac, "address": order.address})
+        reach("agent.address.entered")
+        self._note(order.id, created=True)
+        reach("agent.created")
+
+    async def _stage(self, file: ImageFile, fetch: Fetch, step: Any) -> None:
+        """In the cache and verified; a file that arrives wrong is fetched once more, from the start."""
+        target = self._directory / "images" / file.sha256
+        partial = target.with_suffix(".part")
+        for _ in range(2):
+            if target.exists() and not self._corrupt:
+                return
+            step(f"fetching the image's {file.role}")
+            await fetch(file.sha256, file.size_bytes, partial)
+            if await asyncio.to_thread(_sha256, partial) == file.sha256 and not self._corrupt:
+                partial.replace(target)
+                return
+            partial.unlink()
+        raise HypervisorError(f"the image is corrupt: its {file.role} does not have the sha256 it should", final=True)
+
+    async def start(self, order: WorkspaceOrder) -> None:
+        note = self._present(order.id)
+        domain = self._domain(order.id)
+        if domain and domain["state"] in (RUNNING, PAUSED) and note["boots"] >= order.boots:
+            return
+        self._note(order.id, boots=order.boots)
+        reach("agent.boot.noted")
+        await self._take(self.config.start_s)
+        self._fail_by_chance("start", order.id)
+        self._shelf.drop("saved", order.id)
+        self._shelf.put("tap", order.id, {"mac": order.mac})
+        self._shelf.put("domain", order.id, self._new_domain(order))
+        self._write_console(order.id, _boot_lines(order))
+        self._expect_death(order.id)
+        reach("agent.domain.started")
+
+    def _new_domain(self, order: WorkspaceOrder) -> dict[str, Any]:
+        config, chance, now = self.config, self._chance("boot", order.id, order.boots), self._now()
+        up_at = now + max(0.0, config.boot_s + config.boot_spread_s * (2 * chance.random() - 1))
+        if chance.random() < config.failures.get("guest", 0):
+            up_at = float(1 << 40)  # it never answers
+        dies = chance.random() < config.failures.get("crash", 0)
+        return {
+            "state": RUNNING,
+            "name": order.name,
+            "started_at": now,
+            "up_at": up_at,
+            "dies_at": up_at + chance.expovariate(1 / config.crash_after_s) if dies else 0,
+            "cpus": order.cpus,
+            "memory_mib": min(order.memory_mib, order.memory_defined_mib),
+            "memory_defined_mib": order.memory_defined_mib,
+        }
+
+    async def guest_up(self, order: WorkspaceOrder) -> bool:
+        domain = self._domain(order.id)
+        return domain is not None and domain["state"] == RUNNING and self._now() >= domain["up_at"]
+
+    # -------------------------------------------------------- changing
+
+    async def pause(self, id: str) -> None:
+        domain = self._live(id, "pause")
+        await self._take(self.config.pause_s)
+        self._fail_by_chance("pause", id)
+        if domain["state"] == RUNNING:
+            self._shelf.put("domain", id, domain | {"state": PAUSED, "paused_at": self._now()})
+            self._expect_death(id)
+
+    async def resume(self, id: str) -> None:
+        domain = self._live(id, "resume")
+        await self._take(self.config.pause_s)
+        self._fail_by_chance("resume", id)
+        if domain["state"] == PAUSED:
+            self._put_running(id, domain, since=domain["paused_at"])
+
+    def _put_running(self, id: str, domain: dict[str, Any], *, since: float) -> None:
+        """As if no time had passed for the guest since then."""
+        slept_s = self._now() - since
+        dies_at = domain["dies_at"] + slept_s if domain["dies_at"] else 0
+        self._shelf.put(
+            "domain", id, domain | {"state": RUNNING, "up_at": domain["up_at"] + slept_s, "dies_at": dies_at}
+        )
+        self._expect_death(id)
+
+    async def suspend(self, id: str) -> None:
+        if self._shelf.get("saved", id) and not self._shelf.get("domain", id):
+            return
+        domain = self._live(id, "suspend")
+        reach("agent.suspend.begun")
+        await self._take(self.config.suspend_s)
+        self._fail_by_chance("suspend", id)
+        if self._full:
+            raise HypervisorError("its memory cannot be saved: no space is left on the node")
+        since = domain["paused_at"] if domain["state"] == PAUSED else self._now()
+        self._shelf.put("saved", id, domain | {"saved_at": since})
+        self._drop_domain(id)
+        reach("agent.suspended")
+
+    async def restore(self, order: WorkspaceOrder) -> None:
+        saved = self._shelf.get("saved", order.id)
+        domain = self._domain(order.id)
+        if domain and domain["state"] in (RUNNING, PAUSED):
+            self._shelf.drop("saved", order.id)
+            return
+        if saved is None:
+            raise HypervisorError("there is no saved memory to restore it from", final=True)
+        await self._take(self.config.restore_s)
+        self._fail_by_chance("restore", order.id)
+        self._shelf.put("tap", order.id, {"mac": order.mac})
+        self._put_running(order.id, saved, since=saved["saved_at"])
+        self._shelf.drop("saved", order.id)
+        reach("agent.restored")
+
+    async def stop(self, id: str, *, grace_s: float) -> None:
+        domain = self._domain(id)
+        if domain and domain["state"] in (RUNNING, PAUSED):
+            await self._take(min(grace_s, self.config.stop_s))
+            self._fail_by_chance("stop", id)
+            self._end_domain(id, SHUT_OFF, "")
+        self._shelf.drop("saved", id)
+        reach("agent.stopped")
+
+    async def resize(self, order: WorkspaceOrder) -> None:
+        domain = self._live(order.id, "resize")
+        self._fail_by_chance("resize", order.id)
+        memory_mib = min(order.memory_mib, domain["memory_defined_mib"])
+        self._shelf.put("domain", order.id, domain | {"cpus": order.cpus, "memory_mib": memory_mib})
+
+    async def update(self, order: WorkspaceOrder) -> None:
+        self._present(order.id)
+        self._note(order.id, end=order.end)
+
+    async def remove(self, id: str) -> None:
+        await self._take(self.config.remove_s)
+        self._fail_by_chance("remove", id)
+        self._drop_domain(id)
+        reach("agent.domain.destroyed")
+        self._shelf.drop("saved", id)
+        self._shelf.drop("overlay", id)
+        reach("agent.overlay.removed")
+        for kind in ("seed", "dhcp", "note"):
+            self._shelf.drop(kind, id)
+        reach("agent.removed")
+
+    # -------------------------------------------------------- consoles and connections
+
+    async def console(self, id: str, *, tail_bytes: int) -> bytes:
+        log = self._read_console(id)
+        domain = self._domain(id)
+        if domain and self._now() >= domain["up_at"]:
+            log += (
+                f"\r\nDebian GNU/Linux 12 {domain['name']} ttyS0 (simulated)\r\n\r\n{domain['name']} login: ".encode()
+            )
+        return log[-tail_bytes:] if tail_bytes > 0 else b""
+
+    async def connect(self, order: WorkspaceOrder, port: int) -> Stream:
+        if not await self.guest_up(order):
+            raise HypervisorError(f"the guest of {order.name} is not up")
+        if port != 22:
+            raise HypervisorError(f"nothing listens on port {port} of {order.name}")
+        return FakeGuestStream()
+
+    def _write_console(self, id: str, data: bytes) -> None:
+        if not self.config.durable:
+            self._consoles[id] = self._consoles.get(id, b"") + data
+            return
+        with (self._directory / "consoles" / id).open("ab") as file:
+            file.write(data)
+
+    def _read_console(self, id: str) -> bytes:
+        if not self.config.durable:
+            return self._consoles.get(id, b"")
+        try:
+            return (self._directory / "consoles" / id).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    # -------------------------------------------------------- things
+
+    def _present(self, id: str) -> dict[str, Any]:
+        note = self._shelf.get("note", id)
+        if note is None or self._shelf.get("overlay", id) is None:
+            raise HypervisorError("its disk has vanished from the node", final=True)
+        return note
+
+    def _live(self, id: str, to: str) -> dict[str, Any]:
+        domain = self._domain(id)
+        if domain is None or domain["state"] not in (RUNNING, PAUSED):
+            raise HypervisorError(f"cannot {to} it: it does not run")
+        return domain
+
+    def _note(self, id: str, **changes: Any) -> None:
+        self._shelf.put("note", id, (self._shelf.get("note", id) or {}) | changes)
+
+    def _drop_domain(self, id: str) -> None:
+        self._shelf.drop("domain", id)
+        self._shelf.drop("tap", id)
+        self._expect_death(id)
+
+    def _end_domain(self, id: str, state: str, reason: str) -> None:
+        """The domain ends and its tap goes, as with QEMU; why is remembered."""
+        domain = self._shelf.get("domain", id)
+        if domain:
+            self._shelf.put("domain", id, domain | {"state": state, "reason": reason, "dies_at": 0})
+            self._shelf.drop("tap", id)
+        self._expect_death(id)
+
+    def _expect_death(self, id: str) -> None:
+        """Have the news of a death ready when it comes."""
+        timer = self._deaths.pop(id, None)
+        if timer:
+            timer.cancel()
+        domain = self._shelf.get("domain", id)
+        if domain and domain["state"] == RUNNING and domain["dies_at"]:
+            delay_s = max(0.0, domain["dies_at"] - self._now())
+            loop = asyncio.get_running_loop()
+            self._deaths[id] = loop.call_later(delay_s, self.crash, id, "the guest crashed (simulated)")
+
+    async def _take(self, seconds: float) -> None:
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+    def _chance(self, step: str, id: str, nth: int) -> random.Random:
+        return random.Random(f"{self.config.seed}/{id}/{step}/{nth}")
+
+    def _fail_by_chance(self, step: str, id: str) -> None:
+        probability = self.config.failures.get(step, 0)
+        if not probability:
+            return
+        nth = self._tries[step, id] = self._tries.get((step, id), 0) + 1
+        if self._chance(step, id, nth).random() < probability:
+            raise HypervisorError(f"{step} failed (simulated)")
+
+    # -------------------------------------------------------- what befalls a node, for tests and trials
+
+    def crash(self, id: str, reason: str = "the guest crashed (simulated)") -> None:
+        self._end_domain(id, CRASHED, reason)
+        self._news.put_nowait(id)
+
+    def power_off(self, id: str) -> None:
+        """By the guest itself."""
+        self._end_domain(id, SHUT_OFF, "")
+        self._news.put_nowait(id)
+
+    def lose_disk(self, id: str) -> None:
+        for kind in ("domain", "tap", "overlay"):
+            self._shelf.drop(kind, id)
+        self._news.put_nowait(id)
+
+    def fill_disk(self, full: bool = True) -> None:
+        """No disk can be made and no memory saved until it is emptied again."""
+        self._full = full
+
+    def corrupt_images(self, corrupt: bool = True) -> None:
+        """Every image file that is fetched from now on arrives wrong."""
+        self._corrupt = corrupt
+
+    def break_down(self, reason: str) -> None:
+        """The hypervisor's daemon cannot be reached until `reason` is ""."""
+        self._unreachable = reason
+        self._news.put_nowait("")
+
+    def remains(self) -> dict[str, set[str]]:
+        """What is there of each workspace, by kind; empty when nothing leaked."""
+        ids = {id for kind in KINDS for id in self._shelf.ids(kind)}
+        return {id: {kind for kind in KINDS if id in self._shelf.ids(kind)} for id in ids}
+
+
+class FakeGuestStream:
+    """An SSH server's banner, then an echo."""
+
+    def __init__(self) -> None:
+        self._data: asyncio.Queue[bytes] = asyncio.Queue(maxsize=16)
+        self._data.put_nowait(b"SSH-2.0-fake\r\n")
+        self._rest = b""
+
+    async def read(self, size: int = 65536) -> bytes:
+        data = self._rest or await self._data.get()
+        self._rest = data[size:]
+        return data[:size]
+
+    async def write(self, data: bytes) -> None:
+        if data:
+            await self._data.put(data)
+
+    async def close(self) -> None:
+        while self._data.full():
+            self._data.get_nowait()
+        self._data.put_nowait(b"")
+
+
+def host_key(id: str) -> str:
+    """A public key in OpenSSH's form, of which nobody has the private half."""
+    kind = b"ssh-ed25519"
+    blob = struct.pack(">I", len(kind)) + kind + struct.pack(">I", 32) + hashlib.sha256(id.encode()).digest()
+    return f"ssh-ed25519 {base64.b64encode(blob).decode()}"
+
+
+def _boot_lines(order: WorkspaceOrder) -> bytes:
+    lines = [
+        f"[    0.000000] Linux version 6.1.0 (simulated), boot {order.boots} of {order.name}",
+        f"[    0.000000] Command line: console=ttyS0 {order.cmdline}".rstrip(),
+        f"[    0.004000] Memory: {order.memory_defined_mib}M available, {order.cpus_defined} CPUs",
+        f"[    0.412000] virtio_net virtio0 eth0: {order.mac}, address {order.address}",
+        "[    0.530000] init: starting",
+    ]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,324 @@
+"""The agent's way to the service: HTTPS requests and WebSockets, all opened by the node.
+
+The service is known by its site's CA and by nothing else, the node by its bearer
+token. One `Service` (a connection pool and the knowledge whether anybody answers
+there) is shared by all links of a process; a `HttpLink` speaks for one node.
+
+aiohttp, because a node's requests are few but a process of simulated nodes holds
+hundreds of long polls: with 100 connections open it takes 0.2 ms a request where
+httpx takes 4.8 ms (its pool is searched from end to end each time).
+
+Errors are of two kinds only: `Unreachable` passes by itself, `Refused` does not
+until somebody does something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from vws.core.deployment import NodeReport
+from vws.core.wire import to_json
+
+CHUNK_BYTES = 256 * 1024
+_QUICK = aiohttp.ClientTimeout(total=20, sock_connect=5)
+
+
+class LinkError(Exception):
+    """`reason` is a sentence for the node's administrator."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Unreachable(LinkError):
+    """The service did not answer, or answered that it cannot now. Try again."""
+
+
+class Refused(LinkError):
+    """The service answered no. `code` is the problem's, such as `duplicate-node`."""
+
+    def __init__(self, status: int, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True)
+class TunnelRequest:
+    """Somebody waits for a stream to `target` (`tcp:22`, `console`, `console:tail=N`) of a workspace."""
+
+    id: str
+    workspace: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """`orders` as JSON, None if nothing is newer; `time`: the service's clock when it answered."""
+
+    orders: Any
+    tunnels: tuple[TunnelRequest, ...]
+    time: float
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """A report was committed; `generation` of the node's orders and `time` as the service has them."""
+
+    generation: int
+    time: float
+
+
+class Tunnel(Protocol):
+    async def send(self, data: bytes) -> None:
+        """Returns when there is room for more. Raises Unreachable once the other end is gone."""
+        ...
+
+    async def receive(self) -> bytes | None:
+        """None at the end."""
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+
+class Link(Protocol):
+    """One node's link. All calls raise LinkError."""
+
+    async def orders(self, after: int, wait_s: float) -> Pulled: ...
+
+    async def report(self, report: NodeReport) -> Acknowledged: ...
+
+    async def keep_console(self, workspace: str, data: bytes) -> None: ...
+
+    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
+        """Download a blob to `target`, resuming what is there, and tell `progress` the bytes so far."""
+        ...
+
+    async def tunnel(self, id: str) -> Tunnel: ...
+
+    async def reachable(self) -> None:
+        """Returns as soon as somebody listens at the service's address."""
+        ...
+
+
+class Service:
+    """The service's address, its CA, and the connections to it. Made inside a running event loop."""
+
+    def __init__(self, url: str, ca: Path) -> None:
+        """`url`: https://host:port; `ca`: the PEM file of the site's CA. OSError, ssl.SSLError if it cannot be read."""
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        self._address = (parts.hostname or "", parts.port or 443)
+        connector = aiohttp.TCPConnector(
+            ssl=ssl.create_default_context(cafile=str(ca)), limit=0, keepalive_timeout=60, ttl_dns_cache=10
+        )
+        self.session = aiohttp.ClientSession(connector=connector)
+        self._probe: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        if self._probe:
+            self._probe.cancel()
+        await self.session.close()
+
+    async def reachable(self) -> None:
+        """One probe serves all who wait; they leave one by one, lest hundreds of nodes arrive at once."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._knock())
+        await asyncio.shield(self._probe)
+        await asyncio.sleep(random.uniform(0, 0.1))
+
+    async def _knock(self) -> None:
+        pause_s = 0.1
+        while True:
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(*self._address), 5)
+                writer.close()
+                return
+            except socket.gaierror:
+                longest_s = 10.0
+            except (OSError, TimeoutError):
+                longest_s = 0.5
+            await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
+            pause_s = min(pause_s * 2, longest_s)
+
+
+class HttpLink:
+    """`Link` over HTTPS for the node `node`. `instance`: see AgentState.instance."""
+
+    def __init__(self, service: Service, node: str, token: str, instance: str) -> None:
+        self._service = service
+        self._session = service.session
+        self._node = f"{service.url}/v1/nodes/{node}"
+        self._instance = instance
+        self._auth = {"Authorization": f"Bearer {token}"}
+
+    async def orders(self, after: int, wait_s: float) -> Pulled:
+        query = {"after": str(after), "wait": f"{wait_s:g}", "instance": self._instance}
+        timeout = aiohttp.ClientTimeout(total=wait_s + 10, sock_connect=5)
+        said = await self._call("GET", "/orders", params=query, timeout=timeout)
+        try:
+            tunnels = tuple(TunnelRequest(t["id"], t["workspace"], t["target"]) for t in said["tunnels"])
+            return Pulled(said["orders"], tunnels, float(said["time"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unreachable(f"the service's orders make no sense ({error!r})") from None
+
+    async def report(self, report: NodeReport) -> Acknowledged:
+        body = json.dumps(to_json(report), separators=(",", ":")).encode()
+        said = await self._call("POST", "/reports", data=body, headers={"Content-Type": "application/json"})
+        try:
+            return Acknowledged(int(said["generation"]), float(said["time"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unreachable(f"the service's answer to a report makes no sense ({error!r})") from None
+
+    async def keep_console(self, workspace: str, data: bytes) -> None:
+        kind = {"Content-Type": "application/octet-stream"}
+        await self._call("PUT", f"/consoles/{workspace}", data=data, headers=kind)
+
+    async def reachable(self) -> None:
+        await self._service.reachable()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: aiohttp.ClientTimeout = _QUICK,
+        **more: Any,
+    ) -> Any:
+        try:
+            async with self._session.request(
+                method, self._node + path, headers=self._auth | (headers or {}), timeout=timeout,
+                allow_redirects=False, **more,
+            ) as response:  # fmt: skip
+                await _check(response)
+                return json.loads(await response.read() or b"{}")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _unreachable(error) from None
+
+    # -------------------------------------------------------- blobs
+
+    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
+        have = _resume_at(target, size_bytes)
+        if have == size_bytes and size_bytes:
+            return
+        headers = self._auth | ({"Range": f"bytes={have}-"} if have else {})
+        url = f"{self._service.url}/v1/blobs/{sha256}"
+        timeout = aiohttp.ClientTimeout(sock_connect=5, sock_read=30)
+        try:
+            async with self._session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
+                if response.status == 416:
+                    target.unlink(missing_ok=True)
+                    raise Unreachable("the service has another length of this file; fetching it anew")
+                await _check(response)
+                await _save(response, target, have if response.status == 206 else 0, progress)
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise _unreachable(error) from None
+
+    # -------------------------------------------------------- tunnels
+
+    async def tunnel(self, id: str) -> Tunnel:
+        try:
+            socket = await self._session.ws_connect(
+                f"{self._node}/tunnels/{id}", headers=self._auth, compress=0, heartbeat=30, timeout=_TUNNEL
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise Refused(error.status, "", f"the service refused the tunnel ({error.status})") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(error) from None
+        return SocketTunnel(socket)
+
+
+_TUNNEL = aiohttp.ClientWSTimeout(ws_close=5)
+
+
+class SocketTunnel:
+    """`Tunnel` over a WebSocket of binary messages."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._socket.send_bytes(data)
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise _unreachable(error) from None
+
+    async def receive(self) -> bytes | None:
+        message = await self._socket.receive()
+        if message.type is aiohttp.WSMsgType.BINARY:
+            return bytes(message.data)
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return str(message.data).encode()
+        return None
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        # The protocol's limit is 123 bytes of UTF-8; half a character would make the frame invalid.
+        short = reason.encode()[:123].decode("utf-8", "ignore").encode()
+        await self._socket.close(code=code, message=short)
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    """Raise what an answer other than 2xx means."""
+    if response.status < 300:
+        return
+    body = await response.content.read(8192)
+    code, reason = _problem(body)
+    reason = reason or f"the service answered {response.status} {response.reason}"
+    if response.status >= 500 or response.status in (408, 429):
+        raise Unreachable(reason)
+    raise Refused(response.status, code, reason)
+
+
+def _problem(body: bytes) -> tuple[str, str]:
+    """(code, detail) of an RFC 9457 problem; empty strings if it is none."""
+    try:
+        said = json.loads(body)
+        return str(said.get("code", "")), str(said.get("detail") or said.get("title") or "")
+    except (ValueError, AttributeError):
+        return "", ""
+
+
+def _unreachable(error: Exception) -> Unreachable:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return Unreachable(f"the service's certificate is not one of this site's CA ({error.certificate_error})")
+    if isinstance(error, TimeoutError):
+        return Unreachable("the service did not answer in time")
+    if isinstance(error, ValueError):
+        return Unreachable("the service's answer is not JSON")
+    return Unreachable(f"the service cannot be reached ({error or type(error).__name__})")
+
+
+def _resume_at(target: Path, size_bytes: int) -> int:
+    """How many bytes of `target` are there; a file that is too long is none of this."""
+    try:
+        have = target.stat().st_size
+    except FileNotFoundError:
+        return 0
+    if have <= size_bytes:
+        return have
+    target.unlink()
+    return 0
+
+
+async def _save(response: aiohttp.ClientResponse, target: Path, have: int, progress: Callable[[int], None]) -> None:
+    """Append the body at `have`. Chunks are written as they come: one is in memory at a time."""
+    with target.open("r+b" if have else "wb") as file:
+        file.seek(have)
+        file.truncate()
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            file.write(chunk)
+            have += len(chunk)
+            progress(have)

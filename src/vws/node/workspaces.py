@@ -1,0 +1,437 @@
+"""All workspaces of one node, each brought step by step to what is ordered.
+
+`Workspaces` holds what is ordered, what the last look showed and what is
+remembered, asks converge.py what to do, and does it: one step at a time for a
+workspace, several workspaces at once. Whatever happens (orders, a look, a timer,
+the end of a step) ends in `wake`, and `wake` only ever asks the table again.
+
+What is reported is as careful as what is done. `facts` and `generation` change
+together in `take`, for a report that leaves a workspace out is taken as proof
+that nothing of it is left: a workspace that is just being made stays in the
+report as REMOVING from the moment its orders are gone, though no look has shown
+it yet. And before the first look nothing is claimed at all (generation 0).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from vws.core.deployment import NodeOrders, WorkspaceFact, WorkspaceOrder
+from vws.core.lifecycle import Desired, Observation
+from vws.faultpoints import reach
+from vws.node import converge
+from vws.node.clock import ServiceClock
+from vws.node.converge import Decision, Memory, Step
+from vws.node.state import AgentState
+from vws.ports import Hypervisor, HypervisorError, Instance
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 10.0
+CONSOLE_TAIL_BYTES = 64 * 1024
+LAST_WORDS_BYTES = 600
+MEMORY_WRITTEN_AFTER_S = 0.05
+
+# Making a workspace costs the machine much: few at a time. What takes it away or changes it never queues behind that.
+_BUILDING = frozenset({Step.CREATE, Step.START, Step.RESTORE})
+_UNHURRIED = frozenset({Step.LOOK, Step.CONSOLE, Step.END})
+# After these the memory alone has changed: no need to look.
+_UNSEEN = frozenset({Step.LOOK, Step.CONSOLE, Step.END})
+
+
+class Withdrawn(HypervisorError):
+    """Its orders are gone, or its end has come, while it was being made."""
+
+    def __init__(self) -> None:
+        super().__init__("it is not wanted any more")
+
+
+class Blobs(Protocol):
+    async def __call__(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
+        """Download a blob, however long the service may be away in between."""
+        ...
+
+
+class Workspaces:
+    """`changed` is called whenever `facts` did. Everything runs in one event loop."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        clock: ServiceClock,
+        state: AgentState,
+        blobs: Blobs,
+        changed: Callable[[], None],
+        *,
+        builds_at_once: int,
+    ) -> None:
+        self._hypervisor = hypervisor
+        self._clock = clock
+        self._state = state
+        self._blobs = blobs
+        self._changed = changed
+        self._building = asyncio.Semaphore(builds_at_once)
+        self._changing = asyncio.Semaphore(2 * builds_at_once)
+        self._kept = state.orders()
+        self._orders = _by_id(self._kept)
+        self._memories = state.memories()
+        self._memories_written: asyncio.TimerHandle | None = None
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, Step] = {}  # those of them that only wait for their turn
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._look: asyncio.Task[None] | None = None
+        self._next_look: asyncio.Task[None] | None = None
+        self._sighted = False
+        self._closed = False
+        self.looked = False
+        self.instances: dict[str, Instance] = {}
+        self.facts: dict[str, WorkspaceFact] = {}
+
+    # -------------------------------------------------------- what is known
+
+    @property
+    def orders(self) -> NodeOrders | None:
+        return self._kept
+
+    @property
+    def generation(self) -> int:
+        """Of the orders under which `facts` were made; 0 while nothing was looked at yet."""
+        return self._kept.generation if self._kept and self.looked else 0
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is there and nothing is being made, by the last look."""
+        return self._sighted and not self.instances and not self._busy
+
+    def order(self, id: str) -> WorkspaceOrder | None:
+        return self._orders.get(id)
+
+    # -------------------------------------------------------- what happens
+
+    def take(self, orders: NodeOrders) -> None:
+        """New orders, already kept on disk; from here on they are obeyed and reported."""
+        self._kept = orders
+        self._orders = _by_id(orders)
+        for id in self._busy.keys() - self._waiting.keys():
+            self._admit_removal(id)
+        self.wake_all()
+        self._forget()
+
+    def _admit_removal(self, id: str) -> None:
+        """A step is under way for it, so it is there, whatever the last look showed."""
+        if not self._wanted(id):
+            self._tell(id, WorkspaceFact(id, Observation.REMOVING, step="finishing a step, then removing it"))
+
+    def wake_all(self) -> None:
+        for id in self._orders.keys() | self.instances.keys() | self.facts.keys():
+            self.wake(id)
+
+    def wake(self, id: str) -> None:
+        """Decide about `id` now, or when the step under way is done."""
+        if not self.looked or (id in self._busy and id not in self._waiting):
+            return
+        step = self._decide(id).step
+        if id in self._busy:
+            if step is not self._waiting[id]:
+                self._busy[id].cancel()
+            return
+        if step is not Step.NOTHING and self._sighted and not self._closed:
+            self._busy[id] = asyncio.create_task(self._work(id), name=f"workspace {id}")
+
+    async def look(self) -> None:
+        """See what is there by a look that begins after this call; those who ask at the same time share one.
+
+        Raises HypervisorError; until a look succeeds again no step is taken.
+        """
+        if self._next_look is None:
+            self._next_look = asyncio.create_task(self._look_after(self._look))
+        await asyncio.shield(self._next_look)
+
+    async def _look_after(self, current: asyncio.Task[None] | None) -> None:
+        if current is not None:
+            await asyncio.wait([current])
+        self._look, self._next_look = self._next_look, None
+        try:
+            seen = await self._hypervisor.instances()
+        except BaseException:
+            self._sighted = False
+            raise
+        self._absorb({instance.id: instance for instance in seen})
+
+    def _absorb(self, instances: dict[str, Instance]) -> None:
+        before, self.instances = self.instances, instances
+        news = not (self._sighted and self.looked)
+        self._sighted = self.looked = True
+        now = self._clock.now()
+        for id, instance in instances.items():
+            self._remember(id, converge.seen(self._memory(id), instance, now))
+        for id in before.keys() | instances.keys():
+            if before.get(id) != instances.get(id):
+                self.wake(id)
+        if news:
+            self.wake_all()
+        self._forget()
+
+    # -------------------------------------------------------- decide
+
+    def _decide(self, id: str) -> Decision:
+        """Ask the table, make its fact known and set the timer for the next time."""
+        now = self._clock.now()
+        known = self._kept is not None
+        decision = converge.converge(self._orders.get(id), self.instances.get(id), self._memory(id), now, known=known)
+        self._tell(id, decision.fact)
+        self._set_timer(id, None if decision.again_at is None else decision.again_at - now)
+        return decision
+
+    def _set_timer(self, id: str, delay_s: float | None) -> None:
+        timer = self._timers.pop(id, None)
+        if timer:
+            timer.cancel()
+        if delay_s is not None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._timers[id] = loop.call_later(max(delay_s, 0.001), self.wake, id)
+
+    def _tell(self, id: str, fact: WorkspaceFact | None) -> None:
+        if self.facts.get(id) == fact:
+            return
+        if fact is None:
+            del self.facts[id]
+        else:
+            self.facts[id] = fact
+        self._changed()
+
+    def _wanted(self, id: str) -> bool:
+        order = self._orders.get(id)
+        return order is not None and order.desired is not Desired.REMOVE and self._clock.now() < order.end
+
+    # -------------------------------------------------------- do
+
+    async def _work(self, id: str) -> None:
+        """Step after step until there is nothing to do now."""
+        try:
+            while not self._closed:
+                step = self._decide(id).step
+                if step is Step.NOTHING:
+                    return
+                self._waiting[id] = step
+                async with self._turn(step):
+                    del self._waiting[id]
+                    # The turn may have been long in coming.
+                    if self._decide(id).step is step:
+                        await self._carry_out(id, step)
+                if not self._sighted:
+                    return
+        except HypervisorError:
+            pass  # The look after the step failed; whoever restores sight wakes all.
+        finally:
+            waited = self._waiting.pop(id, None) is not None
+            del self._busy[id]
+            self._forget()
+            if waited and not self._closed:  # called off by `wake`: something else is to be done
+                self.wake(id)
+
+    def _turn(self, step: Step) -> AbstractAsyncContextManager[None]:
+        if step in _BUILDING:
+            return self._building
+        return nullcontext() if step in _UNHURRIED else self._changing
+
+    async def _carry_out(self, id: str, step: Step) -> None:
+        order, before, known = self._orders.get(id), self.instances.get(id), self._memory(id)
+        try:
+            memory = await self._take_step(id, step, order, before)
+        except HypervisorError as error:
+            if not isinstance(error, Withdrawn):
+                log.warning("%s: cannot %s: %s", id, step, error.reason)
+                self._fail(id, step, order, error.reason, error.final)
+        except Exception as error:
+            log.exception("%s: cannot %s", id, step)
+            self._fail(id, step, order, f"the node could not {step} it ({error})", False)
+        else:
+            self._remember(id, memory, durable=step is Step.END)
+        if step in _UNSEEN:
+            return
+        await self.look()
+        if self.instances.get(id) == before and self._memory(id) == known and order is self._orders.get(id):
+            self._fail(id, step, order, f"{step} had no effect on the node", False)
+
+    def _fail(self, id: str, step: Step, order: WorkspaceOrder | None, reason: str, final: bool) -> None:
+        now = self._clock.now()
+        self._remember(id, converge.failed(self._memory(id), step, order, reason, now, final=final))
+
+    async def _take_step(self, id: str, step: Step, order: WorkspaceOrder | None, instance: Instance | None) -> Memory:
+        """Carry out `step`; return the memory after it."""
+        if step is Step.LOOK:
+            assert order is not None
+            assert instance is not None
+            return await self._ask_guest(order, instance)
+        if step is Step.CONSOLE:
+            assert instance is not None
+            return await self._keep_console(instance)
+        if step is not Step.END:
+            await self._call(id, step, order)
+        return converge.succeeded(self._memory(id), step, order, self._clock.now())
+
+    def _call(self, id: str, step: Step, order: WorkspaceOrder | None) -> Awaitable[None]:
+        hypervisor = self._hypervisor
+        if step is Step.REMOVE:
+            return hypervisor.remove(id)
+        assert order is not None, step
+        match step:
+            case Step.CREATE:
+                return self._create(order)
+            case Step.START:
+                return hypervisor.start(order)
+            case Step.STOP:
+                return hypervisor.stop(id, grace_s=max(0.0, min(GRACE_S, order.end - self._clock.now())))
+            case Step.PAUSE:
+                return hypervisor.pause(id)
+            case Step.RESUME:
+                return hypervisor.resume(id)
+            case Step.SUSPEND:
+                return hypervisor.suspend(id)
+            case Step.RESTORE:
+                return hypervisor.restore(order)
+            case Step.RESIZE:
+                return hypervisor.resize(order)
+            case Step.UPDATE:
+                return hypervisor.update(order)
+        raise AssertionError(step)
+
+    async def _create(self, order: WorkspaceOrder) -> None:
+        reach("agent.create.begun")
+        loop = asyncio.get_running_loop()
+
+        def step(text: str) -> None:
+            """Called between the parts of creation, from any thread; stops it when it is not wanted any more."""
+            if not self._wanted(order.id):
+                raise Withdrawn
+            loop.call_soon_threadsafe(self._tell_step, order.id, text)
+
+        async def fetch(sha256: str, size_bytes: int, target: Path) -> None:
+            await self._fetch(order.id, sha256, size_bytes, target)
+
+        await self._hypervisor.create(order, fetch, step)
+
+    async def _fetch(self, id: str, sha256: str, size_bytes: int, target: Path) -> None:
+        """Download for as long as it takes, while it is wanted: a service that is away is no failure of creation."""
+        said = -1
+
+        def progress(have: int) -> None:
+            nonlocal said
+            twentieths = have * 20 // max(size_bytes, 1)
+            if twentieths != said:
+                said = twentieths
+                self._tell_step(id, f"fetching the image, {5 * twentieths} %")
+
+        progress(0)
+        download = asyncio.ensure_future(self._blobs(sha256, size_bytes, target, progress))
+        try:
+            while not download.done():
+                await asyncio.wait([download], timeout=0.5)
+                if not self._wanted(id):
+                    raise Withdrawn
+            download.result()
+        finally:
+            download.cancel()
+            await asyncio.gather(download, return_exceptions=True)
+
+    def _tell_step(self, id: str, text: str) -> None:
+        fact = self.facts.get(id)
+        if fact is not None and fact.state is Observation.STAGING and id in self._busy:
+            self._tell(id, replace(fact, step=text, reason=""))
+
+    async def _ask_guest(self, order: WorkspaceOrder, instance: Instance) -> Memory:
+        try:
+            up = await self._hypervisor.guest_up(order)
+        except HypervisorError as error:
+            log.info("%s: cannot ask the guest: %s", order.id, error.reason)
+            up = False
+        if up:
+            reach("agent.guest.up")
+        return converge.looked(self._memory(order.id), instance, up, self._clock.now())
+
+    async def _keep_console(self, instance: Instance) -> Memory:
+        """Best effort: what cannot be read is not waited for."""
+        tail = b""
+        try:
+            tail = await self._hypervisor.console(instance.id, tail_bytes=CONSOLE_TAIL_BYTES)
+            if tail:
+                self._state.spool_console(instance.id, tail)
+        except (HypervisorError, OSError) as error:
+            log.warning("%s: the end of its console's log is not kept: %s", instance.id, error)
+        return converge.heard_out(self._memory(instance.id), instance, last_words(tail))
+
+    # -------------------------------------------------------- memory
+
+    def _memory(self, id: str) -> Memory:
+        return self._memories.get(id) or Memory()
+
+    def _remember(self, id: str, memory: Memory, *, durable: bool = False) -> None:
+        before = self._memory(id)
+        if memory == before:
+            return
+        self._memories[id] = memory
+        if durable:
+            self._write_memories(durable=True)
+        elif _kept_part(memory) != _kept_part(before):
+            self._write_memories_soon()
+
+    def _write_memories_soon(self) -> None:
+        if self._memories_written is None:
+            loop = asyncio.get_running_loop()
+            self._memories_written = loop.call_later(MEMORY_WRITTEN_AFTER_S, self._write_memories)
+
+    def _write_memories(self, *, durable: bool = False) -> None:
+        """A full disk must stop no removal: what cannot be written is only remembered less well."""
+        if self._memories_written:
+            self._memories_written.cancel()
+            self._memories_written = None
+        try:
+            self._state.keep_memories(self._memories, durable=durable)
+        except OSError as error:
+            log.error("what is remembered of the workspaces cannot be kept: %s", error)
+
+    def _forget(self) -> None:
+        """Drop what is neither ordered nor there; only once orders are known, for an end enforced must be told."""
+        if self._kept is None or not self._sighted:
+            return
+        for id in self._memories.keys() - self._orders.keys() - self.instances.keys() - self._busy.keys():
+            del self._memories[id]
+            self._set_timer(id, None)
+            self._write_memories_soon()
+
+    # -------------------------------------------------------- end
+
+    async def close(self, *, within_s: float) -> None:
+        """Begin nothing more; give the steps under way so long to finish, then leave them (a repeat is harmless)."""
+        self._closed = True
+        for id in list(self._timers):
+            self._set_timer(id, None)
+        tasks = list(self._busy.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=within_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._write_memories()
+
+
+def _by_id(orders: NodeOrders | None) -> dict[str, WorkspaceOrder]:
+    return {order.id: order for order in orders.workspaces} if orders else {}
+
+
+def _kept_part(memory: Memory) -> tuple[int, float, int, bool]:
+    return memory.boot, memory.booted_at, memory.up, memory.ended
+
+
+def last_words(tail: bytes) -> str:
+    """The last lines of a console's log, in one line of readable text."""
+    text = tail[-LAST_WORDS_BYTES:].decode("utf-8", "replace")
+    lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
+    return " | ".join([line for line in lines if line][-4:])
