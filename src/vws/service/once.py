@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from vws.core.draft import Draft
 from vws.core.errors import ClientTokenReused
 from vws.core.site import Answer
 
@@ -18,17 +19,27 @@ from vws.core.site import Answer
 KEPT_S = 24 * 3600
 
 
+def _result_alone(result: Any, draft: Draft) -> Any:
+    return result
+
+
 @dataclass(frozen=True)
 class Once:
-    """fingerprint: of the request, so that another one under the same token is told apart. render: result -> body."""
+    """fingerprint: of the request, so that another one under the same token is told apart. render: result -> body.
+
+    gather: what `render` gets, from the result and the draft it stands in, for a body that shows more than the result
+    (a lease with its workspaces): the record does not have it yet when the body is kept.
+    """
 
     client_token: str
     fingerprint: str
     status: int
     render: Callable[[Any], str]
+    gather: Callable[[Any, Draft], Any] = _result_alone
 
-    def answer(self, subject: str, result: Any, now: float) -> Answer:
-        return Answer(subject, self.client_token, self.fingerprint, self.status, self.render(result), now)
+    def answer(self, subject: str, result: Any, draft: Draft) -> Answer:
+        body = self.render(self.gather(result, draft))
+        return Answer(subject, self.client_token, self.fingerprint, self.status, body, draft.now)
 
     def check(self, kept: Answer) -> Answer:
         if kept.fingerprint != self.fingerprint:

@@ -60,12 +60,16 @@ class Reconciler:
 
     def report(self, caller: Caller, report: NodeReport, instance: str | None = None) -> int:
         """Take a report in and return the number of the node's present orders, once it is committed."""
+        return self.submit(caller, report, instance).result(REPORT_WAIT_S)
+
+    def submit(self, caller: Caller, report: NodeReport, instance: str | None = None) -> Future[int]:
+        """The same without waiting, for those who have no thread to spare for each of hundreds of nodes."""
         self._nodes.heard(caller, report.node, instance or report.instance)
         if self._stopping.is_set():
             raise Unavailable("the service is stopping", possible="the same report again in a moment")
         waiting = Waiting(report, Future())
         self._queue.put(waiting)
-        return waiting.done.result(REPORT_WAIT_S)
+        return waiting.done
 
     # ------------------------------------------------------------ the loop
 

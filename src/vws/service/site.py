@@ -89,7 +89,7 @@ class Site:
             raise
         changes = draft.changes
         if once:
-            changes += Changes(answers=(once.answer(subject, result, draft.now),))
+            changes += Changes(answers=(once.answer(subject, result, draft),))
         return result, changes
 
     def _commit(self, changes: Changes) -> frozenset[str]:
