@@ -1,0 +1,331 @@
+"""The tables: one for each kind of value in core/site.py, and what keeps them honest.
+
+A table's first columns are its value's fields, in their order and under their names, so that a row is read as
+`Workspace(*row)`. What the store adds comes after them: `live` (the one meaning of "not ended" that listings, unique
+rules and the load at start share) and `revision` (which commit wrote the row last, so that what changed is found
+without looking at what did not).
+
+Ended things stay: no row is ever deleted but kept answers. Unique rules therefore hold among live rows only, as partial
+indices. Scalars have columns of their own; what is nested is JSON and never searched.
+
+The database is made by the migrations, not from here; tests/store/test_migrations.py holds the two together.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+from vws.core.lifecycle import Desired, State
+from vws.core.site import Capacity, Group, Image, ImageFile, Lease, LeaseState, Node, Role, Token, Workspace
+from vws.core.wire import from_json, to_json
+
+# The migration that makes exactly these tables.
+REVISION = "0001"
+
+
+class Choice(TypeDecorator[Any]):
+    """A member of a StrEnum, kept as its value."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        super().__init__()
+        self.kind = kind
+        self._members = {str(member.value): member for member in kind}
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return value if value is None else str(value)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return value if value is None else self._members[value]
+
+
+class Nested(TypeDecorator[Any]):
+    """A dataclass, or a tuple of them, kept as JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return to_json(value)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return from_json(self.kind, value, self.kind.__name__)
+
+
+def _text(name: str, **more: Any) -> Column[Any]:
+    return Column(name, Text, nullable=False, **more)
+
+
+def _whole(name: str) -> Column[Any]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _truth(name: str) -> Column[Any]:
+    return Column(name, Boolean, nullable=False)
+
+
+def _time(name: str) -> Column[Any]:
+    """UTC seconds."""
+    return Column(name, Double, nullable=False)
+
+
+def _time_if(name: str) -> Column[Any]:
+    """UTC seconds, NULL until it happened."""
+    return Column(name, Double)
+
+
+def _id() -> Column[Any]:
+    # Sorted by bytes on every database: ids are made to sort by time that way, and pages follow them.
+    by_bytes = Text().with_variant(Text(collation="C"), "postgresql")
+    return Column("id", by_bytes, primary_key=True)
+
+
+def _choice(name: str, kind: type[StrEnum]) -> Column[Any]:
+    return Column(name, Choice(kind), nullable=False)
+
+
+def _nested(name: str, kind: Any) -> Column[Any]:
+    return Column(name, Nested(kind), nullable=False)
+
+
+def _refers(name: str, to: str) -> Column[Any]:
+    return Column(name, Text, ForeignKey(f"{to}.id"), nullable=False)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# One row: how often this site was changed, and the last event's number.
+site = Table(
+    "site",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    _whole("revision"),
+    _whole("last_seq"),
+)
+
+images = Table(
+    "images",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("owner"),
+    _text("sha256"),
+    _whole("size_bytes"),
+    _text("boot"),
+    _nested("files", tuple[ImageFile, ...]),
+    _text("cmdline"),
+    _text("user"),
+    _text("ready"),
+    _whole("memory_mib_min"),
+    _whole("disk_mib_min"),
+    _truth("simulated"),
+    _time("created_at"),
+    _time_if("removed_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("subnet"),
+    _time("joined_at"),
+    _nested("capacity", Capacity),
+    _text("hypervisor"),
+    _text("hypervisor_reason"),
+    _whole("generation"),
+    _whole("applied_generation"),
+    _text("instance"),
+    _whole("incarnation"),
+    _whole("sequence"),
+    _text("version"),
+    _truth("drained"),
+    _truth("silent"),
+    _truth("lost"),
+    _text("problem"),
+    _time_if("removed_at"),
+    # Derived from the fields before; kept so that listings can be limited by it.
+    _text("state"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("owner"),
+    _text("kind"),
+    _choice("state", LeaseState),
+    _nested("groups", tuple[Group, ...]),
+    _whole("start"),
+    _whole("end"),
+    _nested("ssh_keys", tuple[str, ...]),
+    _time("created_at"),
+    _time_if("active_at"),
+    _time_if("ended_at"),
+    Column("outcome", Choice(LeaseState)),
+    _text("reason"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    _id(),
+    _text("name"),
+    _refers("lease", "leases"),
+    _text("owner"),
+    _text("group"),
+    _whole("number"),
+    _refers("node", "nodes"),
+    _refers("image", "images"),
+    _choice("state", State),
+    _choice("desired", Desired),
+    _text("address"),
+    _text("mac"),
+    _whole("cpus"),
+    _whole("memory_mib"),
+    _whole("disk_mib"),
+    _whole("cpus_defined"),
+    _whole("memory_defined_mib"),
+    _whole("end"),
+    _time("created_at"),
+    _time("changed_at"),
+    _whole("boots"),
+    _whole("generation"),
+    _truth("came_up"),
+    _time_if("running_at"),
+    _time_if("released_at"),
+    _text("reason"),
+    _text("step"),
+    _text("host_key"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _id(),
+    _text("subject"),
+    _choice("role", Role),
+    _text("secret_sha256"),
+    _time("created_at"),
+    _time_if("expires_at"),
+    _time_if("revoked_at"),
+    _time_if("used_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+# Append-only: triggers refuse UPDATE and DELETE. `seq` has no gaps, so a missing row shows.
+events = Table(
+    "events",
+    metadata,
+    _time("at"),
+    _text("actor"),
+    _text("kind"),
+    _text("owner"),
+    _text("lease"),
+    _text("workspace"),
+    _text("node"),
+    _text("image"),
+    Column("data", JSON, nullable=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _whole("revision"),
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    _text("subject"),
+    _text("client_token"),
+    _text("fingerprint"),
+    _whole("status"),
+    _text("body"),
+    _time("at"),
+    PrimaryKeyConstraint("subject", "client_token"),
+)
+
+# Apart from `nodes`: being heard every few seconds is no change of the site.
+heard = Table("heard", metadata, _text("node", primary_key=True), _time("at"))
+
+TABLES: dict[type[Any], Table] = {Image: images, Node: nodes, Lease: leases, Workspace: workspaces, Token: tokens}
+
+
+def live(value: Any) -> bool:
+    """Not ended, released, removed or revoked."""
+    match value:
+        case Lease():
+            return not value.ended
+        case Workspace():
+            return value.released_at is None
+        case Token():
+            return value.revoked_at is None
+    return value.removed_at is None
+
+
+# As queries spell it on each database: SQLite uses a partial index only for the very same words.
+_WHILE_LIVE: dict[str, Any] = {"sqlite_where": text("live = 1"), "postgresql_where": text("live")}
+
+# (table, column, what the column is called to a user): no two live rows share the value.
+UNIQUE: tuple[tuple[Table, str, str], ...] = (
+    (leases, "name", "name"),
+    (workspaces, "name", "name"),
+    (workspaces, "address", "address"),
+    (images, "name", "name"),
+    (nodes, "name", "name"),
+    (tokens, "secret_sha256", "secret"),
+)
+
+for _table, _column, _ in UNIQUE:
+    Index(f"uq_{_table.name}_{_column}_live", _table.c[_column], unique=True, **_WHILE_LIVE)
+for _table in TABLES.values():
+    Index(None, _table.c.revision)
+# Listings go by id within what they are limited to. Few states and few live rows among many ended ones: no index on
+# state, but one on the live rows.
+for _table in TABLES.values():
+    Index(f"ix_{_table.name}_live", _table.c.id, **_WHILE_LIVE)
+Index(None, leases.c.owner, leases.c.id)
+Index(None, leases.c.name, leases.c.id)
+Index(None, workspaces.c.owner, workspaces.c.id)
+Index(None, workspaces.c.name, workspaces.c.id)
+Index(None, workspaces.c.lease, workspaces.c.id)
+Index(None, workspaces.c.node, workspaces.c.id)
+for _name in ("owner", "lease", "workspace", "node"):
+    Index(None, events.c[_name], events.c.seq)
+Index(None, answers.c.at)

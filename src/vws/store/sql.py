@@ -1,0 +1,360 @@
+"""The store over SQL: SQLite for a small site, PostgreSQL for one with several service processes.
+
+One row, `site`, holds the revision. A commit moves it from the revision that the decision was made on to the next, in
+the same transaction as everything else; on both databases the second of two such updates waits for the first and then
+finds nothing to move. That one statement is the whole protocol between processes, and since it puts commits in order,
+the numbers it hands to events are in the order of commits too.
+
+Values are written whole, by id. Unique rules are the database's; when one breaks, what exactly broke is looked up
+afterwards, for a message that says which value and who has it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
+from vws.core.site import Answer, Changes, Event, Image, Lease, Node, Token, Workspace
+from vws.ports import Filter, Page, Snapshot, StaleRevision
+from vws.store import schema
+from vws.store.database import Database, open_database
+from vws.store.schema import TABLES, answers, events, heard, leases, nodes, site, tokens, workspaces
+from vws.store.upgrade import upgrade
+
+# A token that expired this long before the last event is not loaded at start.
+EXPIRED_LONG_AGO_S = 30 * 86400
+
+FIELDS: dict[type[Any], tuple[str, ...]] = {
+    kind: tuple(field.name for field in fields(kind)) for kind in (*TABLES, Event, Answer)
+}
+# References point to what is written before.
+WRITTEN: tuple[tuple[type[Any], str], ...] = (
+    (Image, "images"),
+    (Node, "nodes"),
+    (Lease, "leases"),
+    (Workspace, "workspaces"),
+    (Token, "tokens"),
+)
+# What a filter's field means where it is no column of that name.
+MEANINGS: dict[tuple[Table, str], str] = {
+    (leases, "lease"): "id",
+    (workspaces, "workspace"): "id",
+    (nodes, "node"): "id",
+    (tokens, "owner"): "subject",
+    **{(table, "states"): "state" for table in (leases, workspaces, nodes)},
+}
+
+
+class SqlStore:
+    """`vws.ports.Store` over a database. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._upserts = {kind: _upsert(database.insert, table) for kind, table in TABLES.items()}
+        self._heard = _upsert_heard(database.insert)
+
+    @classmethod
+    def open(cls, url: str) -> SqlStore:
+        """The store at `sqlite:///PATH` or `postgresql://…`, its tables made or brought up to date.
+
+        Raises InvalidRequest for another URL, Conflict for a database written by a newer VWS, Unavailable if it cannot
+        be reached or written.
+        """
+        database = open_database(url)
+        try:
+            upgrade(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def lead(self) -> bool:
+        return self._database.lead()
+
+    # ------------------------------------------------------------ writing
+
+    def commit(self, changes: Changes, *, expected: int) -> tuple[int, int]:
+        _check_text(changes)
+        try:
+            with self._database.writing() as connection:
+                revision, last_seq = _advance(connection, expected, len(changes.events))
+                self._write_values(connection, changes, revision)
+                _write_record(connection, changes, revision, last_seq)
+        except IntegrityError as error:
+            raise self._broken_rule(changes, error) from error
+        return revision, last_seq
+
+    def _write_values(self, connection: Connection, changes: Changes, revision: int) -> None:
+        for kind, name in WRITTEN:
+            values = getattr(changes, name)
+            if values:
+                rows = [_row(value, revision) for value in values]
+                # What ends gives its name and address back before another takes them.
+                rows.sort(key=lambda row: row["live"])
+                connection.execute(self._upserts[kind], rows)
+
+    def heard(self, at_by_node: dict[str, float]) -> None:
+        if not at_by_node:
+            return
+        # Sorted: two processes that write the same rows never wait for each other crosswise.
+        rows = [{"node": node, "at": at} for node, at in sorted(at_by_node.items())]
+        with self._database.writing() as connection:
+            connection.execute(self._heard, rows)
+
+    def forget(self, *, answers_before: float) -> int:
+        with self._database.writing() as connection:
+            return connection.execute(delete(answers).where(answers.c.at < answers_before)).rowcount
+
+    # ------------------------------------------------------------ reading
+
+    def revision(self) -> int:
+        return int(self._scalar(select(site.c.revision)))
+
+    def last_seq(self) -> int:
+        return int(self._scalar(select(site.c.last_seq)))
+
+    def load(self) -> Snapshot:
+        of_live_leases = workspaces.c.lease.in_(select(leases.c.id).where(leases.c.live))
+        with self._database.reading() as connection:
+            return _snapshot(
+                connection,
+                lambda table: of_live_leases if table is workspaces else table.c.live,
+                tokens_expired_before=_long_ago(connection),
+            )
+
+    def changed_since(self, revision: int) -> Snapshot:
+        with self._database.reading() as connection:
+            return _snapshot(connection, lambda table: table.c.revision > revision)
+
+    def get(self, kind: type[Any], id: str) -> Any:
+        found = self._values(kind, _select(kind).where(TABLES[kind].c.id == id))
+        return found[0] if found else None
+
+    def page(self, kind: type[Any], where: Filter, *, after: str | None, limit: int) -> Page:
+        if limit < 1:
+            raise InvalidRequest("a page has at least one item", field="limit", asked=limit, possible="1 or more")
+        table = TABLES[kind]
+        query = _select(kind).where(*_conditions(table, where)).order_by(table.c.id).limit(limit + 1)
+        if after is not None:
+            query = query.where(table.c.id > _read_cursor(table, after))
+        found = self._values(kind, query)
+        items = found[:limit]
+        return Page(tuple(items), _cursor(table, items[-1].id) if len(found) > limit else None)
+
+    def events(self, where: Filter, *, after: int, limit: int) -> tuple[Event, ...]:
+        query = _select(Event).where(*_conditions(events, where), events.c.seq > after)
+        return tuple(self._values(Event, query.order_by(events.c.seq).limit(limit)))
+
+    def answer(self, subject: str, client_token: str) -> Answer | None:
+        key = and_(answers.c.subject == subject, answers.c.client_token == client_token)
+        found = self._values(Answer, _select(Answer).where(key))
+        return found[0] if found else None
+
+    def heard_at(self) -> dict[str, float]:
+        with self._database.reading_one() as connection:
+            return {row.node: row.at for row in connection.execute(select(heard))}
+
+    def _scalar(self, query: Select[Any]) -> Any:
+        with self._database.reading_one() as connection:
+            return connection.scalar(query)
+
+    def _values(self, kind: type[Any], query: Select[Any]) -> list[Any]:
+        with self._database.reading_one() as connection:
+            return [kind(*row) for row in connection.execute(query)]
+
+    # ------------------------------------------------------------ broken rules
+
+    def _broken_rule(self, changes: Changes, error: IntegrityError) -> Conflict:
+        """What the database refused, in words: it names the constraint at best, never the two parties."""
+        for table, column, called in schema.UNIQUE:
+            found = self._holder(changes, table, column)
+            if found:
+                return _taken(table, column, called, *found)
+        for answer in changes.answers:
+            if self.answer(answer.subject, answer.client_token):
+                return ClientTokenReused(
+                    f"the client token {answer.client_token!r} was answered before; nothing was changed",
+                    field="client_token",
+                    asked=answer.client_token,
+                    possible="the same request again, or another token",
+                )
+        return Conflict(f"the change breaks a rule of the store: {error.orig}; nothing was changed")
+
+    def _holder(self, changes: Changes, table: Table, column: str) -> tuple[str, str] | None:
+        """(value, id of the live one that has it) if `changes` would give it to another."""
+        written = {value.id: value for value in getattr(changes, table.name)}
+        wanted: dict[str, str] = {}
+        for value in filter(schema.live, written.values()):
+            held = getattr(value, column)
+            if wanted.setdefault(held, value.id) != value.id:
+                return held, wanted[held]
+        query = select(table.c[column], table.c.id).where(table.c.live, table.c[column].in_(wanted))
+        with self._database.reading_one() as connection:
+            others = [(held, id) for held, id in connection.execute(query) if id not in written]
+        return others[0] if others else None
+
+
+def _taken(table: Table, column: str, called: str, value: str, holder: str) -> Conflict:
+    if column == "name":
+        return NameTaken(
+            f"the name {value} is taken: {holder} has it; nothing was changed",
+            field="name",
+            asked=value,
+            possible="another name",
+            details={"holder": holder},
+        )
+    shown = "" if table is tokens else f" {value}"
+    return Conflict(
+        f"the {called}{shown} is held by {holder}; nothing was changed", field=column, details={"holder": holder}
+    )
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _row(value: Any, revision: int) -> dict[str, Any]:
+    row = {name: getattr(value, name) for name in FIELDS[type(value)]}
+    row["live"] = schema.live(value)
+    row["revision"] = revision
+    if type(value) is Node:
+        row["state"] = str(value.state)
+    return row
+
+
+def _check_text(changes: Changes) -> None:
+    """SQLite would keep a NUL in a text, PostgreSQL does not: refuse it on both."""
+    for group in fields(changes):
+        for value in getattr(changes, group.name):
+            for name in FIELDS[type(value)]:
+                held = getattr(value, name)
+                if type(held) is str and "\0" in held:
+                    raise InvalidRequest(
+                        f"{name} holds a NUL character, which cannot be kept; nothing was changed",
+                        field=name,
+                        possible="text without NUL characters",
+                    )
+
+
+def _advance(connection: Connection, expected: int, seqs: int) -> tuple[int, int]:
+    """Take the next revision and as many event numbers; StaleRevision if another commit was first."""
+    move = (
+        update(site)
+        .where(site.c.revision == expected)
+        .values(revision=site.c.revision + 1, last_seq=site.c.last_seq + seqs)
+        .returning(site.c.revision, site.c.last_seq)
+    )
+    moved = connection.execute(move).one_or_none()
+    if moved is None:
+        raise StaleRevision
+    return moved.revision, moved.last_seq
+
+
+def _write_record(connection: Connection, changes: Changes, revision: int, last_seq: int) -> None:
+    first = last_seq - len(changes.events) + 1
+    rows = [
+        {name: getattr(event, name) for name in FIELDS[Event]} | {"seq": first + i, "revision": revision}
+        for i, event in enumerate(changes.events)
+    ]
+    if rows:
+        connection.execute(events.insert(), rows)
+    if changes.answers:
+        rows = [{name: getattr(answer, name) for name in FIELDS[Answer]} for answer in changes.answers]
+        connection.execute(answers.insert(), rows)
+
+
+def _upsert(insert: Callable[..., Any], table: Table) -> Any:
+    statement = insert(table)
+    replaced = {column.name: statement.excluded[column.name] for column in table.c if column.name != "id"}
+    return statement.on_conflict_do_update(index_elements=["id"], set_=replaced)
+
+
+def _upsert_heard(insert: Callable[..., Any]) -> Any:
+    statement = insert(heard)
+    return statement.on_conflict_do_update(
+        index_elements=["node"], set_={"at": statement.excluded.at}, where=statement.excluded.at > heard.c.at
+    )
+
+
+def _select(kind: type[Any]) -> Select[Any]:
+    table = {Event: events, Answer: answers}.get(kind, TABLES.get(kind))
+    assert table is not None, kind
+    return select(*(table.c[name] for name in FIELDS[kind]))
+
+
+def _snapshot(
+    connection: Connection,
+    wanted: Callable[[Table], ColumnElement[bool]],
+    *,
+    tokens_expired_before: float | None = None,
+) -> Snapshot:
+    found: dict[str, tuple[Any, ...]] = {}
+    for kind, name in WRITTEN:
+        table = TABLES[kind]
+        query = _select(kind).where(wanted(table)).order_by(table.c.id)
+        if table is tokens and tokens_expired_before is not None:
+            query = query.where(or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > tokens_expired_before))
+        found[name] = tuple(kind(*row) for row in connection.execute(query))
+    return Snapshot(connection.execute(select(site.c.revision)).scalar_one(), **found)
+
+
+def _long_ago(connection: Connection) -> float | None:
+    """By the record's own time: the store has no clock."""
+    last = connection.scalar(select(events.c.at).order_by(events.c.seq.desc()).limit(1))
+    return None if last is None else last - EXPIRED_LONG_AGO_S
+
+
+# ---------------------------------------------------------------- listings
+
+
+def _conditions(table: Table, where: Filter) -> Iterator[ColumnElement[bool]]:
+    for name in ("owner", "lease", "workspace", "node", "name"):
+        wanted = getattr(where, name)
+        if wanted is not None:
+            yield _column(table, name) == wanted
+    if where.live:
+        yield _column(table, "live")
+    if where.states:
+        yield _column(table, "states").in_(where.states)
+
+
+def _column(table: Table, name: str) -> ColumnElement[Any]:
+    column = MEANINGS.get((table, name), name)
+    if column not in table.c:
+        raise InvalidRequest(f"{table.name} cannot be listed by {name}", field=name, possible="a listing without it")
+    return table.c[column]
+
+
+def _cursor(table: Table, id: str) -> str:
+    return base64.urlsafe_b64encode(_seal(table, id) + id.encode()).decode()
+
+
+def _read_cursor(table: Table, cursor: str) -> str:
+    """The id in a cursor. The seal is no secret: it tells a cursor from what somebody mistook for one."""
+    try:
+        raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+        id = raw[6:].decode()
+        if raw[:6] == _seal(table, id):
+            return id
+    except (ValueError, binascii.Error):
+        pass
+    raise InvalidRequest(
+        f"the cursor {cursor[:60]!r} was not given by this listing",
+        field="after",
+        asked=cursor[:60],
+        possible="the `next` of the page before, or no cursor for the first page",
+    )
+
+
+def _seal(table: Table, id: str) -> bytes:
+    return hashlib.blake2s(f"{table.name} {id}".encode(), digest_size=6).digest()
