@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import Server, absent
 
+from tests.postgres import Server, absent
 from vws.store.sql import SqlStore
 
 
