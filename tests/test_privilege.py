@@ -14,6 +14,7 @@ import os, sys
 from pathlib import Path
 from vws.main import _code_paths
 from vws.privilege import drop
+os.umask(0o077)
 needed, other = Path(sys.argv[1]), Path(sys.argv[2])
 drop("nobody", [needed, *_code_paths()])
 import sqlite3, email.mime.text  # the interpreter's own files are still there

@@ -69,8 +69,10 @@ def _make_view(account: pwd.struct_passwd, needed: list[Path]) -> None:
             "put the site and the program where everybody may enter"
         )
     _mount("none", Path("/"), "", MS_REC | MS_PRIVATE, "")
+    umask = os.umask(0o022)  # the way to what is needed must be open, whatever this process keeps private
     for barrier, paths in sorted(blocked.items()):
         _cover(barrier, paths)
+    os.umask(umask)
 
 
 def _barrier(account: pwd.struct_passwd, path: Path) -> Path | None:

@@ -7,8 +7,10 @@ it finds.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -103,9 +105,22 @@ def _host_name() -> str:
 
 
 def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now and below those that the kernel hands out by itself, so that it stays free."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise InvalidRequest(
+                        f"cannot listen on {host}: {error.strerror}",
+                        field="host",
+                        asked=host,
+                        possible="an own address",
+                    ) from None
+                continue
+            return port
+    raise Unavailable("no port is free", possible="name one with --port")
 
 
 def _bootstrap(directory: SiteDirectory, *arguments: str) -> dict[str, Any]:
