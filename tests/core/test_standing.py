@@ -71,7 +71,7 @@ def test_a_failed_member_is_removed_from_its_node_before_its_address_returns():
 def test_terminating_one_member_leaves_the_rest_active_and_the_last_ends_the_lease():
     world, lease = pair()
     world.obey()
-    first, second = world.members(lease)
+    first, _second = world.members(lease)
     world.decide(command, first, Command.TERMINATE)
     world.obey()
     assert world.lease(lease.id).state is LeaseState.ACTIVE
@@ -155,7 +155,7 @@ def test_removing_a_dead_node_by_force_releases_what_was_there():
 
 
 def test_a_node_whose_orders_are_newer_than_the_record_gets_newer_ones_still():
-    world, lease = pair()
+    world, _lease = pair()
     world.report("nod-001", generation=40)
     assert world.present.nodes["nod-001"].generation == 41
 
