@@ -1,0 +1,116 @@
+"""Every way a command can fail, told the same way: what was wrong, what was kept, what to do next.
+
+Refusals come from the service as problems (RFC 9457) with members: the field,
+what was asked, what would be possible, the reason per node, the nearest offers.
+They are shown member by member rather than as one long sentence. With `--json`
+the problem itself goes to stderr as one object, so that a program reads the
+same members.
+
+Exit status: 1 for what is refused or failed, 2 (click's own) for a command line
+that cannot be understood.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vws.cli.output import print_json
+
+NOTHING_CHANGED = "nothing was changed"
+KEPT = {
+    "invalid-request": NOTHING_CHANGED,
+    "forbidden": NOTHING_CHANGED,
+    "conflict": NOTHING_CHANGED,
+    "command-refused": NOTHING_CHANGED,
+    "name-taken": NOTHING_CHANGED,
+    "in-use": NOTHING_CHANGED,
+    "client-token-reused": NOTHING_CHANGED,
+    "duplicate-node": NOTHING_CHANGED,
+    "cannot-fit": "nothing was leased",
+    "too-large": NOTHING_CHANGED,
+    "unavailable": "what is leased goes on; nodes need no service to keep workspaces running and to end them in time",
+    "unreachable": "what is leased goes on; nodes need no service to keep workspaces running and to end them in time",
+}
+NEXT = {
+    "unauthenticated": "name the site's directory (--dir DIR or VWS_DIR), or set VWS_TOKEN to a token of this site "
+    "(its administrator makes one: vws token create NAME)",
+    "forbidden": "ask for it as its owner, or with a token of role admin",
+    "not-found": "vws lease list --all, vws workspace list --all, vws image list and vws node list show what there is",
+    "unavailable": "try again; vws site status says what runs on the site's own machine",
+    "unreachable": "vws site status says what runs, vws site start starts it; check VWS_URL if the site is elsewhere",
+    "untrusted": "name the certificate of the site's own authority: VWS_CA=FILE (it is ca.crt in the site's directory)",
+    "too-large": "send less, or ask the site's administrator for a higher limit",
+}
+
+
+class Failed(click.ClickException):
+    """Exit status 1. `problem`: its members, `code` and `detail` always among them.
+
+    kept, next_step: override what the problem's code says of them.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: dict[str, Any], *, kept: str = "", next_step: str = "", as_json: bool = False) -> None:
+        super().__init__(str(problem.get("detail") or problem.get("title") or "it failed, for a reason unknown"))
+        self.problem = problem
+        self.kept = kept or KEPT.get(str(problem.get("code")), "")
+        self.next_step = next_step or NEXT.get(str(problem.get("code")), "")
+        self.as_json = as_json
+
+    def show(self, file: Any = None) -> None:
+        if self.as_json:
+            print_json(self.problem | {"kept": self.kept or None, "next": self.next_step or None}, err=True)
+        else:
+            click.echo("\n".join(self.lines()), err=True)
+
+    def lines(self) -> list[str]:
+        lines = [click.style("Error: ", fg="red") + self.message]
+        lines += [f"  {name}: {value}" for name, value in self._facts() if value not in (None, "", [])]
+        return lines
+
+    def _facts(self) -> list[tuple[str, Any]]:
+        problem = self.problem
+        # A field that the sentence already names needs no line of its own.
+        field = None if str(problem.get("field")) in self.message else problem.get("field")
+        asked = None if str(problem.get("asked")) in self.message else problem.get("asked")
+        # The offers are what is possible, one by one.
+        possible = None if problem.get("offers") else problem.get("possible")
+        facts = [("field", field), ("asked", asked), ("possible", possible)]
+        facts += [(f"node {n.get('name') or n.get('node')}", n.get("reason")) for n in problem.get("nodes") or ()]
+        facts += [("would fit", show_offer(offer)) for offer in problem.get("offers") or ()]
+        return [*facts, ("kept", self.kept), ("next", self.next_step)]
+
+
+def failed(sentence: str, *, kept: str = "", next_step: str = "", code: str = "failed", **members: Any) -> Failed:
+    """A failure found on this side of the connection."""
+    return Failed({"code": code, "detail": sentence} | members, kept=kept, next_step=next_step)
+
+
+def show_offer(offer: Any) -> str:
+    """An offer in the words of `vws lease request`, as far as it has them."""
+    if not isinstance(offer, dict):
+        return str(offer)
+    return str(offer.get("text") or offer.get("what") or ", ".join(f"{k}={v}" for k, v in offer.items()))
+
+
+def failure_of(error: Exception) -> Failed | None:
+    """What VWS's own errors and the system's say, as a failure; None for what nobody foresaw."""
+    if isinstance(error, Failed):
+        return error
+    if hasattr(error, "code") and hasattr(error, "possible"):
+        return Failed(_problem_of(error))
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return failed(f"{where}{error.strerror}")
+    return None
+
+
+def _problem_of(error: Any) -> dict[str, Any]:
+    """The members of a VwsError or of what `vws.client` raises."""
+    raw = getattr(error, "members", None) or {}
+    named = {name: getattr(error, name, None) for name in ("code", "field", "asked", "possible")}
+    details = getattr(error, "details", None) or {}
+    return {"detail": str(error)} | dict(raw) | named | dict(details)

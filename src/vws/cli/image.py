@@ -1,0 +1,135 @@
+"""`vws image`: the disk images that workspaces start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vws.cli import output
+from vws.cli.progress import transfer
+from vws.cli.session import Session, pass_session, site_options
+from vws.cli.sizes import show_bytes, show_size
+
+Json = dict[str, Any]
+
+
+@click.group()
+def image() -> None:
+    """Images: what workspaces start from, addressed by their content.
+
+    An image is named by its id or its name.
+
+    \b
+    Examples:
+      vws image import demo.vws --name demo
+      vws image list
+    """
+
+
+@image.command("import")
+@site_options
+@click.option("--name", required=True, metavar="NAME", help="What leases call it.")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@pass_session
+def import_image(session: Session, file: Path, name: str) -> None:
+    """Bring an image to the site: a VWS bundle (.vws), a qcow2 or a raw disk.
+
+    The site checks the file before it lists it.
+
+    \b
+    Examples:
+      vws image import build/appliance/demo.vws --name demo
+      vws image import debian-12-nocloud-amd64.qcow2 --name debian-12
+    """
+    with transfer(f"sending {file.name}", file.stat().st_size, to_stderr=session.as_json) as sent:
+        made = session.client.upload_image(file, name, progress=sent)
+    if session.as_json:
+        output.print_json(made)
+        return
+    click.echo(f"image {made['name']} ({made['id']}) is ready: {show_bytes(made['size_bytes'])}.")
+    click.echo(f"Next: vws lease request --image {made['name']} --for 1h --wait")
+
+
+COLUMNS: list[output.Column] = [
+    ("NAME", lambda i: i["name"]),
+    ("SIZE", lambda i: "simulated" if i["simulated"] else show_bytes(i["size_bytes"])),
+    ("BOOT", lambda i: i["boot"]),
+    ("USER", lambda i: i["user"]),
+    ("MEMORY MIN", lambda i: show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
+    ("DISK MIN", lambda i: show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
+    ("OWNER", lambda i: i["owner"]),
+    ("ID", lambda i: i["id"]),
+]
+
+
+@image.command("list")
+@site_options
+@pass_session
+def list_images(session: Session) -> None:
+    """List the images that leases can name.
+
+    \b
+    Examples:
+      vws image list
+      vws image list --json
+    """
+    images = list(session.client.images())
+    output.listing(
+        images, COLUMNS, as_json=session.as_json, empty="There are no images. Next: vws image import FILE --name NAME"
+    )
+
+
+@image.command()
+@site_options
+@click.argument("name", metavar="IMAGE")
+@pass_session
+def show(session: Session, name: str) -> None:
+    """Show an image and the files it is made of.
+
+    \b
+    Examples:
+      vws image show demo
+    """
+    found = session.client.image(name)
+    if session.as_json:
+        output.print_json(found)
+    else:
+        click.echo(card_of(found))
+
+
+def card_of(i: Json) -> str:
+    facts = [
+        ("name", i["name"]),
+        ("id", i["id"]),
+        ("sha256", i["sha256"]),
+        ("size", "simulated: known to fake nodes only" if i["simulated"] else show_bytes(i["size_bytes"])),
+        ("boots from", {"direct": "its kernel, given to the hypervisor", "disk": "its disk"}.get(i["boot"], i["boot"])),
+        ("log in as", i["user"]),
+        ("up when", {"ssh": "its ssh server answers", "boot": "it runs"}.get(i["ready"], i["ready"])),
+        ("memory at least", show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
+        ("disk at least", show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
+        ("owner", i["owner"]),
+        ("imported", output.moment(i["created_at"])),
+    ]
+    files = [(f["role"], f"{f['format']}, {show_bytes(f['size_bytes'])}, {f['sha256']}") for f in i.get("files") or ()]
+    return output.card([*facts, *files])
+
+
+@image.command()
+@site_options
+@click.argument("name", metavar="IMAGE")
+@pass_session
+def remove(session: Session, name: str) -> None:
+    """Take an image off the list; refused while a lease uses it.
+
+    \b
+    Examples:
+      vws image remove demo
+    """
+    removed = session.client.remove_image(session.client.image(name)["id"])
+    if session.as_json:
+        output.print_json(removed)
+    else:
+        click.echo(f"image {removed['name']} is removed.")

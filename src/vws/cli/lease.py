@@ -1,0 +1,448 @@
+"""`vws lease`: ask for workspaces, change what was agreed, give them back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vws.cli import output, progress
+from vws.cli.failures import Failed, failed
+from vws.cli.keys import keys_for_lease
+from vws.cli.request import lease_options, terms_of
+from vws.cli.session import Session, pass_session, site_options
+from vws.cli.sizes import DURATION, SIZE, show_duration, show_size
+
+Json = dict[str, Any]
+
+WAIT_LIMIT_S = 600
+
+wait_options = [
+    click.option("--wait", is_flag=True, help="Wait until it is so, and show how it gets there."),
+    click.option(
+        "--timeout", "timeout_s", type=DURATION, default=f"{WAIT_LIMIT_S}s", metavar="DURATION",
+        help="How long to wait.  [default: 10m]",
+    ),
+]  # fmt: skip
+
+
+def waitable(command: Any) -> Any:
+    for option in reversed(wait_options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def lease() -> None:
+    """Leases: ask for workspaces, change what was agreed, give them back.
+
+    A lease is named by its id or its name.
+
+    \b
+    Examples:
+      vws lease request --image demo -n 3 --memory 160MiB --for 2h --wait
+      vws lease list
+      vws lease extend demo --for 1h
+      vws lease cancel demo --wait
+    """
+
+
+# ---------------------------------------------------------------- asking
+
+
+@lease.command()
+@site_options
+@lease_options
+@click.option("--name", metavar="NAME", help="The lease's name, from which its workspaces' names are made.")
+@click.option(
+    "--ssh-key", "ssh_keys", multiple=True, metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A public key that may log in; may be repeated. Else those in ~/.ssh. VWS's own is always added, for vws ssh.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only say whether it would fit, and where.")
+@waitable
+@pass_session
+def request(
+    session: Session,
+    /,
+    name: str | None,
+    ssh_keys: tuple[Path, ...],
+    dry_run: bool,
+    wait: bool,
+    timeout_s: int,
+    **given: Any,
+) -> None:
+    """Ask for workspaces: all of them now, or a refusal that says what would fit.
+
+    Sizes are written 160MiB or 1.5GiB, durations 90s, 30m, 2h, 1h30m or 10d.
+
+    \b
+    Examples:
+      vws lease request --image demo --for 30m
+      vws lease request --image demo -n 3 --cpus 1 --memory 160MiB --disk 1GiB --for 2h --name demo --wait
+      vws lease request --image demo --for 1h --group name=head,cpus=2 --group name=worker,n=3,memory=256MiB
+      vws lease request --image demo -n 100 --for 10d --dry-run
+    """
+    asked = terms_of(given) | ({"name": name} if name else {})
+    if dry_run:
+        show_fit(session, asked)
+        return
+    granted = session.client.request_lease(**asked, ssh_keys=keys_for_lease(session, ssh_keys))
+    if not wait:
+        show_granted(session, granted)
+        return
+    if not session.as_json:
+        click.echo(f"lease {granted['name']} ({granted['id']}): {agreed(granted)}")
+    show_active(session, wait_active(session, granted, timeout_s))
+
+
+def show_fit(session: Session, asked: Json) -> None:
+    """Print whether a request would be granted now; exit status 1 if not."""
+    answer = session.client.explain_request(**asked)
+    if session.as_json:
+        output.print_json(answer)
+    elif answer["fits"]:
+        click.echo(f"It fits: {answer['reason']}.")
+        for node in answer["nodes"]:
+            click.echo(f"  node {node['name']}: {node['reason']}")
+    else:
+        raise Failed({"code": "cannot-fit", "detail": answer["reason"]} | answer, kept="nothing was asked for")
+    if not answer["fits"]:
+        raise SystemExit(1)
+
+
+def agreed(lease: Json) -> str:
+    groups = " and ".join(
+        f"{g['count']} × {g['image_name']} ({output.size(g['cpus'], g['memory_mib'], g['disk_mib'])})"
+        for g in lease["groups"]
+    )
+    return f"{groups} until {output.moment(lease['end'])} ({show_duration(lease['end'] - lease['start'])})"
+
+
+def show_granted(session: Session, granted: Json) -> None:
+    if session.as_json:
+        output.print_json(granted)
+        return
+    click.echo(f"lease {granted['name']} ({granted['id']}): {agreed(granted)}")
+    click.echo(f"Its workspaces are starting. Next: vws lease wait {granted['name']}")
+
+
+def show_active(session: Session, active: Json) -> None:
+    if session.as_json:
+        output.print_json(active)
+        return
+    took = f" after {active['active_at'] - active['created_at']:.1f} s" if active.get("active_at") else ""
+    click.echo(f"{active['name']} is {active['state']}{took}, until {output.moment(active['end'])}.")
+    if active["workspaces"]:
+        click.echo(f"Next: vws ssh {active['workspaces'][0]['name']}")
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def wait_active(session: Session, lease: Json, timeout_s: float) -> Json:
+    """The lease once all its workspaces run. Raises the reason when that will not come to be."""
+    seen = {"lease": lease}
+
+    def look() -> list[Json]:
+        seen["lease"] = session.client.lease(lease["id"])
+        return list(seen["lease"]["workspaces"])
+
+    try:
+        progress.wait(
+            look,
+            lambda _: activity(seen["lease"]),
+            timeout_s=timeout_s,
+            on_timeout=lambda: progress.timed_out(
+                f"{lease['name']} is still {seen['lease']['state']}", timeout_s, f"vws lease wait {lease['name']}"
+            ),
+            to_stderr=session.as_json,
+        )
+    except KeyboardInterrupt:
+        raise interrupted(lease) from None
+    return seen["lease"]
+
+
+def activity(lease: Json) -> Failed | bool:
+    """True: all its workspaces run. A failure: they will not, at least not without somebody's doing."""
+    if lease["state"] == "active":
+        return True
+    if lease["state"] == "pending":
+        return False
+    troubled = [w for w in lease["workspaces"] if w["state"] in progress.TROUBLE]
+    reasons = [f"{w['name']} is {w['state']}: {w['reason'] or 'no reason is known'}" for w in troubled]
+    kept = "the lease goes on with the others" if lease["state"] == "degraded" else ""
+    next_step = f"vws lease explain {lease['id']}"
+    if troubled:
+        next_step += f"; its last words: vws workspace console {troubled[0]['id']}"
+    return failed(
+        f"{lease['name']} is {lease['state']}" + (f": {lease['reason']}" if lease["reason"] else ""),
+        code=f"lease-{lease['state']}",
+        possible="; ".join(reasons) or None,
+        kept=kept,
+        next_step=next_step,
+    )
+
+
+def interrupted(lease: Json) -> Failed:
+    name = lease["name"]
+    return failed(
+        "no longer waiting",
+        code="interrupted",
+        kept=f"the lease {name} goes on, until {output.moment(lease['end'])}",
+        next_step=f"vws lease wait {name} goes on waiting; vws lease cancel {name} ends it",
+    )
+
+
+@lease.command("wait")
+@site_options
+@wait_options[1]
+@click.argument("lease_id", metavar="LEASE")
+@pass_session
+def wait_command(session: Session, lease_id: str, timeout_s: int) -> None:
+    """Wait until all workspaces of a lease run.
+
+    \b
+    Examples:
+      vws lease wait demo
+      vws lease wait demo --timeout 2m && vws ssh demo-1
+    """
+    show_active(session, wait_active(session, session.client.lease(lease_id), timeout_s))
+
+
+def wait_ended(session: Session, lease: Json, timeout_s: float) -> Json:
+    """The lease once nothing of it is left on any node."""
+    seen = {"lease": lease}
+
+    def look() -> list[Json]:
+        seen["lease"] = session.client.lease(lease["id"])
+        return list(seen["lease"]["workspaces"])
+
+    def unfinished() -> Failed:
+        silent = sorted(
+            {w["node_name"] or w["node"] for w in seen["lease"]["workspaces"] if w["state"] != "terminated"}
+        )
+        return progress.timed_out(
+            f"{lease['name']} is still {seen['lease']['state']}, on {', '.join(silent)}",
+            timeout_s,
+            "vws node list says whether the nodes answer; what a silent node holds ends when it returns",
+        )
+
+    try:
+        progress.wait(
+            look,
+            lambda _: seen["lease"]["state"] in ("ended", "failed"),
+            timeout_s=timeout_s,
+            on_timeout=unfinished,
+            since=time.time(),
+            to_stderr=session.as_json,
+        )
+    except KeyboardInterrupt:
+        kept = f"{lease['name']} goes on ending"
+        raise failed("no longer waiting", code="interrupted", kept=kept, next_step="vws lease list") from None
+    return seen["lease"]
+
+
+# ---------------------------------------------------------------- looking
+
+COLUMNS: list[output.Column] = [
+    ("NAME", lambda x: x["name"]),
+    ("STATE", lambda x: output.state(x["state"])),
+    ("WORKSPACES", lambda x: running_of(x)),
+    ("IMAGE", lambda x: ",".join(dict.fromkeys(g["image_name"] for g in x["groups"]))),
+    ("OWNER", lambda x: x["owner"]),
+    ("END", lambda x: output.until(x["end"]) if x["ended_at"] is None else output.moment(x["ended_at"])),
+    ("ID", lambda x: x["id"]),
+]
+
+
+def running_of(lease: Json) -> str:
+    there = sum(w["state"] == "running" for w in lease["workspaces"])
+    return f"{there}/{len(lease['workspaces'])} running"
+
+
+@lease.command("list")
+@site_options
+@click.option("--all", "everything", is_flag=True, help="Those that have ended too.")
+@click.option("--state", metavar="STATE", help="Only leases in this state.")
+@pass_session
+def list_leases(session: Session, everything: bool, state: str | None) -> None:
+    """List the leases that live.
+
+    \b
+    Examples:
+      vws lease list
+      vws lease list --all --state failed
+      vws lease list --json | jq -r '.[].name'
+    """
+    leases = list(session.client.leases(live=not everything, state=state))
+    output.listing(
+        leases,
+        COLUMNS,
+        as_json=session.as_json,
+        empty="There are no leases. Next: vws lease request --image NAME --for 1h",
+    )
+
+
+@lease.command()
+@site_options
+@click.argument("lease_id", metavar="LEASE")
+@pass_session
+def show(session: Session, lease_id: str) -> None:
+    """Show a lease and its workspaces.
+
+    \b
+    Examples:
+      vws lease show demo
+      vws lease show demo --json | jq -r '.workspaces[].addresses[0]'
+    """
+    found = session.client.lease(lease_id)
+    if session.as_json:
+        output.print_json(found)
+        return
+    click.echo(card_of(found))
+    from vws.cli.workspace import MEMBER_COLUMNS
+
+    click.echo()
+    output.listing(found["workspaces"], MEMBER_COLUMNS, as_json=False, empty="It has no workspaces.")
+
+
+def card_of(lease: Json) -> str:
+    ended = lease["ended_at"] is not None
+    facts = [
+        ("name", lease["name"]),
+        ("id", lease["id"]),
+        ("state", output.state(lease["state"])),
+        ("reason", lease["reason"]),
+        ("owner", lease["owner"]),
+        ("asked for", output.moment(lease["created_at"])),
+        ("active", f"{lease['active_at'] - lease['created_at']:.1f} s later" if lease["active_at"] else ""),
+        ("end", f"{output.moment(lease['end'])} ({output.until(lease['end'])})"),
+        ("ended", output.moment(lease["ended_at"]) if ended else ""),
+    ]
+    return output.card([*facts, *((f"group {g['name']}".strip(), _group(g)) for g in lease["groups"])])
+
+
+def _group(group: Json) -> str:
+    size = output.size(group["cpus"], group["memory_mib"], group["disk_mib"])
+    return f"{group['count']} × {group['image_name']}, {size}"
+
+
+@lease.command()
+@site_options
+@lease_options
+@click.argument("lease_id", metavar="[LEASE]", required=False)
+@pass_session
+def explain(session: Session, /, lease_id: str | None, **given: Any) -> None:
+    """Say why a lease is as it is, or whether one would be granted.
+
+    With the options of `vws lease request` instead of a lease it asks before asking: nothing is changed.
+
+    \b
+    Examples:
+      vws lease explain demo
+      vws lease explain --image demo -n 50 --memory 2GiB --for 2h
+    """
+    if lease_id is None:
+        show_fit(session, terms_of(given))
+        return
+    if any(value not in (None, ()) for value in given.values()):
+        raise click.UsageError("name a lease, or describe one by --image and the other options; not both")
+    answer = session.client.explain_lease(session.client.lease(lease_id)["id"])
+    if session.as_json:
+        output.print_json(answer)
+        return
+    click.echo(f"{answer.get('name') or answer['lease']} is {output.state(answer['state'])}" + _because(answer))
+    for member in answer["members"]:
+        where = f" on {member['node']}" if member.get("node") else ""
+        click.echo(
+            f"  {member.get('name') or member['workspace']} is {output.state(member['state'])}{where}"
+            + _because(member)
+        )
+
+
+def _because(fact: Json) -> str:
+    said = [text for text in (fact.get("reason"), fact.get("step")) if text]
+    return f": {'; '.join(said)}" if said else ""
+
+
+# ---------------------------------------------------------------- changing
+
+
+@lease.command()
+@site_options
+@click.option("--for", "duration_s", type=DURATION, required=True, metavar="DURATION", help="How much longer.")
+@click.argument("lease_id", metavar="LEASE")
+@pass_session
+def extend(session: Session, lease_id: str, duration_s: int) -> None:
+    """Move a lease's end further away.
+
+    \b
+    Examples:
+      vws lease extend demo --for 1h
+    """
+    found = session.client.lease(lease_id)
+    after = session.client.extend_lease(found["id"], duration_s)
+    if session.as_json:
+        output.print_json(after)
+    else:
+        click.echo(f"{after['name']} ends at {output.moment(after['end'])} now ({output.until(after['end'])}).")
+
+
+@lease.command()
+@site_options
+@click.option("--memory", "memory_mib", type=SIZE, metavar="SIZE", help="Memory of each workspace.")
+@click.option("--cpus", type=int, metavar="NUMBER", help="CPUs of each workspace.")
+@click.option("--group", metavar="GROUP", help="Only the workspaces of this group.")
+@click.argument("lease_id", metavar="LEASE")
+@pass_session
+def resize(session: Session, lease_id: str, memory_mib: int | None, cpus: int | None, group: str | None) -> None:
+    """Change how much each workspace of a lease has.
+
+    Memory changes at once up to what the present boot was given, and beyond that at the next boot.
+
+    \b
+    Examples:
+      vws lease resize demo --memory 256MiB
+      vws lease resize demo --group worker --cpus 2
+    """
+    if memory_mib is None and cpus is None:
+        raise click.UsageError("name what to change: --memory, --cpus or both")
+    found = session.client.lease(lease_id)
+    after = session.client.resize_lease(found["id"], memory_mib=memory_mib, cpus=cpus, group=group)
+    if session.as_json:
+        output.print_json(after)
+        return
+    for each in after["groups"]:
+        if group in (None, each["name"]):
+            click.echo(f"{after['name']} {each['name']}: ".replace(" :", ":") + _group(each))
+    waiting = [w["name"] for w in after["workspaces"] if w["memory_mib"] > w["memory_defined_mib"] > 0]
+    if memory_mib and waiting:
+        click.echo(f"{', '.join(waiting)}: {show_size(memory_mib)} from the next boot on (vws workspace reboot NAME).")
+
+
+@lease.command()
+@site_options
+@waitable
+@click.argument("lease_id", metavar="LEASE")
+@pass_session
+def cancel(session: Session, lease_id: str, wait: bool, timeout_s: int) -> None:
+    """End a lease now: its workspaces and their disks are gone for good.
+
+    \b
+    Examples:
+      vws lease cancel demo
+      vws lease cancel demo --wait      until its nodes say that nothing is left
+    """
+    found = session.client.lease(lease_id)
+    after = session.client.cancel_lease(found["id"])
+    if wait:
+        after = wait_ended(session, after, timeout_s)
+    if session.as_json:
+        output.print_json(after)
+    elif wait:
+        click.echo(f"{after['name']} has {after['state']}; nothing of it is left on any node.")
+    else:
+        click.echo(f"{after['name']} is {after['state']}.")

@@ -1,0 +1,248 @@
+"""A client that talks to nobody: the JSON of a small site, and a record of what was asked of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vws.cli.main import cli
+from vws.cli.session import Session
+
+Json = dict[str, Any]
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJx0T5mJb3p0dHpYb1lQd2k3cGdLd2F6b0V5Y1ZyZUFz"
+
+
+class Refused(Exception):
+    """What the client raises for a problem that the service answered."""
+
+    def __init__(self, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.problem = detail
+        self.code = members.pop("code")
+        self.field = members.pop("field", None)
+        self.asked = members.pop("asked", None)
+        self.possible = members.pop("possible", None)
+        self.details = members
+
+
+def workspace(number: int = 1, **changes: Any) -> Json:
+    return {
+        "id": f"wsp-{number}", "name": f"demo-{number}", "lease": "lse-1", "owner": "ada", "group": "",
+        "state": "running", "reason": "", "step": "", "node": "nod-1", "node_name": "host-1",
+        "addresses": [f"10.64.0.{number + 1}"],
+        "hostname": f"demo-{number}", "image": "img-1", "user": "root", "cpus": 1, "memory_mib": 160,
+        "memory_defined_mib": 160, "disk_mib": 1024, "end": int(time.time()) + 7200, "host_key": HOST_KEY,
+        "created_at": 1000.0, "changed_at": 1004.5, "running_at": 1004.5, "boots": 1,
+    } | changes  # fmt: skip
+
+
+def lease(*workspaces: Json, **changes: Any) -> Json:
+    start = int(time.time())
+    return {
+        "id": "lse-1", "name": "demo", "owner": "ada", "kind": "immediate", "state": "active", "reason": "",
+        "start": start, "end": start + 7200, "created_at": 1000.0, "active_at": 1005.25, "ended_at": None,
+        "groups": [{"name": "", "image": "img-1", "image_name": "demo", "count": max(len(workspaces), 1), "cpus": 1,
+                    "memory_mib": 160, "disk_mib": 1024}],
+        "workspaces": list(workspaces),
+    } | changes  # fmt: skip
+
+
+def node(**changes: Any) -> Json:
+    return {
+        "id": "nod-1", "name": "host-1", "state": "ready", "hypervisor": "tcg", "hypervisor_reason": "KVM is slow here",
+        "capacity": {"cpus": 2, "cpu_ratio": 4.0, "memory_mib": 20480, "disk_mib": 102400},
+        "used": {"cpus": 3, "memory_mib": 480, "disk_mib": 3072}, "workspaces": 3, "subnet": "10.64.0.0/24",
+        "heard_at": time.time() - 3, "generation": 7, "applied_generation": 7, "problem": "", "version": "0.1.0",
+    } | changes  # fmt: skip
+
+
+def image(**changes: Any) -> Json:
+    return {
+        "id": "img-1", "name": "demo", "owner": "admin", "sha256": "ab" * 32, "size_bytes": 14 * 1024**2,
+        "boot": "direct", "user": "root", "ready": "ssh", "memory_mib_min": 96, "disk_mib_min": 8, "simulated": False,
+        "created_at": 900.0,
+        "files": [{"role": "kernel", "format": "kernel", "size_bytes": 8 * 1024**2, "sha256": "cd" * 32}],
+    } | changes  # fmt: skip
+
+
+class FakeClient:
+    """Answers from what it was given; `asked` lists the calls that change something.
+
+    lives: what `lease` answers, one after the other, the last for ever; the same for `states` of workspaces.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.lives: list[Json] = [lease(workspace(1), workspace(2))]
+        self.states: dict[str, list[str]] = {}
+        self.fit: Json = {"fits": True, "reason": "all of it would start now", "nodes": [], "offers": []}
+        self.refusal: Exception | None = None
+        self.log: list[Json] = []
+        self.consoles: list[bytes] = [b"one\ntwo\nthree\n"]
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _change(self, *what: Any) -> None:
+        self.asked.append(what)
+        if self.refusal:
+            raise self.refusal
+
+    def _known(self, items: list[Json], name: str, kind: str) -> Json:
+        for item in items:
+            if name in (item["id"], item["name"]):
+                return item
+        raise Refused(f"there is no {kind} {name!r}", code="not-found", field="id", asked=name)
+
+    # leases
+    def leases(self, **where: Any) -> Iterator[Json]:
+        self.asked.append(("leases", where))
+        return iter(self.lives[:1])
+
+    def lease(self, name: str) -> Json:
+        found = self._known(self.lives[:1], name, "lease")
+        return self.lives.pop(0) if len(self.lives) > 1 else found
+
+    def request_lease(self, **asked: Any) -> Json:
+        self._change("request_lease", asked)
+        return self.lives[0]
+
+    def explain_request(self, **asked: Any) -> Json:
+        self._change("explain_request", asked)
+        return self.fit
+
+    def explain_lease(self, id: str) -> Json:
+        found = self.lives[0]
+        members = [{"workspace": w["id"], "name": w["name"], "state": w["state"], "node": w["node"],
+                    "reason": w["reason"], "step": w["step"]} for w in found["workspaces"]]  # fmt: skip
+        return {
+            "lease": id,
+            "name": found["name"],
+            "state": found["state"],
+            "reason": found["reason"],
+            "members": members,
+        }
+
+    def extend_lease(self, id: str, duration_s: int) -> Json:
+        self._change("extend_lease", id, duration_s)
+        return self.lives[0] | {"end": self.lives[0]["end"] + duration_s}
+
+    def resize_lease(self, id: str, **sizes: Any) -> Json:
+        self._change("resize_lease", id, sizes)
+        return self.lives[0]
+
+    def cancel_lease(self, id: str) -> Json:
+        self._change("cancel_lease", id)
+        return self.lives[0] | {"state": "ending"}
+
+    # workspaces
+    def workspaces(self, **where: Any) -> Iterator[Json]:
+        self.asked.append(("workspaces", where))
+        return iter(self.lives[0]["workspaces"])
+
+    def workspace(self, name: str) -> Json:
+        found = self._known(self.lives[0]["workspaces"], name, "workspace")
+        states = self.states.get(found["id"])
+        if states:
+            found["state"] = states.pop(0) if len(states) > 1 else states[0]
+        return dict(found)
+
+    def command(self, id: str, verb: str) -> Json:
+        self._change("command", id, verb)
+        return self.workspace(id)
+
+    def console(self, id: str) -> bytes:
+        return self.consoles.pop(0) if len(self.consoles) > 1 else self.consoles[0]
+
+    # images, nodes, tokens, events
+    def images(self) -> Iterator[Json]:
+        return iter([image()])
+
+    def image(self, name: str) -> Json:
+        return self._known([image()], name, "image")
+
+    def upload_image(self, file: Any, name: str, *, progress: Callable[[int], None]) -> Json:
+        self._change("upload_image", file.name, name)
+        progress(file.stat().st_size)
+        return image(name=name)
+
+    def remove_image(self, id: str) -> Json:
+        self._change("remove_image", id)
+        return image()
+
+    def nodes(self) -> Iterator[Json]:
+        return iter([node(), node(id="nod-2", name="host-2", state="silent")])
+
+    def node(self, name: str) -> Json:
+        return self._known(list(self.nodes()), name, "node")
+
+    def drain_node(self, id: str) -> Json:
+        self._change("drain_node", id)
+        return node(state="drained")
+
+    def undrain_node(self, id: str) -> Json:
+        self._change("undrain_node", id)
+        return node()
+
+    def remove_node(self, id: str, *, force: bool) -> Json:
+        self._change("remove_node", id, force)
+        return node()
+
+    def invite_node(self, lifetime_s: int) -> Json:
+        self._change("invite_node", lifetime_s)
+        return {"id": "tok-9", "token": "vws1.join.secret"}
+
+    def create_token(self, subject: str, role: str, lifetime_s: int | None) -> Json:
+        self._change("create_token", subject, role, lifetime_s)
+        return {"id": "tok-2", "token": "vws1.secret", "subject": subject, "role": role}
+
+    def tokens(self) -> Iterator[Json]:
+        return iter([{"id": "tok-1", "subject": "admin", "role": "admin", "created_at": 900.0, "expires_at": None,
+                      "revoked_at": None}])  # fmt: skip
+
+    def revoke_token(self, id: str) -> Json:
+        self._change("revoke_token", id)
+        return {"id": id}
+
+    def events(self, *, after: int = 0, **where: Any) -> Iterator[Json]:
+        return iter([event for event in self.log if event["seq"] > after])
+
+    def follow_events(self, *, after: int = 0, **where: Any) -> Iterator[Json]:
+        return self.events(after=after, **where)
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def home(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A home and a site's directory of the test's own; nothing of the user's is read or written."""
+    for name in ("VWS_DIR", "VWS_URL", "VWS_TOKEN", "VWS_CA", "XDG_CONFIG_HOME", "VWS_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "site").mkdir()
+    monkeypatch.setenv("VWS_DIR", str(tmp_path / "site"))
+    return tmp_path
+
+
+@pytest.fixture
+def vws(client: FakeClient, home: Any) -> Callable[..., Result]:
+    """Run a command line in this process, against the fake client."""
+
+    def run(*arguments: str, input: str | None = None) -> Result:
+        session = Session(lambda _: client)
+        result = CliRunner().invoke(cli, list(arguments), obj=session, input=input, prog_name="vws")
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run

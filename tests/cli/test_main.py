@@ -1,0 +1,123 @@
+"""The group itself: help, what is imported, where errors go."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.cli.conftest import FakeClient
+from vws.cli.main import MODULES, cli
+from vws.cli.session import Session, connect
+
+Run = Callable[..., Result]
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        with click.Context(command) as ctx:
+            for name in command.list_commands(ctx):
+                found = command.get_command(ctx, name)
+                assert found is not None
+                yield from commands(found, (*path, name))
+
+
+def test_every_command_has_a_purpose_and_examples_that_name_it() -> None:
+    for path, command in commands(cli):
+        text = command.help or ""
+        assert "Examples:" in text, path
+        assert text.strip().splitlines()[0].rstrip(".:").strip(), path
+        assert " ".join(("vws", *path)) in text.partition("Examples:")[2], path
+
+
+def test_every_option_has_a_help_text() -> None:
+    for path, command in commands(cli):
+        for option in command.params:
+            assert not isinstance(option, click.Option) or option.help, (path, option.name)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_help_exits_0(vws: Run, name: str) -> None:
+    result = vws(name, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: vws {name}")
+
+
+def test_unknown_commands_and_options_are_status_2(vws: Run) -> None:
+    assert vws("lend").exit_code == 2
+    assert vws("lease", "beg").exit_code == 2
+    assert vws("lease", "list", "--frobnicate").exit_code == 2
+
+
+def test_the_version(vws: Run) -> None:
+    from vws import __version__
+
+    assert vws("--version").stdout == f"vws {__version__}\n"
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    program = (
+        "import sys\n"
+        "from vws.cli.main import cli\n"
+        "cli.main(['--help'], standalone_mode=False)\n"
+        "slow = {'httpx', 'rich', 'vws.client', 'vws.supervisor', 'asyncio', 'sqlalchemy', 'pydantic'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_our_own_bugs_are_not_dressed_up_as_failures(client: FakeClient, home: Path) -> None:
+    def broken(_: Session) -> FakeClient:
+        raise ZeroDivisionError
+
+    result = CliRunner().invoke(cli, ["lease", "list"], obj=Session(broken))
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_a_reader_that_leaves_is_no_failure(home: Path) -> None:
+    """`vws --help | head -1` prints no trace."""
+    line = f"{sys.executable} -m vws.cli.main --help | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.stdout.startswith("Usage: vws")
+    assert done.stderr == ""
+
+
+# ---------------------------------------------------------------- which site
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    import vws.client
+
+    made: list[object] = []
+
+    class Client:
+        @classmethod
+        def from_dir(cls, directory: Path) -> None:
+            made.append(directory)
+
+        @classmethod
+        def from_environment(cls) -> None:
+            made.append("environment")
+
+    monkeypatch.setattr(vws.client, "Client", Client)
+    return made
+
+
+def test_a_named_directory_wins_over_the_environment(
+    chosen: list[object], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VWS_URL", "https://example.org")
+    session = Session()
+    connect(session)
+    session.explicit_directory = home
+    connect(session)
+    assert chosen == ["environment", home]

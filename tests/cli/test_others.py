@@ -1,0 +1,218 @@
+"""Images, nodes, tokens, events and the site's commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from tests.cli.conftest import FakeClient, Refused
+
+Run = Callable[..., Result]
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_an_import_says_what_next(vws: Run, client: FakeClient, home: Path) -> None:
+    (home / "demo.vws").write_bytes(b"x" * 3000)
+    result = vws("image", "import", str(home / "demo.vws"), "--name", "demo")
+    assert result.exit_code == 0
+    assert "sending demo.vws (3 KiB)" in result.stdout
+    assert "vws lease request --image demo" in result.stdout
+    result = vws("image", "import", str(home / "demo.vws"), "--name", "demo", "--json")
+    assert json.loads(result.stdout)["id"] == "img-1"
+
+
+def test_an_import_of_nothing_is_status_2_and_of_nonsense_status_1(vws: Run, client: FakeClient, home: Path) -> None:
+    assert vws("image", "import", str(home / "none"), "--name", "demo").exit_code == 2
+    (home / "x").write_text("hello")
+    client.refusal = Refused("the file is neither a bundle nor a disk image", code="invalid-request", field="file")
+    result = vws("image", "import", str(home / "x"), "--name", "demo")
+    assert result.exit_code == 1
+    assert "neither a bundle nor a disk image" in result.stderr
+
+
+def test_images_are_listed_shown_and_removed(vws: Run, client: FakeClient) -> None:
+    assert "14 MiB" in vws("image", "list").stdout
+    assert "kernel, 8 MiB" in vws("image", "show", "demo").stdout
+    assert vws("image", "remove", "demo").exit_code == 0
+    assert client.asked == [("remove_image", "img-1")]
+
+
+# ---------------------------------------------------------------- nodes
+
+
+def test_nodes_are_listed_with_what_is_taken(vws: Run) -> None:
+    lines = vws("node", "list").stdout.splitlines()
+    assert "3/8" in lines[1]
+    assert "480 MiB of 20 GiB" in lines[1]
+    assert [n["name"] for n in json.loads(vws("node", "list", "--state", "silent", "--json").stdout)] == ["host-2"]
+    assert "tcg: KVM is slow here" in vws("node", "show", "host-1").stdout
+
+
+def test_drain_and_undrain(vws: Run, client: FakeClient) -> None:
+    assert "host-1 is drained; 3 workspaces on it" in vws("node", "drain", "host-1").stdout
+    assert "host-1 is ready" in vws("node", "undrain", "host-1").stdout
+    assert client.asked == [("drain_node", "nod-1"), ("undrain_node", "nod-1")]
+
+
+def test_a_forced_removal_must_be_meant(vws: Run, client: FakeClient) -> None:
+    result = vws("node", "remove", "host-1", "--force")
+    assert result.exit_code == 2
+    assert "say --yes" in result.stderr
+    assert client.asked == []
+    assert vws("node", "remove", "host-1", "--force", "--yes").exit_code == 0
+    assert vws("node", "remove", "host-1").exit_code == 0
+    assert client.asked == [("remove_node", "nod-1", True), ("remove_node", "nod-1", False)]
+
+
+def test_a_join_token_comes_with_the_line_to_run(vws: Run, client: FakeClient) -> None:
+    text = vws("node", "token", "--for", "10m").stdout
+    assert text.splitlines()[-1] == "  vws node join vws1.join.secret"
+    assert client.asked == [("invite_node", 600)]
+
+
+def test_join_hands_everything_to_the_supervisor(vws: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vws.supervisor as supervisor
+
+    calls: list[Any] = []
+
+    def join_node(path: Path, token: str, **options: Any) -> dict[str, str]:
+        options.pop("say")("joined")
+        calls.append((path, token, options))
+        return {"name": "host-2"}
+
+    monkeypatch.setattr(supervisor, "join_node", join_node)
+    result = vws("node", "join", "TOKEN", "--dir", str(home / "n"), "--name", "host-2", "--detach")
+    assert result.exit_code == 0
+    assert result.stdout == "joined\n"
+    assert calls == [(home / "n", "TOKEN", {"name": "host-2", "isolation": "namespace", "detach": True})]
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def test_a_tokens_secret_alone_is_on_stdout(vws: Run, client: FakeClient) -> None:
+    result = vws("token", "create", "ada", "--for", "30d")
+    assert result.stdout == "vws1.secret\n"
+    assert "shown this once" in result.stderr
+    assert vws("token", "revoke", "tok-2").exit_code == 0
+    assert client.asked == [("create_token", "ada", "user", 30 * 86400), ("revoke_token", "tok-2")]
+    assert "admin" in vws("token", "list").stdout
+
+
+# ---------------------------------------------------------------- events
+
+
+def event(seq: int, kind: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "seq": seq, "at": 1000.0 + seq, "actor": "ada", "kind": kind, "owner": "ada", "lease": "lse-1", "workspace": "",
+        "node": "", "image": "", "data": {},
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def _log(client: FakeClient) -> None:
+    client.log = [
+        event(1, "lease.granted", data={"name": "demo", "end": 99}),
+        event(
+            2,
+            "workspace.failed",
+            actor="nod-1",
+            workspace="wsp-1",
+            data={"name": "demo-1", "reason": "the disk is full"},
+        ),
+    ]
+
+
+@pytest.mark.usefixtures("_log")
+def test_events_read_as_who_what_whom_why(vws: Run) -> None:
+    lines = vws("events").stdout.splitlines()
+    assert lines[0].split(maxsplit=2)[2].split() == ["ada", "lease.granted", "demo", "(lse-1)", "end=99"]
+    assert lines[1].endswith("demo-1 (wsp-1)  the disk is full")
+
+
+@pytest.mark.usefixtures("_log")
+def test_events_in_json_are_an_array_or_lines_when_following(vws: Run) -> None:
+    assert [e["seq"] for e in json.loads(vws("events", "--json").stdout)] == [1, 2]
+    lines = vws("events", "--follow", "--json", "--after", "1").stdout.splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["workspace.failed"]
+
+
+# ---------------------------------------------------------------- the site
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path, dict[str, Any]]]:
+    """What the supervisor is asked for, instead of its doing it."""
+    import vws.supervisor as supervisor
+
+    made: list[tuple[str, Path, dict[str, Any]]] = []
+    status = {
+        "dir": "/d", "name": "s", "url": "https://127.0.0.1:1", "service": 7, "agent": None, "healthy": True,
+        "user": "vws", "nodes": {"ready": 2}, "leases": {}, "workspaces": {},
+    }  # fmt: skip
+
+    def stand_in(name: str) -> Any:
+        def run(path: Path, **options: Any) -> dict[str, Any]:
+            say = options.pop("say", None)
+            if say:
+                say(f"{name} it is")
+            made.append((name, path, options))
+            return status
+
+        return run
+
+    for name in ("init_site", "start_site", "stop_site", "site_status"):
+        monkeypatch.setattr(supervisor, name, stand_in(name))
+    return made
+
+
+Calls = list[tuple[str, Path, dict[str, Any]]]
+
+
+def test_the_directory_may_be_named_before_or_after(vws: Run, home: Path, calls: Calls) -> None:
+    for line in (
+        ["--dir", str(home / "a"), "site", "status"],
+        ["site", "status", "--dir", str(home / "a")],
+        ["site", "status"],
+    ):
+        assert vws(*line).exit_code == 0
+    assert [path for _, path, _ in calls] == [home / "a", home / "a", home / "site"]
+
+
+def test_init_and_start_pass_on_what_was_said(vws: Run, home: Path, calls: Calls) -> None:
+    result = vws("site", "init", "--dir", str(home / "a"), "--name", "s", "--port", "7443", "--isolation", "host")
+    assert f"Next: vws site start --dir {home / 'a'} --detach" in result.stdout
+    vws("site", "start", "--fake-nodes", "3", "--detach")
+    assert calls[0][2] == {
+        "name": "s", "host": "127.0.0.1", "port": 7443, "store": "sqlite", "user": None, "isolation": "host",
+    }  # fmt: skip
+    assert calls[1] == ("start_site", home / "site", {"fake_nodes": 3, "detach": True})
+
+
+def test_with_json_only_the_status_is_on_stdout(vws: Run, calls: Calls) -> None:
+    result = vws("site", "stop", "--now", "--json")
+    assert json.loads(result.stdout)["service"] == 7
+    assert "stop_site it is" in result.stderr
+    assert calls[0][2] == {"now": True}
+
+
+def test_the_status_tells_what_runs(vws: Run, calls: Calls) -> None:
+    text = vws("site", "status").stdout
+    assert "service     pid 7" in text
+    assert "agent       not running" in text
+    assert "nodes       2 ready" in text
+    assert "leases      none" in text
+
+
+def test_a_directory_without_a_site_is_a_failure_with_what_next(vws: Run, home: Path) -> None:
+    result = vws("site", "status", "--dir", str(home / "nothing"))
+    assert result.exit_code == 1
+    assert "there is no site in" in result.stderr
+    assert "vws site init" in result.stderr
