@@ -301,11 +301,16 @@ def _snapshot(
     found: dict[str, tuple[Any, ...]] = {}
     for kind, name in WRITTEN:
         table = TABLES[kind]
-        query = _select(kind).where(wanted(table)).order_by(table.c.id)
+        query = _select(kind).where(wanted(table))
         if table is tokens and tokens_expired_before is not None:
             query = query.where(or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > tokens_expired_before))
-        found[name] = tuple(kind(*row) for row in connection.execute(query))
+        # Sorted here: asked to, SQLite would walk all ids rather than look at the few rows that are wanted.
+        found[name] = tuple(sorted((kind(*row) for row in connection.execute(query)), key=_id))
     return Snapshot(connection.execute(select(site.c.revision)).scalar_one(), **found)
+
+
+def _id(value: Any) -> str:
+    return str(value.id)
 
 
 def _long_ago(connection: Connection) -> float | None:

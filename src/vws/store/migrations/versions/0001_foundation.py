@@ -185,6 +185,7 @@ def _leases() -> None:
     op.create_index("ix_leases_live", "leases", ["id"], **WHILE_LIVE)
     op.create_index("ix_leases_name_id", "leases", ["name", "id"])
     op.create_index("ix_leases_owner_id", "leases", ["owner", "id"])
+    op.create_index("ix_leases_owner_live", "leases", ["owner", "id"], **WHILE_LIVE)
     op.create_index("ix_leases_revision", "leases", ["revision"])
     op.create_index("uq_leases_name_live", "leases", ["name"], unique=True, **WHILE_LIVE)
 
@@ -252,6 +253,7 @@ def _workspaces() -> None:
     op.create_index("ix_workspaces_name_id", "workspaces", ["name", "id"])
     op.create_index("ix_workspaces_node_id", "workspaces", ["node", "id"])
     op.create_index("ix_workspaces_owner_id", "workspaces", ["owner", "id"])
+    op.create_index("ix_workspaces_owner_live", "workspaces", ["owner", "id"], **WHILE_LIVE)
     op.create_index("ix_workspaces_revision", "workspaces", ["revision"])
     op.create_index("uq_workspaces_address_live", "workspaces", ["address"], unique=True, **WHILE_LIVE)
     op.create_index("uq_workspaces_name_live", "workspaces", ["name"], unique=True, **WHILE_LIVE)
