@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,10 +132,9 @@ class FakeLink:
             if new or self.waiting or time.monotonic() >= deadline:
                 return Pulled(to_json(new), self.waiting, time.time())
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await self._changed.wait()
 
     async def report(self, report: NodeReport) -> Acknowledged:
         self._check()
@@ -241,3 +242,13 @@ async def until(so: Callable[[], bool], within_s: float = 5.0, said: Callable[[]
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s} s; {said()}")
         await asyncio.sleep(0.005)
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))
+
+    return run

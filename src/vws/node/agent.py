@@ -174,8 +174,7 @@ class NodeAgent:
                 pause_s = trouble_s = min(2 * trouble_s, 10.0)
             if self._retiring_since is not None and self.workspaces.empty:
                 self._stopped.set()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._to_watch.wait(), pause_s)
+            await _wait(self._to_watch, pause_s)
 
     async def _open_hypervisor(self) -> None:
         orders = self.workspaces.orders
@@ -339,8 +338,7 @@ class NodeAgent:
             if not self._hypervisor_name and not self._conditions.get("hypervisor"):
                 await asyncio.sleep(0.05)  # nothing was looked at yet, so there is nothing to say
                 continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._to_report.wait(), self.config.report_every_s)
+            await _wait(self._to_report, self.config.report_every_s)
             await asyncio.sleep(self.config.coalesce_s)
             await self._send_consoles()
             self._to_report.clear()
@@ -384,6 +382,13 @@ class NodeAgent:
 
 
 _REPORTED = ("hypervisor", "disk", "clock", "orders", "keeping")
+
+
+async def _wait(event: asyncio.Event, at_most_s: float) -> None:
+    # Not asyncio.wait_for: in Python 3.11 it loses a cancellation that comes together with the event.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
 
 
 class _Trouble:

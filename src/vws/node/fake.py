@@ -348,13 +348,11 @@ class FakeHypervisor:
     # -------------------------------------------------------- consoles and connections
 
     async def console(self, id: str, *, tail_bytes: int) -> bytes:
-        log = self._read_console(id)
-        domain = self._domain(id)
-        if domain and self._now() >= domain["up_at"]:
-            log += (
-                f"\r\nDebian GNU/Linux 12 {domain['name']} ttyS0 (simulated)\r\n\r\n{domain['name']} login: ".encode()
-            )
-        return log[-tail_bytes:] if tail_bytes > 0 else b""
+        domain = self._shelf.get("domain", id)
+        if domain and not domain.get("greeted") and self._now() >= domain["up_at"]:
+            self._shelf.put("domain", id, domain | {"greeted": True})
+            self._write_console(id, f"\r\nSimulated Linux on ttyS0\r\n\r\n{domain['name']} login: ".encode())
+        return self._read_console(id)[-tail_bytes:] if tail_bytes > 0 else b""
 
     async def connect(self, order: WorkspaceOrder, port: int) -> Stream:
         if not await self.guest_up(order):

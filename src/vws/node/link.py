@@ -143,7 +143,8 @@ class Service:
         pause_s = 0.1
         while True:
             try:
-                _, writer = await asyncio.wait_for(asyncio.open_connection(*self._address), 5)
+                async with asyncio.timeout(5):
+                    _, writer = await asyncio.open_connection(*self._address)
                 writer.close()
                 return
             except socket.gaierror:

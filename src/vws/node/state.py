@@ -73,6 +73,7 @@ class AgentState:
         self.directory = directory
         self._durable = durable
         self._consoles = directory / "consoles"
+        make_private(directory)
         make_private(self._consoles)
 
     # -------------------------------------------------------- identity
@@ -179,6 +180,7 @@ class AgentState:
 
 
 def make_private(directory: Path) -> None:
+    """Make `directory` with its parents; itself for this user only."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 

@@ -1,0 +1,173 @@
+"""The simulated hypervisor: what outlives what, and that chance can be had again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.node.builders import in_loop, order, orders
+from vws.core.lifecycle import Observation
+from vws.node.config import FakeConfig
+from vws.node.fake import FakeHypervisor, host_key
+from vws.ports import HypervisorError
+
+O = Observation  # noqa: E741
+
+
+async def fetch(sha256, size_bytes, target):
+    raise AssertionError("a simulated image has no files")
+
+
+def no_step(text):
+    pass
+
+
+async def running(fake: FakeHypervisor, id: str = "wsp-1", **fields) -> None:
+    await fake.open(orders())
+    await fake.create(order(id, **fields), fetch, no_step)
+    await fake.start(order(id, **fields))
+
+
+async def state(fake: FakeHypervisor, id: str = "wsp-1"):
+    return next((i.state for i in await fake.instances() if i.id == id), None)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_life_from_nothing_to_nothing(tmp_path, durable):
+    @in_loop
+    async def run():
+        fake = FakeHypervisor(tmp_path, FakeConfig.instant(durable=durable))
+        await running(fake)
+        (seen,) = await fake.instances()
+        assert (seen.state, seen.boots, seen.created, seen.end) == (O.RUNNING, 1, True, order().end)
+        assert (seen.memory_mib, seen.memory_defined_mib) == (128, 256)
+        assert seen.host_key == host_key("wsp-1")
+        assert await fake.guest_up(order())
+        await fake.pause("wsp-1")
+        assert await state(fake) is O.PAUSED
+        assert not await fake.guest_up(order())
+        await fake.suspend("wsp-1")
+        assert await state(fake) is O.SUSPENDED
+        assert "domain" not in fake.remains()["wsp-1"]
+        await fake.restore(order())
+        assert await fake.guest_up(order())
+        await fake.resize(order(memory_mib=999))
+        assert (await fake.instances())[0].memory_mib == 256, "no more than was defined"
+        await fake.update(order(end=77))
+        assert (await fake.instances())[0].end == 77
+        await fake.stop("wsp-1", grace_s=1)
+        assert await state(fake) is O.STOPPED
+        await fake.start(order(boots=2))
+        assert (await fake.instances())[0].boots == 2
+        await fake.remove("wsp-1")
+        await fake.remove("wsp-1")
+        assert fake.remains() == {}
+        assert b"boot 2" in await fake.console("wsp-1", tail_bytes=4096), "the log stays"
+
+    run()
+
+
+@in_loop
+async def test_guests_go_on_booting_while_nobody_watches(tmp_path):
+    config = FakeConfig.instant(boot_s=0.3)
+    await running(FakeHypervisor(tmp_path, config))
+    again = FakeHypervisor(tmp_path, config)
+    await again.open(orders())
+    assert not await again.guest_up(order())
+    await asyncio.sleep(0.35)
+    assert await again.guest_up(order())
+
+
+@in_loop
+async def test_time_stands_still_for_a_suspended_guest(tmp_path):
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant(boot_s=0.2))
+    await running(fake)
+    await fake.suspend("wsp-1")
+    await asyncio.sleep(0.3)
+    await fake.restore(order())
+    assert not await fake.guest_up(order())
+    await asyncio.sleep(0.25)
+    assert await fake.guest_up(order())
+
+
+@in_loop
+async def test_failures_come_by_chance_that_can_be_had_again(tmp_path):
+    async def outcomes(seed: int, at: str) -> list[bool]:
+        fake = FakeHypervisor(tmp_path / at, FakeConfig.instant(failures={"create": 0.5}, seed=seed, durable=False))
+        said = []
+        for number in range(40):
+            try:
+                await fake.create(order(f"wsp-{number}"), fetch, no_step)
+                said.append(True)
+            except HypervisorError:
+                said.append(False)
+        return said
+
+    first = await outcomes(1, "a")
+    assert 5 < sum(first) < 35
+    assert await outcomes(1, "b") == first
+    assert await outcomes(2, "c") != first
+
+
+@in_loop
+async def test_a_guest_that_is_to_crash_does_so_and_it_is_news(tmp_path):
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant(failures={"crash": 1}, crash_after_s=0.05))
+    await running(fake)
+    async with asyncio.timeout(3):
+        async for id in fake.changes():
+            assert id == "wsp-1"
+            break
+    (seen,) = await fake.instances()
+    assert (seen.state, seen.reason) == (O.BROKEN, "the guest crashed (simulated)")
+    unwatched = FakeHypervisor(tmp_path, fake.config)
+    assert await state(unwatched) is O.BROKEN
+
+
+@in_loop
+async def test_what_does_not_run_cannot_be_paused_nor_saved(tmp_path):
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant())
+    await running(fake)
+    fake.power_off("wsp-1")
+    for call in (fake.pause, fake.suspend):
+        with pytest.raises(HypervisorError, match="does not run"):
+            await call("wsp-1")
+    with pytest.raises(HypervisorError, match="no saved memory"):
+        await fake.restore(order())
+    with pytest.raises(HypervisorError, match="disk has vanished"):
+        await fake.start(order("wsp-2"))
+
+
+@in_loop
+async def test_a_full_disk_takes_no_memory_and_keeps_the_guest(tmp_path):
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant())
+    await running(fake)
+    fake.fill_disk()
+    with pytest.raises(HypervisorError, match="no space is left"):
+        await fake.suspend("wsp-1")
+    assert await state(fake) is O.RUNNING
+
+
+@in_loop
+async def test_the_guest_answers_as_ssh_does(tmp_path):
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant())
+    await running(fake)
+    stream = await fake.connect(order(), 22)
+    assert await stream.read(4) == b"SSH-"
+    assert await stream.read() == b"2.0-fake\r\n"
+    await stream.write(b"hello")
+    assert await stream.read() == b"hello"
+    await stream.close()
+    assert await stream.read() == b""
+
+
+@in_loop
+async def test_many_in_memory_cost_little(tmp_path):
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant(durable=False))
+    start = time.process_time()
+    for number in range(200):
+        await running(fake, f"wsp-{number}")
+    await fake.instances()
+    assert time.process_time() - start < 1
+    assert list((tmp_path / "consoles").iterdir()) == []
