@@ -122,7 +122,9 @@ def _programs(table: Mapping[str, tuple[str, str]], packages: Mapping[str, Unpac
     found = {path: Source(name, packages[name].root / inner) for path, (name, inner) in table.items()}
     for source in found.values():
         if not source.path.is_file():
-            raise BuildError(f"{source.package} has no {source.path.name} where it was. Next: adapt vws/guest/rootfs.py.")
+            raise BuildError(
+                f"{source.package} has no {source.path.name} where it was. Next: adapt vws/guest/rootfs.py."
+            )
     return found
 
 
