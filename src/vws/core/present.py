@@ -6,7 +6,6 @@ store has taken. Nothing here decides anything.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -53,9 +52,10 @@ class Present:
         return self._addresses.get(node, set())
 
     def addresses_free(self, node: Node) -> int:
-        network = ipaddress.ip_network(node.subnet)
-        # Neither the network's own address, nor the broadcast, nor the gateway.
-        return network.num_addresses - 3 - len(self.addresses_held(node.id))
+        # By the prefix's length alone: each request asks this of each node, and parsing the networks took more time
+        # than all the rest of deciding. The network's own address, the broadcast and the gateway cannot be given.
+        in_all = 1 << (32 - int(node.subnet.rpartition("/")[2]))
+        return in_all - 3 - len(self.addresses_held(node.id))
 
     def apply(self, changes: Changes) -> None:
         """Move to the state after `changes`. What has ended is forgotten; the store keeps it."""

@@ -77,8 +77,10 @@ class Timeline:
             s for s in self._by_node.get(node, {}).values() if s.workspace not in without and s.counts(start, end, now)
         ]
         # What is taken grows only where a slot starts, so these instants hold every peak.
-        instants = {start} | {s.start for s in slots if s.start > start}
-        sums = [_sum(s.size for s in slots if s.counts(t, t + 1, now)) for t in instants]
+        later = {s.start for s in slots if s.start > start}
+        if not later:
+            return _sum(s.size for s in slots)
+        sums = [_sum(s.size for s in slots if s.counts(t, t + 1, now)) for t in {start} | later]
         return Size(max(s.cpus for s in sums), max(s.memory_mib for s in sums), max(s.disk_mib for s in sums))
 
     def ends_after(self, instant: int) -> list[int]:
@@ -87,7 +89,9 @@ class Timeline:
 
 
 def _sum(sizes: Iterable[Size]) -> Size:
-    total = NOTHING
+    cpus = memory_mib = disk_mib = 0
     for size in sizes:
-        total += size
-    return total
+        cpus += size.cpus
+        memory_mib += size.memory_mib
+        disk_mib += size.disk_mib
+    return Size(cpus, memory_mib, disk_mib)
