@@ -1,8 +1,8 @@
 """A store for every test that wants one, on SQLite and on PostgreSQL in turn.
 
 `store` is open and empty; `store_url` is for tests that open it themselves or hand it to other processes. PostgreSQL
-is started by the first test that needs it (tests/postgres.py). Both start as copies of a migrated database: a
-migration for each test would cost more than most tests.
+is started by the first test that needs it (tests/postgres.py). A migration for each test would cost more than most
+tests: SQLite's file is a copy of a migrated one, PostgreSQL's database is emptied behind the triggers' back.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import Server, absent
+from vws.store.schema import metadata, site
 from vws.store.sql import SqlStore
 
 
@@ -33,20 +34,29 @@ def sqlite_url(sqlite_template, tmp_path) -> str:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """A running server with the database `vws_template`, migrated."""
     if absent():
         pytest.skip(absent())
     with Server() as server:
-        SqlStore.open(server.create("vws_template")).close()
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated(postgres) -> str:
+    """The name of a database with VWS's tables."""
+    SqlStore.open(postgres.create("vws")).close()
+    return "vws"
+
+
 @pytest.fixture
-def postgres_url(postgres) -> Iterator[str]:
-    """An empty store in a database of the test's own."""
-    name = postgres.new_name()
-    yield postgres.create(name, template="vws_template")
-    postgres.drop(name)
+def postgres_url(postgres, migrated) -> str:
+    """An empty store that nobody else is connected to."""
+    emptied = [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables) if table is not site]
+    postgres.end_sessions(migrated)
+    postgres.run(
+        "; ".join(["SET session_replication_role = replica", *emptied, "UPDATE site SET revision = 0, last_seq = 0"]),
+        migrated,
+    )
+    return postgres.url(migrated)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -70,10 +70,17 @@ class Server:
     def new_name(self) -> str:
         return f"test_{next(self._numbers)}"
 
-    def create(self, name: str, *, template: str = "template0") -> str:
-        """The URL of a new database, a copy of `template`."""
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+    def create(self, name: str) -> str:
+        """The URL of a new, empty database."""
+        self.run(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
         return self.url(name)
+
+    def end_sessions(self, database: str) -> None:
+        """End every session in a database, as a server does that is stopped."""
+        self.run(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            f"WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+        )
 
     def drop(self, name: str) -> None:
         self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
