@@ -1,0 +1,226 @@
+"""The nodes' side of the API: they join, pull numbered orders, report facts, fetch files and carry tunnels.
+
+Hundreds of nodes call these all day, so the two that matter, orders and reports, read and write JSON without a
+validator in between and hold no thread while they wait. Only the node itself may speak for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Annotated, Any
+
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
+from fastapi import Path, Query, Request, Response, WebSocket
+from pydantic import TypeAdapter
+from starlette.responses import FileResponse
+
+from vws.core.deployment import NodeReport
+from vws.core.errors import Forbidden, InvalidRequest, Unavailable
+from vws.core.site import Role
+from vws.core.wire import from_json, to_json
+from vws.frontends.rest import models
+from vws.frontends.rest.call import Api, ApiHere, CallerHere, CallHere, ChangeHere, authenticated
+from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
+from vws.frontends.rest.problems import not_json, problem
+from vws.frontends.rest.views import json_text
+from vws.frontends.rest.wakeups import first_of, gone
+from vws.service.access import Caller
+from vws.service.nodes import CONSOLE_BYTES_MAX
+
+WAIT_S_MAX = 60.0
+REPORT_BYTES_MAX = 4 << 20
+REPORT_WAIT_S = 30.0
+INSTANCE_LENGTH_MAX = 128
+
+routes = router("link")
+# Orders are made in threads of their own, few, so that a flood of them leaves threads for users.
+_orders_threads = CapacityLimiter(8)
+_console_slots = CapacityLimiter(4)
+
+SHA256 = r"^[0-9a-f]{64}$"
+
+
+# ---------------------------------------------------------------- orders and reports
+
+
+@routes.get(
+    "/v1/nodes/{id}/orders",
+    operation_id="pull_orders",
+    response_model=models.Orders,
+    responses=READING | {409: CHANGING[409]},
+)
+async def pull_orders(
+    id: str,
+    request: Request,
+    api: ApiHere,
+    caller: CallerHere,
+    instance: Annotated[str, Query(max_length=INSTANCE_LENGTH_MAX, description="Which agent asks.")],
+    after: Annotated[int, Query(ge=0, description="The generation that the node has.")] = 0,
+    wait: Annotated[float, Query(ge=0, le=WAIT_S_MAX, allow_inf_nan=False, description="Seconds.")] = 0,
+) -> Response:
+    """The node's complete orders, once they are newer than `after`; null and nothing else after `wait` seconds."""
+    nodes = api.services.nodes
+    nodes.heard(caller, id, instance)
+    with api.wakeups.waiting(id) as woken:
+        await _until_news(api, request, id, after, woken, time.monotonic() + wait)
+    orders = "null"
+    if nodes.generation(id) > after:
+        orders = await run_sync(_orders, api, caller, id, instance, limiter=_orders_threads)
+        api.metrics.orders.inc()
+    tunnels, now = json_text(api.tunnels.tell(id)), api.services.site.clock.now()
+    return Response(f'{{"orders":{orders},"tunnels":{tunnels},"time":{now}}}', media_type="application/json")
+
+
+async def _until_news(api: Api, request: Request, id: str, after: int, woken: asyncio.Event, until: float) -> None:
+    leaving = None
+    try:
+        while not (api.services.nodes.generation(id) > after or api.tunnels.has_news(id) or api.wakeups.stopping):
+            left_s = until - time.monotonic()
+            if left_s <= 0 or (leaving and leaving.done()):
+                return
+            leaving = leaving or asyncio.ensure_future(gone(request.receive))
+            await first_of(woken, leaving, left_s)
+            woken.clear()
+    finally:
+        if leaving:
+            leaving.cancel()
+
+
+def _orders(api: Api, caller: Caller, id: str, instance: str) -> str:
+    return json_text(to_json(api.services.nodes.orders(caller, id, instance)))
+
+
+@routes.post(
+    "/v1/nodes/{id}/reports",
+    operation_id="send_report",
+    response_model=models.Acknowledgement,
+    responses=CHANGING,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NodeReport"}}},
+        }
+    },
+)
+@body_limit(REPORT_BYTES_MAX)
+async def send_report(id: str, request: Request, api: ApiHere, caller: CallerHere) -> Response:
+    """Facts: every workspace that the node has anything of. Answered when they are committed."""
+    try:
+        said = _read_json(await request.body())
+    except (ValueError, RecursionError) as error:
+        return problem(not_json(str(error)))
+    report = from_json(NodeReport, said)
+    if report.node != id:
+        raise InvalidRequest(
+            "the report is another node's", field="node", asked=report.node, possible=f"a report of {id}"
+        )
+    generation = await _committed(api, caller, report)
+    api.metrics.reports.inc()
+    now = api.services.site.clock.now()
+    return Response(f'{{"generation":{generation},"time":{now}}}', media_type="application/json")
+
+
+async def _committed(api: Api, caller: Caller, report: NodeReport) -> int:
+    taken = asyncio.wrap_future(api.services.reconciler.submit(caller, report))
+    try:
+        return await asyncio.wait_for(taken, REPORT_WAIT_S)
+    except TimeoutError:
+        raise Unavailable(
+            f"the report was not committed within {REPORT_WAIT_S:g} s", possible="the same report again"
+        ) from None
+
+
+def _read_json(body: bytes) -> Any:
+    """What a node says, with what no database keeps as text (a guest's last words are full of it) replaced."""
+    said = json.loads(body.replace(b"\\u0000", b"\\ufffd"), parse_constant=_refuse_constant)
+    if b"\\ud" not in body.lower():
+        return said
+    return json.loads(json.dumps(said, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON schema of a report, its parts under #/components/schemas."""
+    return TypeAdapter(NodeReport).json_schema(ref_template="#/components/schemas/{model}")
+
+
+# ---------------------------------------------------------------- joining
+
+
+@routes.post(
+    "/v1/nodes/join",
+    operation_id="join_site",
+    status_code=201,
+    response_model=models.Joined,
+    responses=CHANGING,
+)
+def join_site(body: models.JoinRequest, call: ChangeHere) -> Response:
+    """Become a node, with a join token, which is spent by it."""
+
+    def show(result: Any, token: bool = True) -> dict[str, Any]:
+        node, text = result
+        return {"node": node.id, "name": node.name, "token": text if token else None, "subnet": node.subnet}
+
+    return call.mutate(
+        lambda once: call.services.nodes.join(call.caller, body.name, body.instance, body.version, once),
+        show,
+        keep=lambda result: show(result, token=False),
+        status=201,
+    )
+
+
+# ---------------------------------------------------------------- files and logs
+
+
+@routes.get(
+    "/v1/blobs/{sha256}",
+    operation_id="fetch_blob",
+    response_class=FileResponse,
+    responses=READING | {
+        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
+        206: {"content": {"application/octet-stream": {}}, "description": "The part that Range asked for."},
+        416: {"description": "There is no such part."},
+    },
+)  # fmt: skip
+def fetch_blob(sha256: Annotated[str, Path(pattern=SHA256)], call: CallHere) -> FileResponse:
+    """A file of an image, by its content; a part of it with Range."""
+    return FileResponse(call.services.nodes.blob(call.caller, sha256), media_type="application/octet-stream")
+
+
+@routes.put(
+    "/v1/nodes/{id}/consoles/{workspace}",
+    operation_id="keep_console",
+    status_code=204,
+    response_class=Response,
+    responses=CHANGING,
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": {}}, "required": True}},
+)
+@body_limit(CONSOLE_BYTES_MAX)
+async def keep_console(id: str, workspace: str, request: Request, call: CallHere) -> Response:
+    """The end of a console's log, to be kept beyond the workspace's end."""
+    data = await request.body()
+    await run_sync(call.services.nodes.keep_console, call.caller, id, workspace, data, limiter=_console_slots)
+    return Response(status_code=204)
+
+
+# ---------------------------------------------------------------- tunnels
+
+
+@routes.websocket("/v1/nodes/{id}/tunnels/{tunnel}", name="carry_tunnel")
+async def carry_tunnel(websocket: WebSocket, id: str, tunnel: str) -> None:
+    """The node's end of a tunnel that it heard of with its orders."""
+    api: Api = websocket.app.state.api
+    caller = await run_sync(authenticated, websocket, api)
+    caller.must_be(Role.NODE)
+    if caller.subject != id:
+        raise Forbidden("this is another node's tunnel", field="id", asked=id)
+    taken = api.tunnels.take(tunnel, id, websocket)
+    await websocket.accept()
+    api.tunnels.joined(taken)
+    await taken.over.wait()

@@ -1,0 +1,397 @@
+"""The shapes of the REST API: what OpenAPI shows, and the first sieve for what comes in.
+
+Requests are read strictly (no unknown fields, no "3" for 3). Bounds stand in the schema as documentation and are
+enforced by core/terms.py alone, whose sentences say more than a validator's. Answers are written by views.py; the
+tests hold what it writes against the models here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vws.core import terms
+from vws.core.deployment import NodeOrders
+from vws.core.lifecycle import State
+from vws.core.site import LeaseState, NodeState, Role
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl anna@desk"
+
+
+class Asked(BaseModel):
+    """A request's body: strict, and every field known."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _whole(low: int, high: int, description: str, example: int) -> Any:
+    return Field(description=description, examples=[example], json_schema_extra={"minimum": low, "maximum": high})
+
+
+def _name(description: str, example: str, length: int = terms.NAME_LENGTH_MAX) -> Any:
+    return Field(
+        description=description,
+        examples=[example],
+        json_schema_extra={"pattern": f"^{terms.NAME_PATTERN}$", "maxLength": length},
+    )
+
+
+# ---------------------------------------------------------------- requests
+
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Duration = Annotated[int, _whole(1, terms.DURATION_S_MAX, "Seconds.", 7200)]
+Lifetime = Annotated[int, _whole(1, 10 * 366 * 24 * 3600, "Seconds.", 3600)]
+Cpus = Annotated[int, _whole(1, terms.CPUS_MAX, "Virtual CPUs of each.", 1)]
+MemoryMib = Annotated[int, _whole(terms.MEMORY_MIB_MIN, terms.MEMORY_MIB_MAX, "Memory of each, MiB.", 512)]
+DiskMib = Annotated[int, _whole(1, terms.DISK_MIB_MAX, "Disk of each, MiB.", 1024)]
+
+
+class GroupRequest(Asked):
+    """Equal workspaces of one image."""
+
+    image: Annotated[Text, Field(description="An image's name or id.", examples=["demo"])]
+    count: Annotated[int, _whole(1, terms.COUNT_MAX, "How many.", 3)] = 1
+    cpus: Cpus = 1
+    memory_mib: MemoryMib = 512
+    disk_mib: DiskMib = 1024
+    name: Annotated[
+        str | None, _name("Needed when there are several groups.", "worker", terms.GROUP_NAME_LENGTH_MAX)
+    ] = None
+
+
+class LeaseRequest(Asked):
+    """All of the groups or none, from now, for a duration."""
+
+    groups: Annotated[
+        list[GroupRequest],
+        Field(description="What is wanted.", json_schema_extra={"minItems": 1, "maxItems": terms.GROUPS_MAX}),
+    ]
+    duration_s: Duration
+    name: Annotated[str | None, _name("Made up by the site if not given.", "cluster")] = None
+    ssh_keys: Annotated[
+        list[str],
+        Field(
+            description="Public keys that may log in, each one line of OpenSSH's form.",
+            examples=[[KEY]],
+            json_schema_extra={"maxItems": terms.SSH_KEYS_MAX},
+        ),
+    ] = []
+
+    def value(self) -> terms.LeaseRequest:
+        groups = tuple(
+            terms.GroupRequest(g.image, g.count, g.cpus, g.memory_mib, g.disk_mib, g.name or "") for g in self.groups
+        )
+        return terms.LeaseRequest(groups, self.duration_s, self.name, tuple(self.ssh_keys))
+
+
+class Extension(Asked):
+    """How much longer: the new end is the present one and these seconds."""
+
+    duration_s: Duration
+
+
+class Resizing(Asked):
+    """A new size for every workspace of a group. Memory changes live within what the present boot was defined with,
+    beyond that at the next boot."""
+
+    group: Annotated[Text | None, Field(description="Which; all of them if not given.", examples=["worker"])] = None
+    memory_mib: MemoryMib | None = None
+    cpus: Cpus | None = None
+
+
+class TokenRequest(Asked):
+    """Whom the token stands for, in which role, for how long."""
+
+    subject: Annotated[Text, Field(description="The user's name.", examples=["anna"])]
+    role: Annotated[Literal["admin", "user"], Field(description="What it may do.", examples=["user"])]
+    lifetime_s: Annotated[Lifetime | None, Field(description="Without it the token does not expire.")] = None
+
+
+class InvitationRequest(Asked):
+    lifetime_s: Annotated[Lifetime, Field(description="How long it is good for, seconds.")] = 3600
+
+
+class JoinRequest(Asked):
+    """Sent by a node's agent, with a join token."""
+
+    name: Annotated[str, _name("The node's name.", "node-2")]
+    instance: Annotated[Text, Field(description="Names this installation of the agent.", examples=["5d0c0f3a"])]
+    version: Annotated[Text, Field(description="The agent's version.", examples=["0.1.0"])]
+
+
+# ---------------------------------------------------------------- answers
+
+
+class Group(BaseModel):
+    name: str
+    image: str = Field(description="The image's id.")
+    image_name: str
+    count: int
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+
+
+class Workspace(BaseModel):
+    """One execution environment."""
+
+    id: str = Field(examples=["wsp-01jd3k9q4t7c2vx"])
+    name: str = Field(examples=["cluster-1"])
+    lease: str
+    owner: str
+    group: str
+    state: State
+    reason: str = Field(description="Why it is in this state, if there is more to say.")
+    step: str = Field(description="What its node is doing for it.")
+    node: str
+    node_name: str
+    addresses: list[str]
+    hostname: str
+    image: str
+    user: str = Field(description="Whom to log in as.")
+    cpus: int
+    memory_mib: int
+    memory_defined_mib: int = Field(description="What the present boot may grow to.")
+    disk_mib: int
+    end: int
+    host_key: str = Field(description="The guest's ssh host key, once known.")
+    created_at: float
+    changed_at: float
+    running_at: float | None = Field(description="When it first ran.")
+    released_at: float | None = Field(description="When its node said that nothing of it is left.")
+    boots: int
+
+
+class Lease(BaseModel):
+    """An agreement and its life. `active` once all its workspaces ran. Times are UTC seconds."""
+
+    id: str = Field(examples=["lse-01jd3k9q4t7c2vw"])
+    name: str = Field(examples=["cluster"])
+    owner: str
+    kind: str
+    state: LeaseState
+    reason: str
+    start: int
+    end: int
+    created_at: float
+    active_at: float | None
+    ended_at: float | None
+    groups: list[Group]
+    workspaces: list[Workspace]
+
+
+class LeasePage(BaseModel):
+    items: list[Lease]
+    next: str | None = Field(description="`after` for the following page; null at the end.")
+
+
+class WorkspacePage(BaseModel):
+    items: list[Workspace]
+    next: str | None
+
+
+class NodeReason(BaseModel):
+    node: str
+    name: str
+    reason: str
+
+
+class Fit(BaseModel):
+    """What the request would be answered now. Nothing was changed."""
+
+    fits: bool
+    reason: str
+    nodes: list[NodeReason]
+    offers: list[dict[str, Any]] = Field(description="What would be accepted instead; `text` says it in words.")
+
+
+class MemberExplanation(BaseModel):
+    workspace: str
+    name: str
+    state: State
+    node: str
+    reason: str
+    step: str
+
+
+class Explanation(BaseModel):
+    lease: str
+    name: str
+    state: LeaseState
+    reason: str
+    members: list[MemberExplanation]
+
+
+class ImageFile(BaseModel):
+    role: str
+    sha256: str
+    size_bytes: int
+    format: str
+    virtual_size_mib: int
+
+
+class Image(BaseModel):
+    id: str
+    name: str
+    owner: str
+    sha256: str
+    size_bytes: int
+    boot: str = Field(description="disk: firmware boots it; direct: kernel and initrd are given to the hypervisor.")
+    files: list[ImageFile]
+    cmdline: str
+    user: str
+    ready: str
+    memory_mib_min: int
+    disk_mib_min: int
+    simulated: bool
+    created_at: float
+    removed_at: float | None
+
+
+class ImagePage(BaseModel):
+    items: list[Image]
+    next: str | None
+
+
+class Capacity(BaseModel):
+    cpus: int
+    cpu_ratio: float = Field(description="So many times the real CPUs are leased.")
+    memory_mib: int
+    disk_mib: int
+    overhead_mib: int = Field(description="Memory that each workspace takes beside its own.")
+
+
+class Used(BaseModel):
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+
+
+class Node(BaseModel):
+    """A physical host."""
+
+    id: str
+    name: str
+    state: NodeState
+    hypervisor: str
+    hypervisor_reason: str
+    capacity: Capacity
+    used: Used
+    workspaces: int
+    subnet: str
+    drained: bool
+    heard_at: float | None
+    joined_at: float
+    removed_at: float | None
+    generation: int
+    applied_generation: int
+    problem: str
+    version: str
+
+
+class NodePage(BaseModel):
+    items: list[Node]
+    next: str | None
+
+
+class Token(BaseModel):
+    id: str
+    subject: str
+    role: Role
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+class NewToken(Token):
+    token: str | None = Field(
+        description="The bearer token's text. It is kept nowhere: in the replay of an answer it is null."
+    )
+
+
+class TokenPage(BaseModel):
+    items: list[Token]
+    next: str | None
+
+
+class Invitation(NewToken):
+    url: str = Field(description="Where the new node finds the service.")
+
+
+class Joined(BaseModel):
+    node: str
+    name: str
+    token: str | None
+    subnet: str
+
+
+class Event(BaseModel):
+    """One row of the record. What it is not about is empty."""
+
+    seq: int
+    at: float
+    actor: str
+    kind: str = Field(examples=["workspace.running"])
+    owner: str
+    lease: str
+    workspace: str
+    node: str
+    image: str
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    items: list[Event]
+    next: int | None = Field(description="`after` for the following page; null when there is nothing after it yet.")
+
+
+class Health(BaseModel):
+    status: str
+    time: float
+
+
+class SiteView(BaseModel):
+    name: str
+    url: str
+    version: str
+    time: float
+
+
+class WaitingTunnel(BaseModel):
+    id: str
+    workspace: str
+    target: str = Field(examples=["tcp:22"])
+
+
+class Orders(BaseModel):
+    orders: NodeOrders | None
+    tunnels: list[WaitingTunnel] = Field(description="Streams that somebody waits for.")
+    time: float
+
+
+class Acknowledgement(BaseModel):
+    generation: int
+    time: float
+
+
+class FieldError(BaseModel):
+    field: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """RFC 9457. `code` is for programs, `detail` for people; `field`, `asked` and `possible` say what to change."""
+
+    type: str = Field(examples=["urn:vws:problem:invalid-request"])
+    title: str
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["groups[0].cpus is 0"])
+    code: str = Field(examples=["invalid-request"])
+    field: str | None = Field(None, examples=["groups[0].cpus"])
+    asked: str | int | float | bool | None = Field(None, examples=[0])
+    possible: str | None = Field(None, examples=["a whole number from 1 to 1024"])
+    nodes: list[NodeReason] | None = Field(None, description="Why a lease does not fit, node by node.")
+    offers: list[dict[str, Any]] | None = Field(None, description="What would fit.")
+    errors: list[FieldError] | None = Field(None, description="All wrong fields, if there are several.")
+    reference: str | None = Field(None, description="Of an unforeseen error: where to find it in the service's log.")

@@ -1,0 +1,140 @@
+"""Values as the REST API shows them: plain dicts, written once here for answers, listings and kept answers.
+
+A workspace shows its node's and its image's names too. Both never change and ids are never reused, so what was
+looked up once is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+from vws.core.draft import Draft
+from vws.core.site import Event, Image, Lease, Node, Token, Workspace
+from vws.core.wire import to_json
+from vws.service import Services
+
+Json = dict[str, Any]
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+class Views:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._node_name = lru_cache(4096)(self._find_node_name)
+        self._login = lru_cache(4096)(self._find_login)
+
+    def _find_node_name(self, id: str) -> str:
+        site = self._services.site
+        node = site.present.nodes.get(id) or site.store.get(Node, id)
+        return node.name if node else ""
+
+    def _find_login(self, id: str) -> str:
+        site = self._services.site
+        image = site.present.images.get(id) or site.store.get(Image, id)
+        return image.user if image else ""
+
+    # ------------------------------------------------------------ leases
+
+    def lease(self, lease: Lease) -> Json:
+        return self._lease(lease, self._services.leases.members(lease.id))
+
+    def lease_in(self, lease: Lease, draft: Draft) -> Json:
+        """The lease as it will be once the draft is committed."""
+        return self._lease(lease, draft.members(lease.id) or self._services.leases.members(lease.id))
+
+    def _lease(self, lease: Lease, members: Iterable[Workspace]) -> Json:
+        return {
+            "id": lease.id,
+            "name": lease.name,
+            "owner": lease.owner,
+            "kind": lease.kind,
+            "state": str(lease.state),
+            "reason": lease.reason,
+            "start": lease.start,
+            "end": lease.end,
+            "created_at": lease.created_at,
+            "active_at": lease.active_at,
+            "ended_at": lease.ended_at,
+            "groups": [asdict(group) for group in lease.groups],
+            "workspaces": [self.workspace(w) for w in members],
+        }
+
+    def workspace(self, w: Workspace) -> Json:
+        return {
+            "id": w.id,
+            "name": w.name,
+            "lease": w.lease,
+            "owner": w.owner,
+            "group": w.group,
+            "state": str(w.state),
+            "reason": w.reason,
+            "step": w.step,
+            "node": w.node,
+            "node_name": self._node_name(w.node),
+            "addresses": [w.address] if w.address else [],
+            "hostname": w.name,
+            "image": w.image,
+            "user": self._login(w.image),
+            "cpus": w.cpus,
+            "memory_mib": w.memory_mib,
+            "memory_defined_mib": w.memory_defined_mib,
+            "disk_mib": w.disk_mib,
+            "end": w.end,
+            "host_key": w.host_key,
+            "created_at": w.created_at,
+            "changed_at": w.changed_at,
+            "running_at": w.running_at,
+            "released_at": w.released_at,
+            "boots": w.boots,
+        }
+
+    # ------------------------------------------------------------ the rest
+
+    def node(self, node: Node) -> Json:
+        used = self._services.nodes.usage(node)
+        return {
+            "id": node.id,
+            "name": node.name,
+            "state": str(node.state),
+            "hypervisor": node.hypervisor,
+            "hypervisor_reason": node.hypervisor_reason,
+            "capacity": asdict(node.capacity),
+            "used": {name: used[name] for name in ("cpus", "memory_mib", "disk_mib")},
+            "workspaces": used["workspaces"],
+            "subnet": node.subnet,
+            "drained": node.drained,
+            "heard_at": self._services.nodes.heard_at(node.id),
+            "joined_at": node.joined_at,
+            "removed_at": node.removed_at,
+            "generation": node.generation,
+            "applied_generation": node.applied_generation,
+            "problem": node.problem,
+            "version": node.version,
+        }
+
+    @staticmethod
+    def image(image: Image) -> Json:
+        shown: Json = to_json(image)
+        return shown
+
+    @staticmethod
+    def token(token: Token) -> Json:
+        return {
+            "id": token.id,
+            "subject": token.subject,
+            "role": str(token.role),
+            "created_at": token.created_at,
+            "expires_at": token.expires_at,
+            "revoked_at": token.revoked_at,
+        }
+
+    @staticmethod
+    def event(event: Event) -> Json:
+        return {"seq": event.seq} | {name: value for name, value in asdict(event).items() if name != "seq"}
