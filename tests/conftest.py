@@ -8,7 +8,7 @@ tests: SQLite's file is a copy of a migrated one, PostgreSQL's database is empti
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,16 +47,23 @@ def migrated(postgres) -> str:
     return "vws"
 
 
-@pytest.fixture
-def postgres_url(postgres, migrated) -> str:
-    """An empty store that nobody else is connected to."""
+@pytest.fixture(scope="session")
+def empty_postgres(postgres, migrated) -> Callable[[], str]:
+    """Call it for an empty store that nobody else is connected to; the one before is gone then."""
     emptied = [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables) if table is not site]
-    postgres.end_sessions(migrated)
-    postgres.run(
-        "; ".join(["SET session_replication_role = replica", *emptied, "UPDATE site SET revision = 0, last_seq = 0"]),
-        migrated,
-    )
-    return postgres.url(migrated)
+    anew = ["SET session_replication_role = replica", *emptied, "UPDATE site SET revision = 0, last_seq = 0"]
+
+    def empty() -> str:
+        postgres.end_sessions(migrated)
+        postgres.run("; ".join(anew), migrated)
+        return postgres.url(migrated)
+
+    return empty
+
+
+@pytest.fixture
+def postgres_url(empty_postgres) -> str:
+    return empty_postgres()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
