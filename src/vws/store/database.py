@@ -219,8 +219,17 @@ class PostgresqlDatabase(Database):
 
     def close(self) -> None:
         with self._leader:
+            self._hand_over()
             self._stop_leading()
         super().close()
+
+    def _hand_over(self) -> None:
+        """Give the lock back now rather than when the server has noticed that the connection is gone."""
+        try:
+            if self._leading is not None:
+                self._leading.execute(text("SELECT pg_advisory_unlock(:locks, :lock)"), _lock(LOCK_LEAD))
+        except DBAPIError:
+            pass
 
 
 def _lock(which: int) -> dict[str, int]:
