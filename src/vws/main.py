@@ -87,9 +87,16 @@ def _only_one(directory: SiteDirectory, process: str) -> Any:
     except OSError:
         print(f"vws: the {process} of {directory.path} already runs (vws site status)", file=sys.stderr)
         raise SystemExit(1) from None
-    directory.pid_file(process).write_text(f"{os.getpid()}\n")
-    directory.pid_file(process).chmod(0o644)
+    _write_pid(directory.pid_file(process))
     return lock
+
+
+def _write_pid(path: Path) -> None:
+    """Whole at any instant: who looks while it is empty would take the process for dead."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(f"{os.getpid()}\n")
+    new.chmod(0o644)
+    new.replace(path)
 
 
 def _listen(config: SiteConfig) -> socket.socket:
