@@ -409,8 +409,7 @@ class _Trouble:
             self._agent._condition(self._doing, _advice(error))
             await asyncio.sleep(min(2.0**self._times, 60.0) * random.uniform(0.8, 1.0))
             return
-        self._agent._condition(self._doing, error.reason)
-        await self._agent._link.reachable()
+        await self._agent._link.reachable()  # the link says once that it is away
         # Somebody listens. The first try again is at once; what fails then is no mere restart of the service.
         if self._times > 1:
             await asyncio.sleep(min(0.1 * 2.0**self._times, 10.0) * random.uniform(0.5, 1.0))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import socket
 import ssl
@@ -29,6 +30,8 @@ import aiohttp
 
 from vws.core.deployment import NodeReport
 from vws.core.wire import to_json
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024
 _QUICK = aiohttp.ClientTimeout(total=20, sock_connect=5)
@@ -126,6 +129,19 @@ class Service:
         )
         self.session = aiohttp.ClientSession(connector=connector)
         self._probe: asyncio.Task[None] | None = None
+        self._missed = ""
+
+    def missed(self, reason: str) -> None:
+        """A call failed; said once, however many nodes call and however often."""
+        if not self._missed:
+            log.warning("%s; trying on", reason)
+        self._missed = reason
+
+    def met(self) -> None:
+        """A call was answered."""
+        if self._missed:
+            log.info("the service at %s answers again", self.url)
+        self._missed = ""
 
     async def close(self) -> None:
         if self._probe:
@@ -205,9 +221,16 @@ class HttpLink:
                 allow_redirects=False, **more,
             ) as response:  # fmt: skip
                 await _check(response)
-                return json.loads(await response.read() or b"{}")
+                said = json.loads(await response.read() or b"{}")
+        except Unreachable as error:
+            self._service.missed(error.reason)
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _unreachable(error) from None
+            absence = _unreachable(error)
+            self._service.missed(absence.reason)
+            raise absence from None
+        self._service.met()
+        return said
 
     # -------------------------------------------------------- blobs
 
