@@ -8,11 +8,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """isolation: `namespace` (network, mount and process-name namespaces of the node's own, with its own libvirtd) or
-    `host` (the machine's libvirtd and network). builds_at_once: workspaces created or started at the same time."""
+    """isolation: `namespace` (network, mount and host name namespaces of the node's own, with its own libvirtd) or
+    `host` (the machine's libvirtd and network). builds_at_once: workspaces created or started at the same time.
+
+    accelerator: `kvm`, `tcg`, or `auto`: KVM where a timed loop proves that it works. cpu_ratio: CPUs leased for each
+    real one. memory_reserved_mib, disk_reserved_mib: what is kept for the machine itself. bridge: its name.
+    namespace: its name, "" for one made from the directory's. libvirt_uri: with `host` only.
+    """
 
     isolation: str = "namespace"
     builds_at_once: int = 4
+    accelerator: str = "auto"
+    cpu_ratio: float = 4.0
+    memory_reserved_mib: int = 1024
+    disk_reserved_mib: int = 2048
+    bridge: str = "vws0"
+    namespace: str = ""
+    libvirt_uri: str = "qemu:///system"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,187 @@
+"""A workspace as libvirt sees it: pure, values in, XML out.
+
+Built as a tree, never as text, so that no name can break out. Every file of the
+disk's chain is named with its format and the chain's end is said, so that neither
+libvirt nor QEMU ever looks into an image to learn what else to open.
+
+Under emulation a boot is all CPU time, hence the CPU model, the small cache of
+translated code and the kernel's extra words: each takes a wait or a measurement
+out of a boot. An image's own kernel line wins over them.
+"""
+
+from __future__ import annotations
+
+import uuid
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+
+from vws.core.deployment import WorkspaceOrder
+from vws.node.naming import domain_name
+
+MARK = "urn:vws:workspace"
+EMULATOR = "/usr/bin/qemu-system-x86_64"
+TB_CACHE_MIB = 64
+TCG_WORDS = (
+    "tsc_early_khz=2000000",
+    "lpj=4000000",
+    "mitigations=off",
+    "no_timer_check",
+    "cryptomgr.notests",
+    "random.trust_cpu=on",
+)
+
+ET.register_namespace("vws", MARK)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The node's side of a domain. kind: kvm or tcg. tag: the node's mark."""
+
+    kind: str
+    bridge: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Paths as QEMU sees them. base, base_format: the image under the disk; "" for a blank disk.
+    kernel, initrd: for a direct boot, else ""."""
+
+    disk: str
+    seed: str
+    console: str
+    base: str = ""
+    base_format: str = ""
+    kernel: str = ""
+    initrd: str = ""
+
+
+def domain_uuid(tag: str, id: str) -> str:
+    """The same for every boot of a workspace, another on every other node."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{MARK}:{tag}:{id}"))
+
+
+def domain_xml(order: WorkspaceOrder, host: Host, files: Files) -> str:
+    """The definition of `order`'s domain with its present size."""
+    domain = ET.Element("domain", type="kvm" if host.kind == "kvm" else "qemu")
+    _text(domain, "name", domain_name(order.id))
+    _text(domain, "uuid", domain_uuid(host.tag, order.id))
+    _text(domain, "title", order.name)
+    _metadata(domain, order, host)
+    balloon_mib = min(order.memory_mib, order.memory_defined_mib)
+    _text(domain, "memory", order.memory_defined_mib, unit="MiB")
+    _text(domain, "currentMemory", balloon_mib, unit="MiB")
+    _text(domain, "vcpu", order.cpus_defined, placement="static")
+    _os(domain, order, host, files)
+    _features(domain, host)
+    _cpu(domain, host)
+    ET.SubElement(domain, "clock", offset="utc")
+    _text(domain, "on_poweroff", "destroy")
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "preserve")  # a panic must be told from a killed process
+    _devices(domain, order, host, files)
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode") + "\n"
+
+
+def _text(parent: ET.Element, tag: str, text: object, **attributes: str) -> ET.Element:
+    element = ET.SubElement(parent, tag, attributes)
+    element.text = str(text)
+    return element
+
+
+def _metadata(domain: ET.Element, order: WorkspaceOrder, host: Host) -> None:
+    metadata = ET.SubElement(domain, "metadata")
+    mark = {"node": host.tag, "id": order.id, "lease": order.lease, "boot": str(order.boots)}
+    ET.SubElement(metadata, f"{{{MARK}}}workspace", mark)
+
+
+def _os(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files) -> None:
+    os = ET.SubElement(domain, "os")
+    _text(os, "type", "hvm", arch="x86_64", machine="pc")
+    if order.boot == "disk":
+        ET.SubElement(os, "boot", dev="hd")
+        return
+    _text(os, "kernel", files.kernel)
+    if files.initrd:
+        _text(os, "initrd", files.initrd)
+    _text(os, "cmdline", kernel_line(order.cmdline, host.kind))
+
+
+def kernel_line(cmdline: str, kind: str) -> str:
+    """The image's own words, and under emulation those that it does not set itself."""
+    words = cmdline.split()
+    if kind == "kvm":
+        return " ".join(words)
+    set_names = {word.split("=")[0] for word in words}
+    return " ".join([*words, *(word for word in TCG_WORDS if word.split("=")[0] not in set_names)])
+
+
+def _features(domain: ET.Element, host: Host) -> None:
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    if host.kind != "kvm":
+        _text(ET.SubElement(features, "tcg"), "tb-cache", TB_CACHE_MIB, unit="MiB")
+
+
+def _cpu(domain: ET.Element, host: Host) -> None:
+    if host.kind == "kvm":
+        ET.SubElement(domain, "cpu", mode="host-passthrough", check="none")
+        return
+    cpu = ET.SubElement(domain, "cpu", mode="custom", match="exact", check="none")
+    _text(cpu, "model", "Nehalem", fallback="forbid")
+    ET.SubElement(cpu, "feature", policy="require", name="rdrand")
+
+
+def _devices(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files) -> None:
+    devices = ET.SubElement(domain, "devices")
+    _text(devices, "emulator", EMULATOR)
+    _overlay(devices, files)
+    _seed(devices, files)
+    ET.SubElement(devices, "controller", type="usb", model="none")
+    _interface(devices, order, host)
+    _console(devices, files)
+    balloon = {"model": "virtio", "freePageReporting": "on"} if host.kind == "kvm" else {"model": "virtio"}
+    ET.SubElement(devices, "memballoon", balloon)
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+    ET.SubElement(devices, "panic", model="isa")
+
+
+def _overlay(devices: ET.Element, files: Files) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
+    ET.SubElement(disk, "source", file=files.disk)
+    if files.base:
+        below = ET.SubElement(disk, "backingStore", type="file")
+        ET.SubElement(below, "format", type=files.base_format)
+        ET.SubElement(below, "source", file=files.base)
+        ET.SubElement(below, "backingStore")
+    else:
+        ET.SubElement(disk, "backingStore")
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+
+
+def _seed(devices: ET.Element, files: Files) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=files.seed)
+    ET.SubElement(disk, "backingStore")
+    ET.SubElement(disk, "target", dev="vdb", bus="virtio")
+    ET.SubElement(disk, "readonly")
+
+
+def _interface(devices: ET.Element, order: WorkspaceOrder, host: Host) -> None:
+    interface = ET.SubElement(devices, "interface", type="bridge")
+    ET.SubElement(interface, "mac", address=order.mac)
+    ET.SubElement(interface, "source", bridge=host.bridge)
+    ET.SubElement(interface, "model", type="virtio")
+    if order.boot == "direct":
+        ET.SubElement(interface, "rom", enabled="no")
+
+
+def _console(devices: ET.Element, files: Files) -> None:
+    serial = ET.SubElement(devices, "serial", type="file")
+    ET.SubElement(serial, "source", path=files.console, append="on")
+    ET.SubElement(serial, "target", type="isa-serial", port="0")

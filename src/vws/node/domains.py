@@ -1,0 +1,331 @@
+"""Domains: what libvirt does for a workspace, step by step. All of it blocks.
+
+A domain is known as this node's by its UUID, which is made from the node's mark
+and the workspace's id; the mark is also in its metadata, for people. It stays
+defined from its first start to its removal, so that libvirt can say how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import libvirt
+
+from vws.core.deployment import WorkspaceOrder
+from vws.core.lifecycle import Observation
+from vws.core.site import ImageFile
+from vws.faultpoints import reach
+from vws.node import outcome
+from vws.node.connection import explain, no_domain
+from vws.node.cpushare import CpuGroups
+from vws.node.domain_xml import Files, Host, domain_uuid, domain_xml
+from vws.node.naming import domain_name, id_of
+from vws.node.outcome import Seen
+from vws.node.records import Record, Records
+from vws.ports import HypervisorError, Instance
+
+_LOG_TAIL_BYTES = 64 << 10
+_SAVED_COMPLETE = b"LibvirtQemudSave"
+_SAVED_MARGIN_MIB = 64
+_GONE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """run, log: libvirt's folders of its QEMUs' pid files and logs. shown: a path of ours as QEMU sees it.
+    libvirt_shares: libvirtd manages cgroups here."""
+
+    run: Path
+    log: Path
+    shown: Callable[[Path], str]
+    libvirt_shares: bool
+
+
+class Domains:
+    """The domains of the node `host.tag`. `api` gives the open connection, or raises HypervisorError."""
+
+    def __init__(
+        self,
+        api: Callable[[], libvirt.virConnect],
+        host: Host,
+        records: Records,
+        images: Path,
+        around: Surroundings,
+        groups: CpuGroups,
+    ) -> None:
+        self._api = api
+        self.host = host
+        self._records = records
+        self._images = images
+        self._around = around
+        self._groups = groups
+
+    # -------------------------------------------------------- looking
+
+    def all(self) -> dict[str, libvirt.virDomain]:
+        """The node's domains by workspace id."""
+        found = {}
+        for domain in self._api().listAllDomains():
+            id = id_of(domain.name())
+            if id and domain.UUIDString() == domain_uuid(self.host.tag, id):
+                found[id] = domain
+        return found
+
+    def find(self, id: str) -> libvirt.virDomain | None:
+        domain_name(id)
+        try:
+            return self._api().lookupByUUIDString(domain_uuid(self.host.tag, id))
+        except libvirt.libvirtError as error:
+            if no_domain(error):
+                return None
+            raise
+
+    def is_active(self, id: str) -> bool:
+        domain = self.find(id)
+        return domain is not None and bool(domain.isActive())
+
+    def instance(self, id: str, domain: libvirt.virDomain | None) -> Instance:
+        """What is there of the workspace, of whose domain the caller knows (None: there is none)."""
+        record = self._records.read(id) or Record(id)
+        state, reason, memory_mib, defined_mib = Observation.STOPPED, "", 0, 0
+        try:
+            seen = Seen(*domain.state()) if domain else None
+            if domain and seen and seen.active:
+                _, defined_kib, memory_kib, *_ = domain.info()
+                memory_mib, defined_mib = memory_kib >> 10, defined_kib >> 10
+        except libvirt.libvirtError as error:
+            if not no_domain(error):  # it was removed just now
+                raise
+            seen = None
+        state, reason = self._state(record, seen)
+        return Instance(
+            id=id,
+            state=state,
+            boots=record.boots,
+            created=record.created and self._records.disk(id).exists(),
+            end=record.end,
+            reason=reason,
+            host_key=record.host_key,
+            memory_mib=memory_mib,
+            memory_defined_mib=defined_mib,
+        )
+
+    def _state(self, record: Record, seen: Seen | None) -> tuple[Observation, str]:
+        """(state, reason if it is BROKEN)"""
+        if seen and seen.active:
+            state, verdict = outcome.live_state(seen)
+            return state, self._why(record.id, verdict)
+        verdict = outcome.end_of_run(seen, self._log(record.id)) if seen else ""
+        if verdict in (outcome.SAVED, outcome.NOT_STARTED, "") and self.is_saved(record.id):
+            return Observation.SUSPENDED, ""
+        if verdict in outcome.REASONS and record.asked != "stop":
+            return Observation.BROKEN, self._why(record.id, verdict)
+        return Observation.STOPPED, ""
+
+    def _why(self, id: str, verdict: str) -> str:
+        reason = outcome.REASONS.get(verdict, "")
+        if verdict != outcome.PANICKED:
+            return reason
+        last = outcome.panic_line(self._records.console_tail(id, 8192))
+        return f"{reason}: {last}" if last else reason
+
+    def _log(self, id: str) -> str:
+        """The end of libvirt's log of the domain, the older half too if the newer is short."""
+        path = self._around.log / f"{domain_name(id)}.log"
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+        return ""
+
+    def is_saved(self, id: str) -> bool:
+        """Is there a whole saved state? libvirt writes the mark of a whole one last."""
+        with contextlib.suppress(OSError), self._records.memory(id).open("rb") as file:
+            return file.read(len(_SAVED_COMPLETE)) == _SAVED_COMPLETE
+        return False
+
+    # -------------------------------------------------------- starting
+
+    def start(self, order: WorkspaceOrder) -> None:
+        record = self._records.need(order.id)
+        domain = self.find(order.id)
+        if domain and domain.isActive():
+            if record.boots >= order.boots and outcome.live_state(Seen(*domain.state()))[0] is not Observation.BROKEN:
+                return
+            self._destroy(domain)
+        self._records.memory(order.id).unlink(missing_ok=True)
+        self._records.write(replace(record, boots=order.boots, asked=""))
+        reach("agent.boot.noted")
+        domain = self._api().defineXML(domain_xml(order, self.host, self._files(order)))
+        domain.create()
+        reach("agent.domain.started")
+        with contextlib.suppress(HypervisorError):  # a node without shares runs guests all the same; `resize` says so
+            self._give_share(domain, order)
+
+    def _files(self, order: WorkspaceOrder) -> Files:
+        files = {file.role: file for file in order.files}
+        shown = self._around.shown
+
+        def image(role: str) -> str:
+            file: ImageFile | None = files.get(role)
+            return shown(self._images / file.sha256) if file else ""
+
+        return Files(
+            disk=shown(self._records.disk(order.id)),
+            seed=shown(self._records.seed(order.id)),
+            console=shown(self._records.console(order.id)),
+            base=image("disk"),
+            base_format=files["disk"].format if "disk" in files else "",
+            kernel=image("kernel"),
+            initrd=image("initrd"),
+        )
+
+    def _pid(self, id: str) -> int:
+        return int((self._around.run / f"{domain_name(id)}.pid").read_text())
+
+    # -------------------------------------------------------- changing
+
+    def _live(self, id: str, to: str) -> libvirt.virDomain:
+        domain = self.find(id)
+        if domain is None or not domain.isActive():
+            raise HypervisorError(f"cannot {to} it: its virtual machine does not run")
+        return domain
+
+    def pause(self, id: str) -> None:
+        domain = self._live(id, "pause")
+        if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+            domain.suspend()
+
+    def resume(self, id: str) -> None:
+        domain = self._live(id, "resume")
+        if Seen(*domain.state()) == Seen(libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER):
+            domain.resume()
+
+    def resize(self, order: WorkspaceOrder) -> None:
+        domain = self._live(order.id, "resize")
+        target_kib = min(order.memory_mib << 10, domain.maxMemory())
+        if domain.info()[2] != target_kib:
+            domain.setMemoryFlags(target_kib, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self._give_share(domain, order)
+
+    def _give_share(self, domain: libvirt.virDomain, order: WorkspaceOrder) -> None:
+        if self._around.libvirt_shares:
+            with contextlib.suppress(libvirt.libvirtError):
+                shares = {"cpu_shares": 1024 * order.cpus}
+                domain.setSchedulerParametersFlags(shares, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                return
+        try:
+            self._groups.give(order.id, self._pid(order.id), order.cpus)
+        except (OSError, ValueError):
+            raise HypervisorError("its CPU share was not set: its process is not known") from None
+
+    # -------------------------------------------------------- suspending
+
+    def suspend(self, id: str) -> None:
+        """Save to disk. A failure leaves it as it was, and no file."""
+        record = self._records.need(id)
+        domain = self.find(id)
+        if domain and not domain.isActive() and self._state(record, Seen(*domain.state()))[0] is Observation.SUSPENDED:
+            return
+        domain = self._live(id, "suspend")
+        reach("agent.suspend.begun")
+        self._check_room(domain)
+        self._records.write(replace(record, asked="suspend"))
+        was = Seen(*domain.state())
+        memory = self._records.memory(id)
+        try:
+            domain.saveFlags(self._around.shown(memory), None, 0)
+        except libvirt.libvirtError as error:
+            memory.unlink(missing_ok=True)
+            self._undo_pause(domain, was)
+            raise explain(error) from None
+        reach("agent.suspended")
+
+    def _check_room(self, domain: libvirt.virDomain) -> None:
+        needed_mib = (domain.maxMemory() >> 10) + _SAVED_MARGIN_MIB
+        free_mib = shutil.disk_usage(self._records.directory).free >> 20
+        if free_mib < needed_mib:
+            raise HypervisorError(
+                f"the node's disk is too full to save its memory: {needed_mib} MiB needed, {free_mib} MiB free; "
+                "it goes on as it was"
+            )
+
+    def _undo_pause(self, domain: libvirt.virDomain, was: Seen) -> None:
+        with contextlib.suppress(libvirt.libvirtError):
+            if was.state == libvirt.VIR_DOMAIN_RUNNING and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
+
+    def restore(self, order: WorkspaceOrder) -> None:
+        record = self._records.need(order.id)
+        memory = self._records.memory(order.id)
+        if not self.is_active(order.id):
+            if not self.is_saved(order.id):
+                raise HypervisorError("there is no saved memory to restore it from", final=True)
+            self._api().restoreFlags(self._around.shown(memory), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        reach("agent.restored")
+        memory.unlink(missing_ok=True)
+        self._records.write(replace(record, asked=""))
+        with contextlib.suppress(HypervisorError):
+            self._give_share(self._live(order.id, "restore"), order)
+
+    # -------------------------------------------------------- ending
+
+    def ask_off(self, id: str) -> bool:
+        """Note that its end is wanted and press its power button; False if it is off."""
+        record = self._records.read(id)
+        if record:
+            self._records.write(replace(record, asked="stop"))
+        domain = self.find(id)
+        if domain is None or not domain.isActive():
+            return False
+        seen = Seen(*domain.state())
+        with contextlib.suppress(libvirt.libvirtError):  # then it is forced
+            if seen.state == libvirt.VIR_DOMAIN_PAUSED and outcome.live_state(seen)[0] is Observation.PAUSED:
+                domain.resume()
+            domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+        return True
+
+    def force_off(self, id: str) -> None:
+        """Returns when its process is gone."""
+        domain = self.find(id)
+        if domain:
+            self._destroy(domain)
+
+    def _destroy(self, domain: libvirt.virDomain) -> None:
+        try:
+            if domain.isActive():
+                domain.destroy()
+        except libvirt.libvirtError as error:
+            if not no_domain(error) and error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                raise
+
+    def forget_saved(self, id: str) -> None:
+        self._records.memory(id).unlink(missing_ok=True)
+
+    def remove(self, id: str) -> None:
+        """Off, undefined, its log and CPU group gone."""
+        record = self._records.read(id)
+        if record:
+            self._records.write(replace(record, asked="stop"), durable=False)
+        domain = self.find(id)
+        if domain:
+            self._destroy(domain)
+        reach("agent.domain.destroyed")
+        if domain:
+            try:
+                domain.undefineFlags(_GONE)
+            except libvirt.libvirtError as error:
+                if not no_domain(error):
+                    raise
+        self._groups.remove(id)
+        for path in self._around.log.glob(f"{domain_name(id)}.log*"):
+            path.unlink(missing_ok=True)

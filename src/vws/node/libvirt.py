@@ -1,0 +1,452 @@
+"""The real hypervisor: workspaces as libvirt domains on this machine.
+
+This module is the port's surface: it orders the steps of each call, and moves
+everything that blocks into threads. What the steps do is next door: namespace.py
+and daemons.py (where the domains live), network.py, images.py, seed.py,
+domains.py.
+
+A call may be cut off by a kill at any point and is then simply repeated: each
+part is made under another name and renamed, or looked for first. What exists
+follows from looking (folders, domains, DHCP entries), never from a journal.
+
+In the directory: workspaces/ and consoles/ (records.py), images/ (images.py),
+network/ (network.py), libvirt/ (daemons.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import libvirt
+
+from vws.core.deployment import NodeOrders, WorkspaceOrder
+from vws.core.site import Capacity
+from vws.faultpoints import reach
+from vws.node.commands import Commands
+from vws.node.config import NodeConfig
+from vws.node.connection import Connection, explain
+from vws.node.cpushare import CpuGroups
+from vws.node.daemons import SEEN_IN_RUN, Libvirtd, qemu_ids
+from vws.node.domain_xml import EMULATOR, TB_CACHE_MIB, Host
+from vws.node.domains import Domains, Surroundings
+from vws.node.guest_tcp import connect, ssh_answers
+from vws.node.images import ImageCache, virtual_size_mib
+from vws.node.namespace import Machine, Namespace
+from vws.node.naming import check_id, check_order, tag_of
+from vws.node.network import Network
+from vws.node.records import Record, Records
+from vws.node.seed import new_host_key, seed_iso
+from vws.ports import Fetch, HypervisorError, Instance, Stream
+
+T = TypeVar("T")
+
+_THREADS = 16
+_ANSWER_WITHIN_S = 30.0
+_LOOK_AGAIN_S = 1.0
+# What QEMU takes beside the guest's memory, measured; under emulation with its cache of translated code.
+_QEMU_OWN_MIB = 48
+# Reported in steps, or the capacity would change with every block that a guest writes.
+_DISK_STEP_MIB = 256
+
+
+class LibvirtHypervisor:
+    """The Hypervisor port for the node `node`, whose files are in `directory`."""
+
+    def __init__(self, directory: Path, node: str, config: NodeConfig) -> None:
+        self.config = config
+        self.directory = directory.resolve()
+        self.tag = tag_of(self.directory)
+        self._own = config.isolation == "namespace"
+        name = config.namespace or f"vws-{self.tag}"
+        self.place: Machine = Namespace(name) if self._own else Machine()
+        self._daemons = Libvirtd(self.directory, self.place) if isinstance(self.place, Namespace) else None
+        self._records = Records(self.directory)
+        self._images = ImageCache(self.directory)
+        self._network = Network(self.directory, self.place, config.bridge, self.tag)
+        self._groups = CpuGroups(self.tag)
+        self._domains: Domains | None = None
+        self._kind, self._kind_reason = "", ""
+        self._threads = ThreadPoolExecutor(_THREADS, "vws-libvirt")
+        self._connecting = threading.Lock()
+        self._connection: Connection | None = None
+        self._sockets_fd: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: list[asyncio.Queue[str]] = []
+        self._ended: dict[str, asyncio.Event] = {}
+        self._asked: set[str] = set()
+
+    # -------------------------------------------------------- threads and the connection
+
+    async def _do(self, work: Callable[..., T], *arguments: Any, within_s: float | None = None) -> T:
+        """`work` in a thread, its errors in a user's words. `within_s`: give up waiting for libvirt then."""
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+            return await asyncio.wait_for(running, within_s) if within_s else await running
+        except TimeoutError:
+            raise HypervisorError(f"libvirt did not answer within {within_s:g} s") from None
+        except libvirt.libvirtError as error:
+            raise explain(error) from None
+        except OSError as error:
+            raise HypervisorError(_said(error)) from None
+
+    def _api(self) -> libvirt.virConnect:
+        """The open connection; libvirtd is started again if it has died."""
+        with self._connecting:
+            if self._connection is None or not self._connection.usable:
+                self._disconnect()
+                self._connection = self._connected()
+            return self._connection.api
+
+    def _connected(self) -> Connection:
+        if self._loop is None:
+            raise HypervisorError("the hypervisor is not open")
+        if self._daemons is None:
+            return Connection(self.config.libvirt_uri, self._loop, self._news)
+        self.place.make()
+        self._daemons.ensure()
+        self._daemons.wait_ready(10.0)
+        if self._sockets_fd is None:
+            self._sockets_fd = self._daemons.open_sockets()
+        return Connection(self._daemons.uri(self._sockets_fd), self._loop, self._news)
+
+    def _disconnect(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    def _news(self, id: str) -> None:
+        """On the event loop: something happened to workspace `id`; "" : the connection is lost."""
+        for key in [id] if id else list(self._ended):
+            if key in self._ended:
+                self._ended[key].set()
+        if id not in self._asked:
+            for listener in self._listeners:
+                listener.put_nowait(id)
+
+    @contextlib.contextmanager
+    def _asking(self, id: str) -> Iterator[None]:
+        """What happens to `id` meanwhile was asked for here, and is no news."""
+        self._asked.add(check_id(id))
+        try:
+            yield
+        finally:
+            self._asked.discard(id)
+
+    @property
+    def _open_domains(self) -> Domains:
+        if self._domains is None:
+            raise HypervisorError("the hypervisor is not open")
+        return self._domains
+
+    # -------------------------------------------------------- the node
+
+    async def open(self, orders: NodeOrders | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._do(self._open, orders)
+
+    def _open(self, orders: NodeOrders | None) -> None:
+        first = self._domains is None
+        self._records.make_folders()
+        self._images.directory.mkdir(parents=True, exist_ok=True)
+        os.chmod(self._images.directory, 0o711)
+        if first:
+            self._kind, self._kind_reason = _accelerator(self.config.accelerator)
+            self._domains = self._new_domains()
+        api = self._api()
+        if orders:
+            self._network.open(orders.subnet, orders.gateway)
+        else:
+            self._network.reopen()
+        if first:
+            self._records.forget_old_consoles()
+            self._threads.submit(_learn_capabilities, api)
+
+    def _new_domains(self) -> Domains:
+        host = Host(self._kind, self._network.bridge, self.tag)
+        libvirt_files = self.directory / "libvirt"
+        around = (
+            Surroundings(
+                libvirt_files / "run/libvirt/qemu", libvirt_files / "log/qemu", self._shown_in_namespace, False
+            )
+            if self._own
+            else Surroundings(Path("/run/libvirt/qemu"), Path("/var/log/libvirt/qemu"), str, True)
+        )
+        return Domains(self._api, host, self._records, self._images.directory, around, self._groups)
+
+    def _shown_in_namespace(self, path: Path) -> str:
+        return f"{SEEN_IN_RUN}/{path.relative_to(self.directory)}"
+
+    async def close(self, *, tear_down: bool) -> None:
+        if tear_down:
+            left = await self.instances() if self._domains else []
+            if left:
+                raise HypervisorError(f"{len(left)} workspaces are still on the node; it stays as it is")
+        await self._do(self._close, tear_down)
+
+    def _close(self, tear_down: bool) -> None:
+        with self._connecting:
+            self._disconnect()
+        self._domains = None
+        if self._sockets_fd is not None:
+            os.close(self._sockets_fd)
+            self._sockets_fd = None
+        if tear_down:
+            self._tear_down()
+        self.place.let_go()
+
+    def _tear_down(self) -> None:
+        self._groups.close()
+        if not isinstance(self.place, Namespace) or self.place.exists:
+            self._network.close()
+        if self._daemons:
+            self._daemons.end("libvirtd")
+            self.place.destroy()
+            self._daemons.clear()
+
+    async def describe(self) -> tuple[Capacity, str, str]:
+        return await self._do(self._capacity), self._kind, self._kind_reason
+
+    def _capacity(self) -> Capacity:
+        overhead_mib = _QEMU_OWN_MIB + (TB_CACHE_MIB if self._kind == "tcg" else 0)
+        memory_mib = _memory_total_mib() - self.config.memory_reserved_mib
+        disk_mib = self._disk_mib() - self.config.disk_reserved_mib
+        disk_mib -= disk_mib % _DISK_STEP_MIB
+        cpus = len(os.sched_getaffinity(0))
+        return Capacity(cpus, max(0, memory_mib), max(0, disk_mib), self.config.cpu_ratio, overhead_mib)
+
+    def _disk_mib(self) -> int:
+        """What is free, and what overlays have already taken of what they were promised: the service subtracts the
+        whole promise."""
+        free = shutil.disk_usage(self.directory).free
+        for id in self._records.ids():
+            with contextlib.suppress(OSError, HypervisorError):
+                free += self._records.disk(id).stat().st_blocks * 512
+        return free >> 20
+
+    async def instances(self) -> Sequence[Instance]:
+        return await self._do(self._instances, within_s=_ANSWER_WITHIN_S)
+
+    def _instances(self) -> list[Instance]:
+        domains = self._open_domains.all()
+        ids = domains.keys() | self._records.ids() | self._network.ids() | self._groups.ids()
+        return [self._open_domains.instance(id, domains.get(id)) for id in sorted(ids)]
+
+    async def changes(self) -> AsyncIterator[str]:
+        """Ends with HypervisorError when the connection is lost: `open` anew then."""
+        news: asyncio.Queue[str] = asyncio.Queue()
+        self._listeners.append(news)
+        try:
+            while True:
+                id = await news.get()
+                if not id:
+                    raise HypervisorError("the connection to libvirt was lost")
+                yield id
+        finally:
+            self._listeners.remove(news)
+
+    # -------------------------------------------------------- creation
+
+    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
+        check_order(order)
+        await self._do(self._begin, order)
+        await self._images.ensure(order.files, fetch, step, self._images_in_use)
+        reach("agent.image.fetched")
+        step("making the disk")
+        await self._do(self._make, order)
+        reach("agent.created")
+
+    def _begin(self, order: WorkspaceOrder) -> None:
+        record = self._records.read(order.id) or Record(order.id)
+        images = tuple(file.sha256 for file in order.files)
+        self._records.write(replace(record, end=order.end, images=images), durable=False)
+
+    def _images_in_use(self) -> set[str]:
+        records = (self._records.read(id) for id in self._records.ids())
+        return {sha256 for record in records if record for sha256 in record.images}
+
+    def _make(self, order: WorkspaceOrder) -> None:
+        if not self._records.disk(order.id).exists():
+            self._make_overlay(order)
+        reach("agent.overlay.made")
+        if not self._records.seed(order.id).exists():
+            self._make_seed(order)
+        reach("agent.seed.made")
+        self._network.enter(order.id, order.mac, order.address, order.name)
+        reach("agent.address.entered")
+        record = self._records.read(order.id) or Record(order.id)
+        self._records.write(replace(record, end=order.end, created=True))
+
+    def _make_overlay(self, order: WorkspaceOrder) -> None:
+        disk = self._records.disk(order.id)
+        base = next((file for file in order.files if file.role == "disk"), None)
+        backing: list[str] = []
+        if base:
+            path = self._images.path(base.sha256)
+            with path.open("rb") as opened:
+                size_mib = virtual_size_mib(opened.read(104), base.size_bytes, base.format)
+            if size_mib > order.disk_mib:
+                raise HypervisorError(
+                    f"the image's disk has {size_mib} MiB, more than the {order.disk_mib} MiB asked for", final=True
+                )
+            # Relative, so that it is right wherever the directory is seen.
+            backing = ["-F", base.format, "-b", os.path.relpath(path, disk.parent)]
+        new = disk.with_name("disk.new")
+        arguments = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, new.name, f"{order.disk_mib}M"]
+        Commands().run(*arguments, cwd=disk.parent)
+        _hand_over(new, disk)
+
+    def _make_seed(self, order: WorkspaceOrder) -> None:
+        """The key is on record before the disk that holds it is in place: who finds a disk finds its key."""
+        private_key, public_key = new_host_key()
+        record = self._records.read(order.id) or Record(order.id)
+        self._records.write(replace(record, host_key=public_key), durable=False)
+        seed = self._records.seed(order.id)
+        new = seed.with_name("seed.new")
+        with open(new, "wb", opener=_private) as file:
+            file.write(seed_iso(order, private_key, public_key))
+        _hand_over(new, seed)
+
+    # -------------------------------------------------------- life
+
+    async def start(self, order: WorkspaceOrder) -> None:
+        check_order(order)
+        await self._do(self._open_domains.start, order)
+
+    async def guest_up(self, order: WorkspaceOrder) -> bool:
+        check_order(order)
+        if order.ready == "boot":
+            return await self._do(self._open_domains.is_active, order.id)
+        return await ssh_answers(self.place, order.address)
+
+    async def pause(self, id: str) -> None:
+        with self._asking(id):
+            await self._do(self._open_domains.pause, id)
+
+    async def resume(self, id: str) -> None:
+        await self._do(self._open_domains.resume, id)
+
+    async def suspend(self, id: str) -> None:
+        with self._asking(id):
+            await self._do(self._open_domains.suspend, id)
+
+    async def restore(self, order: WorkspaceOrder) -> None:
+        check_order(order)
+        await self._do(self._open_domains.restore, order)
+
+    async def stop(self, id: str, *, grace_s: float) -> None:
+        with self._asking(id):
+            domains, ended = self._open_domains, self._ended.setdefault(id, asyncio.Event())
+            try:
+                ended.clear()
+                on = await self._do(domains.ask_off, id)
+                if on and not await self._off_within(id, grace_s, ended):
+                    await self._do(domains.force_off, id)
+            finally:
+                self._ended.pop(id, None)
+            await self._do(domains.forget_saved, id)
+        reach("agent.stopped")
+
+    async def _off_within(self, id: str, grace_s: float, ended: asyncio.Event) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_s
+        while await self._do(self._open_domains.is_active, id):
+            left_s = deadline - loop.time()
+            if left_s <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), min(left_s, _LOOK_AGAIN_S))
+            ended.clear()
+        return True
+
+    async def resize(self, order: WorkspaceOrder) -> None:
+        check_order(order)
+        await self._do(self._open_domains.resize, order)
+
+    async def update(self, order: WorkspaceOrder) -> None:
+        check_order(order)
+        await self._do(self._keep_end, order)
+
+    def _keep_end(self, order: WorkspaceOrder) -> None:
+        record = self._records.need(order.id)
+        if record.end != order.end:
+            self._records.write(replace(record, end=order.end))
+
+    async def remove(self, id: str) -> None:
+        with self._asking(id):
+            await self._do(self._remove, id)
+        reach("agent.removed")
+
+    def _remove(self, id: str) -> None:
+        check_id(id)
+        self._open_domains.remove(id)
+        self._records.disk(id).unlink(missing_ok=True)
+        reach("agent.overlay.removed")
+        self._network.leave(id)
+        self._records.remove(id)
+
+    # -------------------------------------------------------- consoles and connections
+
+    async def console(self, id: str, *, tail_bytes: int) -> bytes:
+        return await self._do(self._records.console_tail, id, tail_bytes)
+
+    async def connect(self, order: WorkspaceOrder, port: int) -> Stream:
+        check_order(order)
+        if not 0 < port < 65536:
+            raise HypervisorError(f"{port} is no port", final=True)
+        return await connect(self.place, order.address, port)
+
+
+def _accelerator(wanted: str) -> tuple[str, str]:
+    """(kvm or tcg, why)"""
+    if wanted in ("kvm", "tcg"):
+        return wanted, "set by the node's configuration"
+    if wanted != "auto":
+        raise HypervisorError(f"accelerator = {wanted!r} is none of auto, kvm, tcg", final=True)
+    from vws.node.probe import probe_kvm
+
+    found = probe_kvm()
+    return ("kvm" if found.works else "tcg"), found.reason
+
+
+def _learn_capabilities(api: libvirt.virConnect) -> None:
+    """libvirtd's first look at QEMU takes seconds; better now than when a user waits for it."""
+    with contextlib.suppress(libvirt.libvirtError):
+        api.getDomainCapabilities(EMULATOR, "x86_64", "pc", "qemu", 0)
+
+
+def _memory_total_mib() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) >> 10
+    return 0
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _hand_over(new: Path, path: Path) -> None:
+    """Put a finished file in place, on disk for sure, for QEMU alone."""
+    fd = os.open(new, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, *qemu_ids())
+        os.fchmod(fd, 0o600)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(new, path)
+
+
+def _said(error: OSError) -> str:
+    if error.errno == 28:
+        return "the node's disk is full"
+    return f"the node says: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")

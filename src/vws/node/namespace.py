@@ -1,0 +1,169 @@
+"""Where a node's network lives: in a network namespace of its own, or in the machine's.
+
+With a namespace the machine's interfaces, addresses, routes and firewall stay as
+they were, and several nodes live on one machine. It is named in /run/netns, so
+that `ip netns exec vws-…` works for an administrator, but made without `ip netns
+add`, which would turn /run/netns into a mount that stays.
+
+The agent itself stays outside. A socket belongs to the namespace of the thread
+that opens it, whoever uses it later: one thread per node has entered the
+namespace for good, opens sockets there, and does nothing else.
+
+A process is known as the node's by the namespace that it lives in, which no
+other process can have by chance; pid files alone would not tell a reused pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from vws.node.commands import Commands
+from vws.ports import HypervisorError
+
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000
+_MNT_DETACH = 2
+_NAMES = Path("/run/netns")
+_ENDED_WITHIN_S = 5.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Place(Protocol):
+    """`commands` run there; `name`: None on the machine itself."""
+
+    name: str | None
+    commands: Commands
+
+    def make(self) -> None: ...
+
+    def holds(self, pid: int) -> bool:
+        """Is `pid` alive and one of this place's processes?"""
+        ...
+
+    def inside(self, do: Callable[[], T]) -> Future[T]:
+        """Have `do`, which must not block for long, done by a thread that is there."""
+        ...
+
+    def let_go(self) -> None: ...
+
+    def destroy(self) -> None: ...
+
+
+class Machine:
+    """The machine's own network."""
+
+    name: str | None = None
+
+    def __init__(self) -> None:
+        self.commands = Commands()
+        self._thread: ThreadPoolExecutor | None = None
+
+    def make(self) -> None: ...
+
+    def holds(self, pid: int) -> bool:
+        return _namespace_of(pid) == _namespace_of(os.getpid())
+
+    def inside(self, do: Callable[[], T]) -> Future[T]:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "vws-net", initializer=self._enter)
+        return self._thread.submit(do)
+
+    def _enter(self) -> None: ...
+
+    def let_go(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+
+    def destroy(self) -> None:
+        self.let_go()
+
+
+class Namespace(Machine):
+    """A network namespace named `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.path = _NAMES / name
+        self.commands = Commands(("nsenter", f"--net={self.path}", "--"))
+
+    @property
+    def exists(self) -> bool:
+        """A file of that name that is no namespace is left over from before the machine's last boot."""
+        try:
+            return self.path.stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+        except FileNotFoundError:
+            return False
+
+    def make(self) -> None:
+        """Make it, with its loopback up, unless it is there."""
+        if self.exists:
+            return
+        self.let_go()
+        _NAMES.mkdir(mode=0o755, exist_ok=True)
+        self.path.touch(mode=0o444)
+        Commands().run("unshare", f"--net={self.path}", "true")
+        self.commands.run("ip", "link", "set", "lo", "up")
+
+    def holds(self, pid: int) -> bool:
+        return self.exists and _namespace_of(pid) == self.path.stat().st_ino
+
+    def processes(self) -> list[int]:
+        if not self.exists:
+            return []
+        inode = self.path.stat().st_ino
+        pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        return [pid for pid in pids if _namespace_of(pid) == inode]
+
+    def _enter(self) -> None:
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _libc.setns(fd, _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"the namespace {self.name} cannot be entered")
+        finally:
+            os.close(fd)
+
+    def destroy(self) -> None:
+        """End what lives in it and remove it; a repeat is harmless."""
+        self.let_go()
+        end_processes(self.processes)
+        if self.exists and _libc.umount2(os.fsencode(self.path), _MNT_DETACH):
+            raise HypervisorError(f"the namespace {self.name} stays: {os.strerror(ctypes.get_errno())}")
+        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # in use by others, or a mount of `ip netns`
+            _NAMES.rmdir()
+
+
+def end_processes(alive: Callable[[], list[int]]) -> None:
+    """Ask what `alive` lists to end, then force it; HypervisorError if something stays."""
+    for asked in (signal.SIGTERM, signal.SIGKILL):
+        for pid in alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, asked)
+        deadline = time.monotonic() + _ENDED_WITHIN_S
+        while alive():
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        else:
+            return
+    raise HypervisorError(f"processes {alive()} of the node do not end; they are tried again")
+
+
+def _namespace_of(pid: int) -> int | None:
+    """The inode of its network namespace; None for a process that is gone, or a zombie."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return None

@@ -1,0 +1,119 @@
+"""What may become part of a path, a domain's name, a DNS entry or a line of another program's configuration.
+
+Orders come from the service over an authenticated link, and are checked all the
+same: the agent is root, and a `..` in a name must do no harm even if the service
+has been taken over. Everything below node/libvirt.py may rely on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from pathlib import Path
+
+from vws.core.deployment import WorkspaceOrder
+from vws.core.site import ImageFile
+from vws.core.terms import CPUS_MAX, DISK_MIB_MAX, MEMORY_MIB_MAX, SSH_KEY_LENGTH_MAX
+from vws.ports import HypervisorError
+
+_ID = re.compile(r"[a-z]{3}-[0-9a-z]{1,48}")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAC = re.compile(r"[0-9a-f][02468ace](?::[0-9a-f]{2}){5}")
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_INTERFACE = re.compile(r"[a-z][a-z0-9._-]{0,14}")
+_DOMAIN_PREFIX = "vws-"
+CMDLINE_LENGTH_MAX = 2048
+FORMATS = {"disk": ("qcow2", "raw"), "kernel": ("kernel",), "initrd": ("initrd",)}
+
+
+def _check(good: bool, what: str, value: object) -> None:
+    if not good:
+        raise HypervisorError(f"{what} {str(value)[:60]!r} cannot be used on this node; nothing was done", final=True)
+
+
+def check_id(id: str) -> str:
+    """`id` if it can be a file's name and part of a domain's; else HypervisorError."""
+    _check(isinstance(id, str) and bool(_ID.fullmatch(id)), "the workspace's id", id)
+    return id
+
+
+def domain_name(id: str) -> str:
+    return _DOMAIN_PREFIX + check_id(id)
+
+
+def id_of(domain: str) -> str | None:
+    """The id in a domain's name, None if it is none of ours."""
+    id = domain.removeprefix(_DOMAIN_PREFIX)
+    return id if domain.startswith(_DOMAIN_PREFIX) and _ID.fullmatch(id) else None
+
+
+def tag_of(directory: Path) -> str:
+    """Eight hex digits that tell this directory's node from any other on the machine."""
+    return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]
+
+
+def check_interface(name: str) -> str:
+    _check(bool(_INTERFACE.fullmatch(name)), "the interface name", name)
+    return name
+
+
+def check_network(subnet: str, gateway: str) -> ipaddress.IPv4Interface:
+    """The gateway's address with its prefix length, if both make a private network of some size."""
+    try:
+        network = ipaddress.IPv4Network(subnet)
+        address = ipaddress.IPv4Address(gateway)
+    except ValueError:
+        raise HypervisorError(f"{subnet} with the gateway {gateway} is not a network", final=True) from None
+    _check(8 <= network.prefixlen <= 30 and not network.is_loopback and not network.is_multicast, "the subnet", subnet)
+    _check(address in network, "the gateway", gateway)
+    return ipaddress.IPv4Interface(f"{address}/{network.prefixlen}")
+
+
+def check_address(address: str) -> str:
+    try:
+        plain = str(ipaddress.IPv4Address(address))
+    except ValueError:
+        plain = ""
+    _check(plain == address, "the address", address)
+    return address
+
+
+def check_mac(mac: str) -> str:
+    _check(bool(_MAC.fullmatch(mac)), "the MAC address", mac)
+    return mac
+
+
+def check_file(file: ImageFile) -> ImageFile:
+    _check(bool(_SHA256.fullmatch(file.sha256)), "the image file's sha256", file.sha256)
+    _check(file.format in FORMATS.get(file.role, ()), "the image file's role and format", f"{file.role} {file.format}")
+    _check(file.size_bytes > 0, "the image file's size", file.size_bytes)
+    return file
+
+
+def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
+    """`order` if every value in it may be used as it is; else a final HypervisorError naming the first that may not."""
+    check_id(order.id)
+    _check(bool(_LABEL.fullmatch(order.name)), "the workspace's name", order.name)
+    check_mac(order.mac)
+    check_address(order.address)
+    _check(bool(_USER.fullmatch(order.user)), "the image's user", order.user)
+    _check(order.boot in ("direct", "disk"), "the image's way to boot", order.boot)
+    _check(order.ready in ("ssh", "boot"), "the image's sign of being ready", order.ready)
+    _check(order.cmdline.isprintable() and len(order.cmdline) <= CMDLINE_LENGTH_MAX, "the kernel line", order.cmdline)
+    for key in order.ssh_keys:
+        _check(key.isprintable() and len(key) <= SSH_KEY_LENGTH_MAX, "the ssh key", key)
+    roles = [check_file(file).role for file in order.files]
+    _check(len(set(roles)) == len(roles), "the image with several files of one role", roles)
+    _check(order.boot == "disk" or "kernel" in roles, "the image without a kernel to boot", order.image)
+    _check_sizes(order)
+    return order
+
+
+def _check_sizes(order: WorkspaceOrder) -> None:
+    _check(0 < order.cpus <= CPUS_MAX and 0 < order.cpus_defined <= CPUS_MAX, "the number of CPUs", order.cpus)
+    memory = (order.memory_mib, order.memory_defined_mib)
+    _check(all(0 < mib <= MEMORY_MIB_MAX for mib in memory), "the memory size", order.memory_mib)
+    _check(0 < order.disk_mib <= DISK_MIB_MAX, "the disk size", order.disk_mib)
+    _check(order.boots >= 0, "the boot number", order.boots)

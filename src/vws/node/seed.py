@@ -1,0 +1,107 @@
+"""The NoCloud disk: who a workspace is and who may enter it.
+
+A small ISO 9660 volume named `cidata`, in the form that cloud-init reads, with
+plain twins of the same facts for guests that have only a shell:
+
+    meta-data, user-data, network-config      cloud-init's (JSON, which is YAML)
+    vws/hostname  vws/authorized_keys  vws/ssh_host_ed25519_key  vws/env
+
+The guest's host key is made here, so that the service can tell its users whom to
+expect before anybody has connected. Its private half is on this disk only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from collections.abc import Mapping
+
+import pycdlib
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from vws.core.deployment import WorkspaceOrder
+from vws.node.network import DOMAIN
+
+VOLUME = "cidata"
+
+
+def new_host_key() -> tuple[str, str]:
+    """(private, public) in OpenSSH's forms; the public one without a comment."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    return private.decode(), public.decode()
+
+
+def seed_iso(order: WorkspaceOrder, private_key: str, public_key: str) -> bytes:
+    """The whole volume."""
+    return _iso(seed_files(order, private_key, public_key))
+
+
+def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, str]:
+    """What is on it, by path."""
+    meta = {"instance-id": order.id, "local-hostname": order.name}
+    return {
+        "meta-data": _json(meta),
+        "user-data": "#cloud-config\n" + _json(_user_data(order, private_key, public_key)),
+        "network-config": _json(_network(order)),
+        "vws/hostname": order.name + "\n",
+        "vws/authorized_keys": "".join(f"{key}\n" for key in order.ssh_keys),
+        "vws/ssh_host_ed25519_key": private_key,
+        "vws/env": _environment(order),
+    }
+
+
+def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, object]:
+    data: dict[str, object] = {
+        "hostname": order.name,
+        "fqdn": f"{order.name}.{DOMAIN}",
+        "ssh_authorized_keys": list(order.ssh_keys),
+        "ssh_deletekeys": True,
+        "ssh_keys": {"ed25519_private": private_key, "ed25519_public": public_key},
+        "ssh_pwauth": False,
+        "disable_root": False,
+    }
+    if order.user == "root":
+        data["users"] = [{"name": "root", "ssh_authorized_keys": list(order.ssh_keys)}]
+    else:
+        data["user"] = {"name": order.user}
+    return data
+
+
+def _network(order: WorkspaceOrder) -> dict[str, object]:
+    interface = {"match": {"macaddress": order.mac}, "dhcp4": True}
+    return {"version": 2, "ethernets": {"vws0": interface}}
+
+
+def _environment(order: WorkspaceOrder) -> str:
+    facts = {
+        "VWS_WORKSPACE": order.id,
+        "VWS_NAME": order.name,
+        "VWS_LEASE": order.lease,
+        "VWS_IMAGE": order.image,
+        "VWS_ADDRESS": order.address,
+    }
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _iso(files: Mapping[str, str]) -> bytes:
+    """With Rock Ridge and Joliet names: ISO 9660's own are numbers."""
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, vol_ident=VOLUME, joliet=3, rock_ridge="1.09")
+    iso.add_directory("/VWS", rr_name="vws", joliet_path="/vws")
+    for number, (path, text) in enumerate(files.items()):
+        folder, _, name = path.rpartition("/")
+        data = text.encode()
+        plain = f"{f'/{folder}'.upper().rstrip('/')}/F{number}.;1"
+        iso.add_fp(io.BytesIO(data), len(data), plain, rr_name=name, joliet_path=f"/{path}")
+    written = io.BytesIO()
+    iso.write_fp(written)
+    iso.close()
+    return written.getvalue()
