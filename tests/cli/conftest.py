@@ -105,8 +105,8 @@ class FakeClient:
         self.asked.append(("leases", where))
         return iter(self.lives[:1])
 
-    def lease(self, name: str) -> Json:
-        found = self._known(self.lives[:1], name, "lease")
+    def lease(self, id: str) -> Json:
+        found = self._known(self.lives[:1], id, "lease")
         return self.lives.pop(0) if len(self.lives) > 1 else found
 
     def request_lease(self, **asked: Any) -> Json:
@@ -146,8 +146,8 @@ class FakeClient:
         self.asked.append(("workspaces", where))
         return iter(self.lives[0]["workspaces"])
 
-    def workspace(self, name: str) -> Json:
-        found = self._known(self.lives[0]["workspaces"], name, "workspace")
+    def workspace(self, id: str) -> Json:
+        found = self._known(self.lives[0]["workspaces"], id, "workspace")
         states = self.states.get(found["id"])
         if states:
             found["state"] = states.pop(0) if len(states) > 1 else states[0]
@@ -164,12 +164,13 @@ class FakeClient:
     def images(self) -> Iterator[Json]:
         return iter([image()])
 
-    def image(self, name: str) -> Json:
-        return self._known([image()], name, "image")
+    def image(self, id: str) -> Json:
+        return self._known([image()], id, "image")
 
-    def upload_image(self, file: Any, name: str, *, progress: Callable[[int], None]) -> Json:
+    def upload_image(self, file: Any, name: str, *, progress: Callable[[int], object] | None = None) -> Json:
         self._change("upload_image", file.name, name)
-        progress(file.stat().st_size)
+        if progress:
+            progress(file.stat().st_size)
         return image(name=name)
 
     def remove_image(self, id: str) -> Json:
@@ -179,8 +180,8 @@ class FakeClient:
     def nodes(self) -> Iterator[Json]:
         return iter([node(), node(id="nod-2", name="host-2", state="silent")])
 
-    def node(self, name: str) -> Json:
-        return self._known(list(self.nodes()), name, "node")
+    def node(self, id: str) -> Json:
+        return self._known(list(self.nodes()), id, "node")
 
     def drain_node(self, id: str) -> Json:
         self._change("drain_node", id)
@@ -210,11 +211,13 @@ class FakeClient:
         self._change("revoke_token", id)
         return {"id": id}
 
-    def events(self, *, after: int = 0, **where: Any) -> Iterator[Json]:
-        return iter([event for event in self.log if event["seq"] > after])
+    def events(self, after: int | None = None, **where: Any) -> Iterator[Json]:
+        self.asked.append(("events", after, where))
+        return iter([event for event in self.log if event["seq"] > (after or 0)])
 
-    def follow_events(self, *, after: int = 0, **where: Any) -> Iterator[Json]:
-        return self.events(after=after, **where)
+    def follow_events(self, after: int | None = None, **where: Any) -> Iterator[Json]:
+        self.asked.append(("follow_events", after, where))
+        return iter([] if after is None else [event for event in self.log if event["seq"] > after])
 
 
 @pytest.fixture

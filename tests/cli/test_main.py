@@ -67,7 +67,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
         "import sys\n"
         "from vws.cli.main import cli\n"
         "cli.main(['--help'], standalone_mode=False)\n"
-        "slow = {'httpx', 'rich', 'vws.client', 'vws.supervisor', 'asyncio', 'sqlalchemy', 'pydantic'} & set(sys.modules)\n"
+        "slow = {'httpx', 'rich', 'vws.client', 'vws.supervisor', 'asyncio', 'pydantic'} & set(sys.modules)\n"
         "assert not slow, slow\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -112,12 +112,28 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return made
 
 
-def test_a_named_directory_wins_over_the_environment(
-    chosen: list[object], home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_named_directory_wins(chosen: list[object], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VWS_URL", "https://example.org")
     session = Session()
     connect(session)
     session.explicit_directory = home
     connect(session)
     assert chosen == ["environment", home]
+
+
+def test_the_fake_client_of_these_tests_has_the_real_ones_methods() -> None:
+    """Else these tests would prove nothing of the command line in use."""
+    from inspect import Parameter, signature
+
+    from vws.client import Client
+
+    for name, method in vars(FakeClient).items():
+        if name.startswith("_"):
+            continue
+        real = signature(getattr(Client, name)).parameters
+        fake = signature(method).parameters
+        open_ended = any(p.kind is Parameter.VAR_KEYWORD for p in [*real.values(), *fake.values()])
+        assert open_ended or list(fake)[: len(real)] == list(real)[: len(fake)], name
+        for parameter in real.values():
+            if parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD and not open_ended:
+                assert parameter.name in fake, (name, parameter.name)

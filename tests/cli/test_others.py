@@ -144,6 +144,13 @@ def test_events_in_json_are_an_array_or_lines_when_following(vws: Run) -> None:
     assert [json.loads(line)["kind"] for line in lines] == ["workspace.failed"]
 
 
+@pytest.mark.usefixtures("_log")
+def test_following_begins_with_the_next_event_or_with_the_first_of_one_thing(vws: Run, client: FakeClient) -> None:
+    assert vws("events", "--follow").stdout == ""
+    assert len(vws("events", "--follow", "--lease", "demo").stdout.splitlines()) == 2
+    assert client.asked == [("follow_events", None, {}), ("follow_events", 0, {"lease": "lse-1"})]
+
+
 # ---------------------------------------------------------------- the site
 
 

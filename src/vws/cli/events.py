@@ -18,16 +18,17 @@ SUBJECTS = ("workspace", "lease", "node", "image")
 
 @click.command()
 @site_options
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens next, until Ctrl-C. Alone: only that.")
 @click.option("--lease", metavar="LEASE", help="Only those of this lease.")
 @click.option("--workspace", metavar="WORKSPACE", help="Only those of this workspace.")
 @click.option("--node", metavar="NODE", help="Only those of this node.")
-@click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ", help="Only those after this number.")
+@click.option("--after", type=click.IntRange(0), metavar="SEQ", help="Only those after this number.")
 @pass_session
-def events(session: Session, /, follow: bool, after: int, **subjects: str | None) -> None:
+def events(session: Session, /, follow: bool, after: int | None, **subjects: str | None) -> None:
     """Print what happened: when, who asked, what, to what, why.
 
-    With --json one array, or one object a line when following.
+    With --json one array, or one object a line when following. Followed alone, events begin with the next one; those
+    of one lease, workspace or node begin with its first.
 
     \b
     Examples:
@@ -39,6 +40,8 @@ def events(session: Session, /, follow: bool, after: int, **subjects: str | None
     client = session.client
     where = {kind: getattr(client, kind)(name)["id"] for kind, name in subjects.items() if name}
     if follow:
+        if after is None and where:
+            after = 0  # who follows one thing wants to know how it got there
         show(client.follow_events(after=after, **where), as_json=session.as_json)
     elif session.as_json:
         output.print_json(list(client.events(after=after, **where)))
