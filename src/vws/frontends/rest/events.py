@@ -92,7 +92,8 @@ def _resume(last_event_id: str | None, after: int | None, now: int) -> int:
 async def _follow(request: Request, call: Call, where: Filter, after: int) -> AsyncIterator[bytes]:
     """Events after `after` until the client leaves, its token ends or the service stops."""
     wakeups, said_at = call.api.wakeups, time.monotonic()
-    yield b"retry: 1000\n\n"
+    # The id alone: one who loses the connection before the first event can still say from where to go on.
+    yield f"retry: 1000\nid: {after}\n\n".encode()
     with wakeups.waiting(EVENTS) as woken:
         while not wakeups.stopping:
             woken.clear()
