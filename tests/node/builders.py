@@ -105,7 +105,17 @@ class FakeLink:
         self.waiting: tuple[TunnelRequest, ...] = ()
         self.repeat = False
         self.calls = 0
+        self.ahead_s = 0.0
         self._changed = asyncio.Event()
+
+    def now(self) -> float:
+        return time.time() + self.ahead_s
+
+    def end_in(self, seconds: float) -> int:
+        """Set this service's clock so that a whole second, by which leases end, is that far ahead."""
+        end = int(time.time() + seconds) + 1
+        self.ahead_s = end - seconds - time.time()
+        return end
 
     def order(self, new: NodeOrders) -> None:
         self.ordered = new
@@ -130,7 +140,7 @@ class FakeLink:
             self._check()
             new = self.ordered if self.ordered and (self.repeat or self.ordered.generation != after) else None
             if new or self.waiting or time.monotonic() >= deadline:
-                return Pulled(to_json(new), self.waiting, time.time())
+                return Pulled(to_json(new), self.waiting, self.now())
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -140,7 +150,7 @@ class FakeLink:
         self._check()
         self.reports.append(report)
         self.log.append("report")
-        return Acknowledged(self.ordered.generation if self.ordered else 0, time.time())
+        return Acknowledged(self.ordered.generation if self.ordered else 0, self.now())
 
     async def keep_console(self, workspace: str, data: bytes) -> None:
         self._check()

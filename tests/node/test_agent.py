@@ -105,20 +105,16 @@ async def test_half_a_message_is_refused(tmp_path):
 # ---------------------------------------------------------------- ends
 
 
-def soon(seconds: float) -> int:
-    """An end that lies at most so far ahead, and at most one second less: ends are whole seconds."""
-    return int(time.time() + seconds)
-
-
 @in_loop
 async def test_an_end_is_enforced_within_a_second_while_the_service_is_away(tmp_path):
-    end = soon(1.5)
-    link = FakeLink(orders(order(end=end)))
+    link = FakeLink()
+    end = link.end_in(0.7)
+    link.order(orders(order(end=end)))
     async with Node(tmp_path, link, look_every_s=10) as node:
         await node.until_reported(O.RUNNING)
         link.leave()
         await until(lambda: node.fake.remains() == {})
-        assert 0 <= time.time() - end < 1
+        assert 0 <= link.now() - end < 1
         link.come_back()
         await node.until_reported(O.ENDED)
         assert "console wsp-1" in link.log, "the end of its console's log is sent belatedly"
@@ -128,12 +124,13 @@ async def test_an_end_is_enforced_within_a_second_while_the_service_is_away(tmp_
 
 @in_loop
 async def test_an_end_that_passed_while_the_agent_was_away_is_enforced_at_its_start_without_the_service(tmp_path):
-    end = soon(1.5)
-    link = FakeLink(orders(order(end=end)))
+    link = FakeLink()
+    end = link.end_in(0.7)
+    link.order(orders(order(end=end)))
     async with Node(tmp_path, link) as node:
         await node.until_reported(O.RUNNING)
         link.leave()
-    await asyncio.sleep(end - time.time())
+    await asyncio.sleep(end - link.now())
     async with Node(tmp_path, link) as node:
         started = time.time()
         await until(lambda: node.fake.remains() == {})
@@ -142,17 +139,18 @@ async def test_an_end_that_passed_while_the_agent_was_away_is_enforced_at_its_st
 
 @in_loop
 async def test_an_agent_that_lost_its_orders_enforces_the_ends_that_the_hypervisor_kept(tmp_path):
-    end = soon(1.5)
-    link = FakeLink(orders(order(end=end), order("wsp-2")))
+    link = FakeLink()
+    end = link.end_in(0.7)
+    link.order(orders(order(end=end), order("wsp-2")))
     async with Node(tmp_path, link) as node:
         await node.until_reported(O.RUNNING)
         await node.until_reported(O.RUNNING, "wsp-2")
         link.leave()
-    for path in (tmp_path / "agent").glob("*.json"):
-        path.unlink()
+    for name in ("orders.json", "memory.json"):
+        (tmp_path / "agent" / name).unlink()
     async with Node(tmp_path, link) as node:
         await until(lambda: set(node.fake.remains()) == {"wsp-2"})
-        assert 0 <= time.time() - end < 1
+        assert 0 <= link.now() - end < 1
         link.ordered = orders(order(end=end), order("wsp-2"), generation=1)
         link.come_back()
         await node.until_reported(O.ENDED)
@@ -161,20 +159,22 @@ async def test_an_agent_that_lost_its_orders_enforces_the_ends_that_the_hypervis
 
 @in_loop
 async def test_an_extension_moves_the_end_that_is_enforced(tmp_path):
-    end = soon(1.5)
-    link = FakeLink(orders(order(end=end)))
+    link = FakeLink()
+    end = link.end_in(0.7)
+    link.order(orders(order(end=end)))
     async with Node(tmp_path, link) as node:
         await node.until_reported(O.RUNNING)
         link.order(orders(order(end=end + 100), generation=2))
         await until(lambda: node.agent.workspaces.instances["wsp-1"].end == end + 100)
-        await asyncio.sleep(end + 0.3 - time.time())
+        await asyncio.sleep(end + 0.3 - link.now())
         assert link.fact().state is O.RUNNING
 
 
 @in_loop
 async def test_an_extension_that_comes_too_late_revives_nothing(tmp_path):
-    end = soon(1.5)
-    link = FakeLink(orders(order(end=end)))
+    link = FakeLink()
+    end = link.end_in(0.7)
+    link.order(orders(order(end=end)))
     async with Node(tmp_path, link) as node:
         await node.until_reported(O.RUNNING)
         link.leave()
@@ -190,7 +190,9 @@ async def test_an_extension_that_comes_too_late_revives_nothing(tmp_path):
 @in_loop
 async def test_ends_are_those_of_the_service_clock_even_after_a_restart_without_it(tmp_path):
     """The node's clock is 10 minutes ahead: by it, the end is long past."""
-    link = FakeLink(orders(order(end=soon(1.9))))
+    link = FakeLink()
+    end = link.end_in(1.2)
+    link.order(orders(order(end=end)))
     async with Node(tmp_path, link, clock=OwnClock(ahead_s=600)) as node:
         await node.until_reported(O.RUNNING)
         await until(lambda: "600 s ahead of the service's" in link.reports[-1].problem)
@@ -199,7 +201,7 @@ async def test_ends_are_those_of_the_service_clock_even_after_a_restart_without_
         await asyncio.sleep(0.4)
         assert set(node.fake.remains()) == {"wsp-1"}, "it is not removed before its time"
         await until(lambda: node.fake.remains() == {})
-        assert 0 <= time.time() - link.ordered.workspaces[0].end < 1
+        assert 0 <= link.now() - end < 1
 
 
 @in_loop
@@ -209,11 +211,12 @@ async def test_an_end_that_comes_while_its_image_is_fetched_stops_that(tmp_path)
             await asyncio.sleep(1000)
 
     file = ImageFile("disk", "0" * 64, 100, "raw")
-    end = soon(1.5)
-    link = Stalling(orders(order(end=end, files=(file,)), order("wsp-2", files=(file,))))
+    link = Stalling()
+    end = link.end_in(0.7)
+    link.order(orders(order(end=end, files=(file,)), order("wsp-2", files=(file,))))
     async with Node(tmp_path, link, builds_at_once=1) as node:
         await node.until_reported(O.ENDED)
-        assert time.time() - end < 1
+        assert link.now() - end < 1
         # The second waited for its turn; what only waits is not held up by what stalls.
         link.order(orders(generation=2))
         await node.until_reported(None, "wsp-2")
@@ -283,14 +286,15 @@ async def test_stopping_leaves_workspaces_and_their_network_and_an_empty_node_no
 
 @in_loop
 async def test_a_retired_agent_ends_what_is_leased_without_the_service_and_leaves(tmp_path):
-    end = soon(1.5)
-    link = FakeLink(orders(order(end=end)))
+    link = FakeLink()
+    end = link.end_in(0.7)
+    link.order(orders(order(end=end)))
     node = await Node(tmp_path, link, look_every_s=10).__aenter__()
     await node.until_reported(O.RUNNING)
     link.leave()
     node.agent.retire()
     await node.gone()
-    assert 0 <= time.time() - end < 1.5
+    assert 0 <= link.now() - end < 1.5
     assert node.fake.remains() == {}
     assert node.fake._shelf.ids("network") == set()
 
@@ -437,7 +441,7 @@ async def test_a_vanished_disk_is_a_loss_and_is_never_made_anew(tmp_path):
 @in_loop
 async def test_a_removal_that_fails_is_tried_until_it_is_done_and_says_why(tmp_path):
     class Sticky(FakeHypervisor):
-        left = 2
+        left = 1
 
         async def remove(self, id):
             if self.left:
@@ -530,14 +534,15 @@ async def test_a_node_that_cannot_look_claims_nothing(tmp_path):
 def test_a_refusal_is_logged_once_and_not_repeated_in_a_hurry(tmp_path, caplog, status, words):
     @in_loop
     async def run():
-        link = FakeLink(orders(order(end=soon(1.9))))
+        link = FakeLink()
+        link.order(orders(order(end=link.end_in(0.7))))
         async with Node(tmp_path, link) as node:
             await node.until_reported(O.RUNNING)
             link.refusal = Refused(status, "", "no")
             link.order(orders(generation=2))
             calls = link.calls
             await until(lambda: node.fake.remains() == {})
-            assert time.time() - node.agent.workspaces.orders.workspaces[0].end < 1, "ends are enforced all the same"
+            assert link.now() - node.agent.workspaces.orders.workspaces[0].end < 1, "ends are enforced all the same"
             assert link.calls - calls < 12
 
     with caplog.at_level(logging.WARNING):
@@ -552,7 +557,7 @@ async def test_a_service_that_returns_is_noticed_quickly(tmp_path):
     async with Node(tmp_path, link, report_every_s=0.1) as node:
         await node.until_reported(O.RUNNING)
         link.leave()
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.3)
         heard = len(link.reports)
         link.come_back()
         await until(lambda: len(link.reports) > heard, within_s=1)
@@ -564,11 +569,11 @@ async def test_a_service_that_returns_is_noticed_quickly(tmp_path):
 async def test_changes_that_come_together_make_one_report_and_quiet_means_the_usual_beat(tmp_path):
     many = [order(f"wsp-{i}") for i in range(50)]
     link = FakeLink(orders(*many))
-    async with Node(tmp_path, link, report_every_s=0.4, look_every_s=10, builds_at_once=64, coalesce_s=0.02) as node:
+    async with Node(tmp_path, link, report_every_s=0.2, look_every_s=10, builds_at_once=64, coalesce_s=0.02) as node:
         await until(lambda: bool(link.reports) and all(f.state is O.RUNNING for f in link.reports[-1].workspaces))
         assert len(link.reports) < 25
         before = len(link.reports)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         assert 1 <= len(link.reports) - before <= 4
         assert node.agent.workspaces.generation == 1
 
