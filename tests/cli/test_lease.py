@@ -265,7 +265,7 @@ def test_a_lease_that_is_not_there_is_status_1_on_stderr(vws: Run, client: FakeC
 def test_explaining_a_lease_says_what_each_member_is_doing(vws: Run, client: FakeClient) -> None:
     client.lives = [lease(workspace(1, state="staging", step="fetching the image, 40 %"), state="pending")]
     text = vws("lease", "explain", "demo").stdout
-    assert text.splitlines() == ["demo is pending", "  demo-1 is staging on nod-1: fetching the image, 40 %"]
+    assert text.splitlines() == ["demo is pending", "  demo-1 is staging on host-1: fetching the image, 40 %"]
 
 
 NO_ROOM = {

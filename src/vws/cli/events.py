@@ -13,6 +13,7 @@ from vws.cli.session import Session, pass_session, site_options
 
 Json = dict[str, Any]
 
+EARLIEST_S = 1_500_000_000
 SUBJECTS = ("workspace", "lease", "node", "image")
 
 
@@ -60,7 +61,7 @@ def show(found: Iterable[Json], *, as_json: bool) -> None:
 
 def line_of(event: Json) -> str:
     reason = event["data"].get("reason") or _rest(event["data"])
-    parts = [output.moment(event["at"]), f"{event['actor']:<12}", f"{event['kind']:<22}", subject_of(event), reason]
+    parts = [output.moment(event["at"]), f"{event['actor']:<19}", f"{event['kind']:<20}", subject_of(event), reason]
     return "  ".join(part for part in parts if part).rstrip()
 
 
@@ -72,6 +73,10 @@ def subject_of(event: Json) -> str:
 
 
 def _rest(data: Json) -> str:
-    return " ".join(
-        f"{key}={value}" for key, value in data.items() if key != "name" and value not in (None, "", [], {})
-    )
+    told = {key: value for key, value in data.items() if key != "name" and value not in (None, "", [], {})}
+    return " ".join(f"{key}={_moment_or(value)}" for key, value in told.items())
+
+
+def _moment_or(value: Any) -> Any:
+    """Times are numbers that nothing else comes near."""
+    return output.moment(value) if isinstance(value, int | float) and value > EARLIEST_S else value

@@ -12,12 +12,14 @@ that cannot be understood.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from vws.cli.output import print_json
 
+NODES_NAMED_MAX = 4
 NOTHING_CHANGED = "nothing was changed"
 KEPT = {
     "invalid-request": NOTHING_CHANGED,
@@ -57,7 +59,8 @@ class Failed(click.ClickException):
         super().__init__(str(problem.get("detail") or problem.get("title") or "it failed, for a reason unknown"))
         self.problem = problem
         self.kept = kept or KEPT.get(str(problem.get("code")), "")
-        self.next_step = next_step or NEXT.get(str(problem.get("code")), "")
+        # Who refuses often knows what is possible better than this table does.
+        self.next_step = next_step or ("" if problem.get("possible") else NEXT.get(str(problem.get("code")), ""))
         self.as_json = as_json
 
     def show(self, file: Any = None) -> None:
@@ -79,7 +82,7 @@ class Failed(click.ClickException):
         # The offers are what is possible, one by one.
         possible = None if problem.get("offers") else problem.get("possible")
         facts = [("field", field), ("asked", asked), ("possible", possible)]
-        facts += [(f"node {n.get('name') or n.get('node')}", n.get("reason")) for n in problem.get("nodes") or ()]
+        facts += by_reason(problem.get("nodes") or ())
         facts += [("would fit", show_offer(offer)) for offer in problem.get("offers") or ()]
         return [*facts, ("kept", self.kept), ("next", self.next_step)]
 
@@ -87,6 +90,22 @@ class Failed(click.ClickException):
 def failed(sentence: str, *, kept: str = "", next_step: str = "", code: str = "failed", **members: Any) -> Failed:
     """A failure found on this side of the connection."""
     return Failed({"code": code, "detail": sentence} | members, kept=kept, next_step=next_step)
+
+
+def by_reason(nodes: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(nodes, their reason): those that say the same in one line, for a site may have hundreds."""
+    names: dict[str, list[str]] = {}
+    for node in nodes:
+        names.setdefault(str(node.get("reason")), []).append(str(node.get("name") or node.get("node")))
+    return [(_names(those), reason) for reason, those in names.items()]
+
+
+def _names(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"node {names[0]}"
+    if len(names) <= NODES_NAMED_MAX:
+        return f"nodes {', '.join(names)}"
+    return f"nodes {names[0]} to {names[-1]} ({len(names)})" if names == sorted(names) else f"{len(names)} nodes"
 
 
 def show_offer(offer: Any) -> str:

@@ -350,13 +350,15 @@ def explain(session: Session, /, lease_id: str | None, **given: Any) -> None:
         return
     if any(value not in (None, ()) for value in given.values()):
         raise click.UsageError("name a lease, or describe one by --image and the other options; not both")
-    answer = session.client.explain_lease(session.client.lease(lease_id)["id"])
+    found = session.client.lease(lease_id)
+    answer = session.client.explain_lease(found["id"])
     if session.as_json:
         output.print_json(answer)
         return
     click.echo(f"{answer.get('name') or answer['lease']} is {output.state(answer['state'])}" + _because(answer))
+    nodes = {w["node"]: w["node_name"] for w in found["workspaces"]}
     for member in answer["members"]:
-        where = f" on {member['node']}" if member.get("node") else ""
+        where = f" on {nodes.get(member['node']) or member['node']}" if member.get("node") else ""
         click.echo(
             f"  {member.get('name') or member['workspace']} is {output.state(member['state'])}{where}"
             + _because(member)

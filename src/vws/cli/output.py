@@ -2,7 +2,7 @@
 
 With `--json` a listing is one array and a single thing one object, on stdout
 and nothing else, so that a pipe into jq always works. Tables are plain text of
-as many columns as there are facts: a pipe gets the same words as a terminal,
+as many columns as there are facts (one that is empty throughout is left out): a pipe gets the same words as a terminal,
 only the colours are left out there (click strips them), and no cell is ever
 cut, for a cut id is useless.
 """
@@ -95,6 +95,8 @@ def listing(items: Sequence[dict[str, Any]], columns: Sequence[Column], *, as_js
     if as_json:
         print_json(list(items))
     elif items:
-        click.echo(table([name for name, _ in columns], [[read(item) for _, read in columns] for item in items]))
+        read = [(name, [cell(item) for item in items]) for name, cell in columns]
+        told = [(name, cells) for name, cells in read if any(cell not in (None, "", "-") for cell in cells)]
+        click.echo(table([name for name, _ in told], list(zip(*(cells for _, cells in told), strict=True))))
     else:
         click.echo(empty, err=True)

@@ -103,10 +103,14 @@ def show(session: Session, name: str) -> None:
         click.echo(card_of(found))
 
 
+def memory_of(w: Json) -> str:
+    asked, defined = w["memory_mib"], w["memory_defined_mib"]
+    if asked > defined > 0:
+        return f"{show_size(defined)}, {show_size(asked)} from the next boot on"
+    return show_size(asked) + (f", up to {show_size(defined)} without a boot" if defined > asked else "")
+
+
 def card_of(w: Json) -> str:
-    memory = show_size(w["memory_mib"])
-    if w["memory_defined_mib"] and w["memory_defined_mib"] != w["memory_mib"]:
-        memory += f" (its present boot may take {show_size(w['memory_defined_mib'])})"
     return output.card(
         [
             ("name", w["name"]),
@@ -124,7 +128,7 @@ def card_of(w: Json) -> str:
             ("log in as", w["user"]),
             ("host key", w["host_key"]),
             ("CPUs", w["cpus"]),
-            ("memory", memory),
+            ("memory", memory_of(w)),
             ("disk", show_size(w["disk_mib"])),
             ("boots", w["boots"]),
             ("asked for", output.moment(w["created_at"])),
