@@ -150,6 +150,7 @@ class Libvirtd:
         for folder, point in _MOUNTS.items():
             _make_open(self._root / folder)
             Path(point).mkdir(parents=True, exist_ok=True)
+        _make_open(self._root / "run" / "vws")
         for folder in SHOWN:
             _make_open(self._directory / folder)
             _make_open(self._root / "run" / "vws" / folder)
@@ -174,7 +175,7 @@ class Libvirtd:
     def _write_accounts(self, uid: int, gid: int) -> None:
         """libvirtd does not start without its package's user; where that is not installed, only it gets to see one."""
         accounts = self._root / "accounts"
-        accounts.mkdir(mode=0o755, exist_ok=True)
+        _make_open(accounts)
         for name, line in (
             ("passwd", f"{QEMU_USER}:x:{uid}:{gid}::/nonexistent:/usr/sbin/nologin\n"),
             ("group", f"{QEMU_USER}:x:{gid}:\n"),
@@ -182,6 +183,7 @@ class Libvirtd:
             text = (Path("/etc") / name).read_text()
             known = any(entry.startswith(f"{QEMU_USER}:") for entry in text.splitlines())
             (accounts / name).write_text(text if known else text.rstrip("\n") + "\n" + line)
+            os.chmod(accounts / name, 0o644)
 
     def _make_kvm(self, uid: int, gid: int) -> None:
         """A KVM device that QEMU may open without root, seen by nobody else."""
