@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -103,3 +105,12 @@ def test_a_file_that_is_no_database_is_not_touched(tmp_path):
     with pytest.raises(Unavailable, match="not a database"):
         SqlStore.open(f"sqlite:///{tmp_path / 'site.db'}")
     assert (tmp_path / "site.db").read_bytes() == b"these are somebody's notes\n" * 200
+
+
+def test_a_small_site_loads_no_more_than_it_needs(sqlite_url):
+    program = (
+        "import sys; from vws.store.sql import SqlStore; SqlStore.open(sys.argv[1]).load(); "
+        "print([name for name in ('psycopg', 'alembic', 'mako') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, sqlite_url], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

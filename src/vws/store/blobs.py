@@ -34,7 +34,7 @@ class FileBlobs:
     def adopt(self, temporary: Path, sha256: str) -> None:
         """Take a complete file, which must be on the same file system. The caller vouches for its sha256.
 
-        Raises InvalidRequest if `sha256` is none, Unavailable if the disk refuses; the temporary file then stays.
+        Raises InvalidRequest if `sha256` is none, Unavailable if the disk refuses.
         """
         if not _SHA256.match(sha256):
             raise InvalidRequest("not a sha256", field="sha256", asked=sha256[:80], possible="64 hexadecimal digits")
