@@ -92,6 +92,9 @@ class Host:
         said = self.service.reports[-1].workspaces if self.service.reports else ()
         return next((fact for fact in said if fact.id == id), None)
 
+    def reported_once(self, state: Observation) -> bool:
+        return any(fact.state is state for report in self.service.reports for fact in report.workspaces)
+
     def reported(self, state: Observation, boots: int = 1) -> Callable[[], bool]:
         def so() -> bool:
             fact = self.fact()
@@ -212,3 +215,24 @@ def test_many_nodes_share_a_process(tmp_path, service):
     finally:
         host.stop()
     assert all(set(host.hypervisor(node).remains()) == {f"wsp-{node}"} for node in nodes)
+
+
+def test_nodes_that_share_a_process_retire_together(tmp_path, service):
+    """Only one of them has a workspace; the others must be there if the service returns before its end."""
+    end = int(time.time()) + 3
+    service.order(orders(order(end=end), node="nod-1"))
+    service.order(orders(node="nod-2"))
+    host = Host(tmp_path, service, nodes=2)
+    try:
+        host.until(lambda: {r.node for r in service.reports} == {"nod-1", "nod-2"} and host.reported_once(O.RUNNING))
+        service.stop()
+        assert host.process.pid is not None
+        os.kill(host.process.pid, signal.SIGUSR1)
+        time.sleep(0.3)
+        heard = len(service.reports)
+        service.start()
+        service.order(orders(order("wsp-2"), node="nod-2", generation=2))
+        host.until(lambda: any(r.node == "nod-2" and runs(r) for r in service.reports[heard:]))
+        assert host.process.is_alive()
+    finally:
+        host.stop()

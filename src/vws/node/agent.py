@@ -62,7 +62,11 @@ class AgentConfig:
 
 
 class NodeAgent:
-    """One node's agent; `run` returns when it was stopped or has retired. `node`: its id."""
+    """One node's agent; `run` returns when it was stopped. `node`: its id.
+
+    when_retired: called, perhaps more than once, when it could leave, instead of stopping by itself: for agents that
+    share a process.
+    """
 
     def __init__(
         self,
@@ -73,8 +77,10 @@ class NodeAgent:
         *,
         clock: NodeClock | None = None,
         config: AgentConfig | None = None,
+        when_retired: Callable[[], None] | None = None,
     ) -> None:
         self.node = node
+        self._when_retired = when_retired or self.stop
         self.config = config or AgentConfig()
         self._hypervisor = hypervisor
         self._link = link
@@ -106,9 +112,12 @@ class NodeAgent:
 
     def retire(self) -> None:
         """Leave when the last workspace is gone, unless the service answers a call made after this one."""
-        log.info("%s retires: it enforces the ends it knows, and leaves when the last workspace is gone", self.node)
         self._retiring_since = self.clock.own.steady()
         self._to_watch.set()
+
+    @property
+    def retired(self) -> bool:
+        return self._retiring_since is not None and self.workspaces.empty
 
     async def run(self) -> None:
         loops = [
@@ -172,8 +181,8 @@ class NodeAgent:
             except HypervisorError as error:
                 self._lose_sight(error.reason)
                 pause_s = trouble_s = min(2 * trouble_s, 10.0)
-            if self._retiring_since is not None and self.workspaces.empty:
-                self._stopped.set()
+            if self.retired:
+                self._when_retired()
             await _wait(self._to_watch, pause_s)
 
     async def _open_hypervisor(self) -> None:
@@ -235,7 +244,6 @@ class NodeAgent:
             trouble.over()
             self._learn(pulled.time, asked_at)
             if self._retiring_since is not None and asked_at > self._retiring_since:
-                log.info("%s does not retire: the service is back", self.node)
                 self._retiring_since = None
             reach("agent.orders.received")
             if not await self._receive(pulled):

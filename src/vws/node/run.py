@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,12 @@ async def _run(
         lock.release()
         raise InvalidRequest(f"the site's CA in {who.ca} cannot be read ({error})") from None
     try:
-        agents = [_agent(service, *node, settings, durable) for node in nodes]
+        agents: list[NodeAgent] = []
+        for identity, hypervisor, place in nodes:
+            state = AgentState(place, durable=durable)
+            link = HttpLink(service, identity.id, identity.token, state.instance())
+            leave = partial(_leave_together, agents)
+            agents.append(NodeAgent(identity.id, hypervisor, link, state, config=settings, when_retired=leave))
         _obey_signals(agents)
         log.info("serving %s as %s", who.url, _names([node for node, _, _ in nodes]))
         await asyncio.gather(*(agent.run() for agent in agents))
@@ -127,12 +133,11 @@ async def _run(
     return 0
 
 
-def _agent(
-    service: Service, node: Identity, hypervisor: Hypervisor, place: Path, settings: AgentConfig, durable: bool
-) -> NodeAgent:
-    state = AgentState(place, durable=durable)
-    link = HttpLink(service, node.id, node.token, state.instance())
-    return NodeAgent(node.id, hypervisor, link, state, config=settings)
+def _leave_together(agents: Sequence[NodeAgent]) -> None:
+    """Nodes without workspaces wait for the others: until then the service may return and wants to find them all."""
+    if all(agent.retired for agent in agents):
+        for agent in agents:
+            agent.stop()
 
 
 def _names(nodes: Sequence[Identity]) -> str:
@@ -141,14 +146,19 @@ def _names(nodes: Sequence[Identity]) -> str:
 
 
 def _obey_signals(agents: Sequence[NodeAgent]) -> None:
-    def each(do: str) -> None:
+    def stop() -> None:
         for agent in agents:
-            getattr(agent, do)()
+            agent.stop()
+
+    def retire() -> None:
+        log.info("told to retire: the ends that are known are enforced, and after the last workspace this process goes")
+        for agent in agents:
+            agent.retire()
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, each, "stop")
-    loop.add_signal_handler(signal.SIGINT, each, "stop")
-    loop.add_signal_handler(signal.SIGUSR1, each, "retire")
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, stop)
+    loop.add_signal_handler(signal.SIGUSR1, retire)
 
 
 # ---------------------------------------------------------------- joining
