@@ -1,12 +1,11 @@
 """A whole service behind a real HTTP server on loopback: real sockets, real services, a real store.
 
-`running` makes one on the store of the test (SQLite and PostgreSQL in turn); `here` does so on SQLite alone, for tests of what
-no store can change. Nodes are played by the test: they enrol, report and pull like any agent.
+`running` makes one on the store of the test (SQLite and PostgreSQL in turn); `here` does so on SQLite alone, for tests
+of what no store can change. Nodes are played by the test: they enrol, report and pull like any agent.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
 import threading
@@ -54,7 +53,7 @@ class Running:
         self._sequence = itertools.count(1)
 
     def _serve(self) -> None:
-        asyncio.run(self.server.serve(sockets=[self._listener]))
+        self.server.run(sockets=[self._listener])
 
     def start(self) -> None:
         self.services.reconciler.start()

@@ -124,9 +124,9 @@ def test_a_mistaken_query_is_refused(running, query, field):
 def test_explain_lease_tells_of_each_member(running):
     (node,) = running.enroll("one")
     lease = running.lease(2)
-    node.report(
-        *({"id": w["id"], "state": "staging", "boots": 0, "step": "fetching the image"} for w in lease["workspaces"])
-    )
+    doing = [{"id": w["id"], "state": "staging", "boots": 0, "step": "fetching the image"} for w in lease["workspaces"]]
+    node.report(*doing)
+    node.report(*doing)
     explained = running.ann.get(f"/v1/leases/{lease['id']}/explain").json()
     assert [m["step"] for m in explained["members"]] == ["fetching the image"] * 2
     models.Explanation.model_validate(explained)

@@ -32,18 +32,24 @@ def create_app(services: Services, *, ca_pem: bytes) -> FastAPI:
     wakeups = Wakeups(services.site)
     api = Api(services, Views(services), wakeups, Tunnels(wakeups), Metrics(services.site), ca_pem)
     api.metrics.watch(wakeups.count, api.tunnels.count)
+    app = bare_app()
+    app.state.api = api
+    app.add_middleware(Gate, metrics=api.metrics)
+    return app
+
+
+def bare_app() -> FastAPI:
+    """All operations, and nothing yet that serves them: enough to describe them (`app.openapi()`)."""
     app = FastAPI(
         title="VWS", version=__version__, lifespan=_lifespan, redirect_slashes=False,
         openapi_url=None, docs_url=None, redoc_url=None,
     )  # fmt: skip
-    app.state.api = api
     app.state.operations = [route for part in _PARTS for route in part.routes.routes if hasattr(route, "methods")]
     for part in _PARTS:
         app.include_router(part.routes)
     app.add_exception_handler(VwsError, on_vws_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, on_http_exception)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, on_validation_error)  # type: ignore[arg-type]
-    app.add_middleware(Gate, metrics=api.metrics)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
 
