@@ -407,8 +407,9 @@ def _wait_gone(directory: SiteDirectory, process: str, limit_s: float) -> bool:
 def running(directory: SiteDirectory, process: str) -> int | None:
     """The pid of a site's process if it lives, by its pid file and what /proc says of that pid."""
     child = _children.get((directory.path, process))
-    if child is not None:
-        child.poll()  # reaps it if it has ended
+    # poll() reaps it if it has ended. While it is just being executed, /proc does not show its words yet.
+    if child is not None and child.poll() is None:
+        return child.pid
     try:
         pid = int(directory.pid_file(process).read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
