@@ -282,7 +282,7 @@ class Domains:
     def ask_off(self, id: str) -> bool:
         """Note that its end is wanted and press its power button; False if it is off."""
         record = self._records.read(id)
-        if record:
+        if record and record.asked != "stop":
             self._records.write(replace(record, asked="stop"))
         domain = self.find(id)
         if domain is None or not domain.isActive():

@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 _THREADS = 16
 _ANSWER_WITHIN_S = 30.0
-_LOOK_AGAIN_S = 1.0
+_PRESS_AGAIN_S = 1.0
 # What QEMU takes beside the guest's memory, measured; under emulation with its cache of translated code.
 _QEMU_OWN_MIB = 48
 # Reported in steps, or the capacity would change with every block that a guest writes.
@@ -356,16 +356,16 @@ class LibvirtHypervisor:
         reach("agent.stopped")
 
     async def _off_within(self, id: str, grace_s: float, ended: asyncio.Event) -> bool:
+        """A guest that has just booted may not have heard the button yet: it is pressed again and again."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
-        while await self._do(self._open_domains.is_active, id):
-            left_s = deadline - loop.time()
-            if left_s <= 0:
-                return False
+        while (left_s := deadline - loop.time()) > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), min(left_s, _LOOK_AGAIN_S))
+                await asyncio.wait_for(ended.wait(), min(left_s, _PRESS_AGAIN_S))
             ended.clear()
-        return True
+            if not await self._do(self._open_domains.ask_off, id):
+                return True
+        return not await self._do(self._open_domains.is_active, id)
 
     async def resize(self, order: WorkspaceOrder) -> None:
         check_order(order)

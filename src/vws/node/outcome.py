@@ -8,6 +8,7 @@ that this agent did not ask for is a death, and says what a user can make of it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import libvirt
@@ -45,7 +46,8 @@ _LOGGED = {
     "saved": SAVED,
     "daemon": DIED,
 }
-_SIGNALLED = "terminating on signal"
+# QEMU's last words when it is killed gently. libvirtd does so itself, once a guest has powered off.
+_SIGNALLED = re.compile(r"terminating on signal \d+ from pid \d+ \((?!(?:\S*/)?(?:libvirtd|virtqemud)\))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def end_of_run(seen: Seen, log: str) -> str:
     `log`: the end of libvirt's log of the domain.
     """
     verdict = _OFF.get(seen.reason, "") or _logged_end(log)
-    if verdict == POWERED_OFF and _SIGNALLED in _last_run(log):
+    if verdict == POWERED_OFF and _SIGNALLED.search(_last_run(log)):
         return DIED  # QEMU takes a signal for a wish to shut down, and so does libvirt
     return verdict
 

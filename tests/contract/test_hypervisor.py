@@ -1,0 +1,338 @@
+"""What every hypervisor must do: the simulated one and libvirt, in the same words.
+
+Each test removes what it made; the fixture looks whether anything is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.hypervisors import Cut, Site, boot, cut_at, image_file, in_loop, seen, until, until_up
+from vws.core.lifecycle import Observation as O
+from vws.ports import Hypervisor, HypervisorError
+
+CREATION = (
+    "agent.image.fetched",
+    "agent.overlay.made",
+    "agent.seed.made",
+    "agent.address.entered",
+    "agent.created",
+)
+
+
+def ignore(text: str) -> None: ...
+
+
+@contextlib.asynccontextmanager
+async def news_of(hypervisor: Hypervisor, id: str) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when `changes` tells of the workspace."""
+    heard = asyncio.Event()
+
+    async def listen() -> None:
+        async for told in hypervisor.changes():
+            if told == id:
+                heard.set()
+
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0)
+    try:
+        yield heard
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+# ---------------------------------------------------------------- creation
+
+
+@in_loop
+async def test_creation_starts_nothing_and_may_be_repeated(site: Site) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        steps: list[str] = []
+        await hypervisor.create(order, site.appliance.fetch, steps.append)
+        first = await seen(hypervisor, order.id)
+        assert first is not None
+        assert (first.state, first.boots, first.created, first.end) == (O.STOPPED, 0, True, order.end)
+        assert first.host_key.startswith("ssh-ed25519 ")
+        assert steps
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        assert await seen(hypervisor, order.id) == first
+        assert not await hypervisor.guest_up(order)
+        await hypervisor.remove(order.id)
+        assert await hypervisor.instances() == []
+
+
+@pytest.mark.parametrize("point", CREATION)
+@in_loop
+async def test_a_creation_cut_off_anywhere_is_seen_and_can_be_repeated(site: Site, point: str, monkeypatch) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        with monkeypatch.context() as patch:
+            cut_at(patch, point)
+            with pytest.raises(Cut):
+                await hypervisor.create(order, site.appliance.fetch, ignore)
+    async with site.opened() as hypervisor:
+        half = await seen(hypervisor, order.id)
+        assert half is not None
+        assert (half.state, half.created, half.end) == (O.STOPPED, point == "agent.created", order.end)
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        whole = await seen(hypervisor, order.id)
+        assert whole is not None
+        assert (whole.created, whole.boots) == (True, 0)
+        await hypervisor.remove(order.id)
+
+
+@pytest.mark.parametrize("point", CREATION)
+@in_loop
+async def test_a_creation_cut_off_anywhere_can_be_removed(site: Site, point: str, monkeypatch) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        with monkeypatch.context() as patch:
+            cut_at(patch, point)
+            with pytest.raises(Cut):
+                await hypervisor.create(order, site.appliance.fetch, ignore)
+    async with site.opened() as hypervisor:
+        await hypervisor.remove(order.id)
+        assert await hypervisor.instances() == []
+
+
+@in_loop
+async def test_an_image_that_stays_corrupt_is_a_final_error(site: Site) -> None:
+    order = site.order("wsp-1", files=tuple(replace(f, sha256="0" * 64) for f in site.appliance.files[:1]))
+    tries = []
+
+    async def fetch(sha256: str, size_bytes: int, target) -> None:
+        tries.append(sha256)
+        target.write_bytes(b"\0" * size_bytes)
+
+    async with site.opened() as hypervisor:
+        with pytest.raises(HypervisorError, match="corrupt") as raised:
+            await hypervisor.create(order, fetch, ignore)
+        assert raised.value.final
+        assert tries == ["0" * 64] * 2
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_one_image_is_fetched_once_for_all_who_want_it(site: Site) -> None:
+    """Under another name, so that no earlier test has fetched it."""
+    extra = site.appliance.folder / "more"
+    extra.write_bytes(b"an initrd that nothing boots")
+    files = (*site.appliance.files[:1], image_file(site.appliance.folder, "initrd", "more", "initrd"))
+    orders = [site.order(f"wsp-{n}", files=files) for n in (1, 2, 3)]
+    async with site.opened() as hypervisor:
+        await asyncio.gather(*(hypervisor.create(order, site.appliance.fetch, ignore) for order in orders))
+        assert site.appliance.fetched.count(files[1].sha256) == 1
+        for order in orders:
+            await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_removing_what_is_not_there_is_harmless(site: Site) -> None:
+    async with site.opened() as hypervisor:
+        await hypervisor.remove("wsp-99")
+        assert await hypervisor.instances() == []
+        assert await hypervisor.console("wsp-99", tail_bytes=100) == b""
+
+
+@in_loop
+async def test_a_new_end_outlives_the_agent(site: Site) -> None:
+    order = site.order("wsp-1")
+    later = replace(order, end=order.end + 3600)
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        await hypervisor.update(later)
+        await hypervisor.update(later)
+    async with site.opened() as hypervisor:
+        there = await seen(hypervisor, order.id)
+        assert there is not None
+        assert there.end == later.end
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_what_does_not_run_cannot_be_paused(site: Site) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        for refused in (hypervisor.pause(order.id), hypervisor.suspend(order.id), hypervisor.restore(order)):
+            with pytest.raises(HypervisorError):
+                await refused
+        await hypervisor.stop(order.id, grace_s=1)
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_a_node_describes_itself(site: Site) -> None:
+    async with site.opened() as hypervisor:
+        capacity, name, why = await hypervisor.describe()
+        assert capacity.cpus > 0
+        assert capacity.memory_mib > 0
+        assert capacity.disk_mib > 0
+        assert name in ("kvm", "tcg", "fake")
+        assert why
+
+
+# ---------------------------------------------------------------- life
+
+
+@in_loop
+async def test_a_guest_runs_pauses_and_is_resized(site: Site, monkeypatch) -> None:
+    """Its start was cut off twice: after the note of the boot, and after the domain began."""
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        with monkeypatch.context() as patch:
+            cut_at(patch, "agent.boot.noted")
+            with pytest.raises(Cut):
+                await hypervisor.start(order)
+    async with site.opened() as hypervisor:
+        noted = await seen(hypervisor, order.id)
+        assert noted is not None
+        assert (noted.state, noted.boots) == (O.STOPPED, 1)
+        with monkeypatch.context() as patch:
+            cut_at(patch, "agent.domain.started")
+            with pytest.raises(Cut):
+                await hypervisor.start(order)
+    async with site.opened() as hypervisor:
+        assert (await until(hypervisor, order.id, O.RUNNING)).boots == 1
+        await hypervisor.start(order)
+        await until_up(hypervisor, order)
+        running = await until(hypervisor, order.id, O.RUNNING)
+        assert (running.boots, running.memory_defined_mib) == (1, order.memory_defined_mib)
+        assert await hypervisor.console(order.id, tail_bytes=4096)
+        assert len(await hypervisor.console(order.id, tail_bytes=7)) == 7
+        stream = await hypervisor.connect(order, 22)
+        assert (await stream.read()).startswith(b"SSH-2.0-")
+        await stream.close()
+        with pytest.raises(HypervisorError):
+            await hypervisor.connect(order, 4711)
+
+        for _ in range(2):
+            await hypervisor.pause(order.id)
+            await until(hypervisor, order.id, O.PAUSED)
+        for _ in range(2):
+            await hypervisor.resume(order.id)
+            await until(hypervisor, order.id, O.RUNNING)
+        await until_up(hypervisor, order)
+
+        larger = replace(order, memory_mib=order.memory_defined_mib, cpus=2)
+        for _ in range(2):
+            await hypervisor.resize(larger)
+        await _until_memory(hypervisor, order.id, larger.memory_mib)
+
+        await hypervisor.remove(order.id)
+        await hypervisor.remove(order.id)
+        assert await hypervisor.instances() == []
+        assert not await hypervisor.guest_up(order)
+        assert await hypervisor.console(order.id, tail_bytes=4096)
+
+
+async def _until_memory(hypervisor: Hypervisor, id: str, memory_mib: int) -> None:
+    """A balloon takes its time."""
+    for _ in range(100):
+        there = await seen(hypervisor, id)
+        assert there is not None
+        if there.memory_mib == memory_mib:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(there)
+
+
+@in_loop
+async def test_a_suspended_guest_is_restored_by_another_agent(site: Site, monkeypatch) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        await hypervisor.suspend(order.id)
+        await until(hypervisor, order.id, O.SUSPENDED)
+        await hypervisor.suspend(order.id)
+        assert not await hypervisor.guest_up(order)
+    async with site.opened() as hypervisor:
+        assert (await until(hypervisor, order.id, O.SUSPENDED)).boots == 1
+        with monkeypatch.context() as patch:
+            cut_at(patch, "agent.restored")
+            with contextlib.suppress(Cut):
+                await hypervisor.restore(order)
+    async with site.opened() as hypervisor:
+        assert (await until(hypervisor, order.id, O.RUNNING)).boots == 1
+        await hypervisor.restore(order)
+        await until_up(hypervisor, order)
+        await hypervisor.pause(order.id)
+        await hypervisor.suspend(order.id)
+        await until(hypervisor, order.id, O.SUSPENDED)
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_a_stopped_guest_is_off_and_boots_again(site: Site) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        await hypervisor.stop(order.id, grace_s=10)
+        for _ in range(2):
+            off = await until(hypervisor, order.id, O.STOPPED)
+            assert (off.boots, off.created, off.reason) == (1, True, "")
+            await hypervisor.stop(order.id, grace_s=0)
+        again = replace(order, boots=2)
+        await hypervisor.start(again)
+        assert (await until(hypervisor, order.id, O.RUNNING)).boots == 2
+        await hypervisor.stop(order.id, grace_s=0)
+        await until(hypervisor, order.id, O.STOPPED)
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_a_guests_own_end_is_told_from_its_death(site: Site) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        async with news_of(hypervisor, order.id) as heard:
+            await site.power_off(order)
+            off = await until(hypervisor, order.id, O.STOPPED, within_s=15)
+            assert (off.boots, off.reason) == (1, "")
+            await asyncio.wait_for(heard.wait(), 5)
+        again = replace(order, boots=2)
+        await hypervisor.start(again)
+        await until(hypervisor, order.id, O.RUNNING)
+        async with news_of(hypervisor, order.id) as heard:
+            site.kill(order.id)
+            dead = await until(hypervisor, order.id, O.BROKEN)
+            assert (dead.boots, dead.reason) == (2, "the virtual machine's process ended unexpectedly")
+            await asyncio.wait_for(heard.wait(), 5)
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_an_end_that_no_agent_saw_is_told_all_the_same(site: Site) -> None:
+    off, dead = site.order("wsp-1"), site.order("wsp-2")
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, off)
+        await hypervisor.create(dead, site.appliance.fetch, ignore)
+        await hypervisor.start(dead)
+    site.kill(dead.id)
+    await site.power_off(off)
+    await asyncio.sleep(2 if site.real else 0)
+    async with site.opened() as hypervisor:
+        assert (await until(hypervisor, off.id, O.STOPPED)).reason == ""
+        assert "ended unexpectedly" in (await until(hypervisor, dead.id, O.BROKEN)).reason
+        await hypervisor.remove(off.id)
+        await hypervisor.remove(dead.id)
+
+
+@in_loop
+async def test_no_node_is_torn_down_with_a_workspace_on_it(site: Site) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        if site.real:
+            with pytest.raises(HypervisorError, match="still on the node"):
+                await hypervisor.close(tear_down=True)
+        assert await seen(hypervisor, order.id)
+        await hypervisor.remove(order.id)
