@@ -179,3 +179,13 @@ def test_resting_workspaces_do_not_degrade_a_lease(order):
     goal = {Command.PAUSE: O.PAUSED, Command.SUSPEND: O.SUSPENDED}[order]
     world.report("nod-001", *facts(world, lease, goal, O.RUNNING))
     assert world.lease(lease.id).state is LeaseState.ACTIVE
+
+
+def test_what_a_node_repeats_of_guests_is_made_plain():
+    world, lease = pair()
+    reason = "kernel panic\x1b[31m\x00 not\nsyncing \ud800" + "x" * 5000
+    world.report("nod-001", *facts(world, lease, O.RUNNING, O.BROKEN, reason=reason, host_key="ssh\x00key"))
+    said = world.members(lease)[1].reason
+    assert said.startswith("kernel panic [31m not syncing x")
+    assert said.isprintable()
+    assert len(said) <= 1000

@@ -16,7 +16,7 @@ into observations for core/lifecycle.py. Two facts need care, and get it here:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.site import Capacity, Image, ImageFile, Lease, Node, Workspace
@@ -103,6 +103,31 @@ class NodeReport:
     version: str = ""
     problem: str = ""
     workspaces: tuple[WorkspaceFact, ...] = ()
+
+
+WORDS_MAX = 1000
+
+
+def plain(text: str) -> str:
+    """`text` as one line of printable characters, at most WORDS_MAX: a node repeats what guests and tools printed, and
+    that must neither reach a terminal as control characters nor fail to be stored."""
+    words = "".join(c if c.isprintable() else " " for c in text[: 4 * WORDS_MAX]).split()
+    return " ".join(words)[:WORDS_MAX]
+
+
+def readable(report: NodeReport) -> NodeReport:
+    """The report with all its free text made plain."""
+    facts = tuple(
+        replace(f, reason=plain(f.reason), step=plain(f.step), host_key=plain(f.host_key)) for f in report.workspaces
+    )
+    return replace(
+        report,
+        hypervisor=plain(report.hypervisor),
+        hypervisor_reason=plain(report.hypervisor_reason),
+        version=plain(report.version),
+        problem=plain(report.problem),
+        workspaces=facts,
+    )
 
 
 def orders_for(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vws.core.deployment import NodeReport, WorkspaceFact, facts_of
+from vws.core.deployment import NodeReport, WorkspaceFact, facts_of, readable
 from vws.core.draft import Draft
 from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
 from vws.core.site import LEASE_FINAL, Lease, LeaseState, Node, Workspace
@@ -57,6 +57,7 @@ def begin_end(draft: Draft, lease: Lease, outcome: LeaseState, reason: str) -> L
 
 def absorb(draft: Draft, report: NodeReport) -> None:
     """What a node's report changes. The report is the newest of the agent that speaks for the node."""
+    report = readable(report)
     node = draft.node(report.node)
     seen = replace(
         node,
