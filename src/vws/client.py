@@ -75,7 +75,11 @@ class ApiError(VwsClientError):
 
 
 class Client:
-    """One site, as one user. Thread-safe; close it, or use it as a context manager."""
+    """One site, as one user. Thread-safe; close it, or use it as a context manager.
+
+    new_client_token: makes the token under which each change is asked for once; a program that was killed and asks
+    again under the same token gets the first answer.
+    """
 
     def __init__(self, url: str, token: str = "", ca: str | os.PathLike[str] | None = None) -> None:
         """url: `https://host:port`. ca: the certificate of the site's authority, as PEM text or a file's path;
@@ -86,6 +90,7 @@ class Client:
         self._lock = threading.Lock()
         self._session: httpx.Client | None = None
         self._trust: ssl.SSLContext | None = None
+        self.new_client_token: Callable[[], str] = lambda: str(uuid.uuid4())
 
     @classmethod
     def from_dir(cls, directory: str | os.PathLike[str]) -> Client:
@@ -220,7 +225,7 @@ class Client:
             "POST",
             "/v1/images",
             params={"name": name},
-            headers=headers | _client_token(),
+            headers=headers | self._client_token(),
             content=lambda: _pieces(path, progress),
             timeout_s=UPLOAD_TIMEOUT_S,
         )
@@ -341,7 +346,10 @@ class Client:
     def _change(self, method: str, path: str, body: Json | None = None, **more: Any) -> Json:
         if body is not None:
             more["json"] = {name: value for name, value in body.items() if value is not None}
-        return self._json(method, path, headers=_client_token(), **more)
+        return self._json(method, path, headers=self._client_token(), **more)
+
+    def _client_token(self) -> dict[str, str]:
+        return {"Idempotency-Key": self.new_client_token()}
 
     def _pages(self, path: str, where: Json) -> Iterator[Json]:
         where = {"limit": PAGE_ITEMS} | where
@@ -510,10 +518,6 @@ def _path(*parts: str) -> str:
 
 def _given(where: Json) -> Json:
     return {name: value for name, value in where.items() if value is not None}
-
-
-def _client_token() -> dict[str, str]:
-    return {"Idempotency-Key": str(uuid.uuid4())}
 
 
 def _pieces(path: Path, progress: Callable[[int], object] | None) -> Iterator[bytes]:
