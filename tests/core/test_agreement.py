@@ -1,8 +1,8 @@
 """Granting and changing leases: all or nothing, addresses once, refusals that say what would fit."""
 
 import pytest
-from tests.core.builders import World, image, node
 
+from tests.core.builders import World, image, node
 from vws.core import agreement
 from vws.core.agreement import cancel, command, extend, resize
 from vws.core.deployment import orders_for

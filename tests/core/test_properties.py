@@ -7,8 +7,8 @@ import ipaddress
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
-from tests.core.builders import World, node
 
+from tests.core.builders import World, node
 from vws.core.agreement import cancel, command, extend, resize
 from vws.core.deployment import WorkspaceFact
 from vws.core.errors import VwsError

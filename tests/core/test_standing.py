@@ -1,8 +1,8 @@
 """How leases stand: active when all run, failed as a whole before that, degraded after, ended when nothing is left."""
 
 import pytest
-from tests.core.builders import World, node
 
+from tests.core.builders import World, node
 from vws.core.agreement import cancel, command
 from vws.core.deployment import WorkspaceFact
 from vws.core.lifecycle import Command, Observation, State

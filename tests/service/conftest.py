@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from vws.store.blobs import FileBlobs
 
 from vws.ambient import TimeIds
 from vws.core.deployment import NodeReport, WorkspaceFact, orders_for
@@ -15,6 +14,7 @@ from vws.core.terms import GroupRequest, LeaseRequest
 from vws.service import build
 from vws.service.access import Caller
 from vws.service.site import Settings
+from vws.store.blobs import FileBlobs
 
 ADMIN = Caller("admin", Role.ADMIN)
 ANN = Caller("ann", Role.USER)

@@ -1,8 +1,8 @@
 """Tokens: what each wrong one is told, what each role may do, and that no secret is at rest."""
 
 import pytest
-from tests.service.conftest import ADMIN, ANN
 
+from tests.service.conftest import ADMIN, ANN
 from vws.core.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
 from vws.core.site import Role, Token
 from vws.ports import Filter

@@ -1,8 +1,8 @@
 """Leases through the services: once for each client token, own ones only, the same after a restart."""
 
 import pytest
-from tests.service.conftest import ADMIN, ANN, BOB
 
+from tests.service.conftest import ADMIN, ANN, BOB
 from vws.core.errors import CannotFit, ClientTokenReused, CommandRefused, Forbidden, NotFound
 from vws.core.lifecycle import Command
 from vws.core.present import Present

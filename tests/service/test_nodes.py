@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-from tests.service.conftest import ADMIN, ANN, CAPACITY
 
+from tests.service.conftest import ADMIN, ANN, CAPACITY
 from vws.core.deployment import NodeReport, WorkspaceFact
 from vws.core.errors import (
     CannotFit,
