@@ -7,6 +7,7 @@ of what no store can change. Nodes are played by the test: they enrol, report an
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 import threading
 import time
@@ -67,13 +68,17 @@ class Running:
         self.nobody = self.client("")
 
     def stop(self) -> None:
-        for client in self._clients:
-            client.close()
+        """What the process does when it is told to stop."""
         close_app(self.app)
         self.server.should_exit = True
         self._thread.join(10)
         self.services.reconciler.stop()
         assert not self._thread.is_alive(), "the server hangs"
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.stop()
 
     def token(self, subject: str, role: Role = Role.USER) -> str:
         made = self.services.access.create_token(SITE, subject, role, None)
@@ -119,7 +124,8 @@ class PlayedNode:
         return to_json(report) | {"workspaces": list(facts)} | more
 
     def report(self, *facts: Json, **more: Any) -> httpx.Response:
-        answer = self.http.post(f"/v1/nodes/{self.id}/reports", json=self.facts(*facts, **more))
+        body = json.dumps(self.facts(*facts, **more))
+        answer = self.http.post(f"/v1/nodes/{self.id}/reports", content=body)
         assert answer.status_code == 200, answer.text
         return answer
 
@@ -151,7 +157,7 @@ def running(store, tmp_path) -> Iterator[Running]:
     running = Running(store, tmp_path)
     running.start()
     yield running
-    running.stop()
+    running.close()
 
 
 @pytest.fixture
@@ -160,5 +166,5 @@ def here(sqlite_url, tmp_path) -> Iterator[Running]:
     running = Running(store, tmp_path, image_bytes_max=8 << 20)
     running.start()
     yield running
-    running.stop()
+    running.close()
     store.close()

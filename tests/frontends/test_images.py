@@ -1,0 +1,115 @@
+"""Uploads: streamed to disk, counted, looked at, and nothing left of what was refused."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import time
+from collections import namedtuple
+
+import pytest
+
+from tests.frontends.conftest import Running, until
+
+MIB = 1 << 20
+
+
+def qcow2(path, size: str = "1M") -> bytes:
+    import subprocess
+
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), size], check=True)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def disk(tmp_path) -> bytes:
+    if shutil.which("qemu-img") is None:
+        pytest.skip("qemu-img is not installed")
+    return qcow2(tmp_path / "disk.qcow2")
+
+
+def uploads(running: Running) -> list:
+    return list(running.services.images._uploads.glob("*"))
+
+
+def test_an_image_is_taken_in_listed_and_removed(running, disk):
+    made = running.ann.post("/v1/images", params={"name": "small"}, content=disk)
+    assert made.status_code == 201, made.text
+    image = made.json()
+    assert (image["name"], image["owner"], image["boot"]) == ("small", "ann", "disk")
+    assert image["sha256"] == hashlib.sha256(disk).hexdigest()
+    assert running.bob.get("/v1/images/small").json() == image
+    assert running.ann.get("/v1/images").json()["items"] == [image]
+    assert running.bob.delete("/v1/images/small").status_code == 403
+    assert running.ann.delete(f"/v1/images/{image['id']}").json()["removed_at"]
+    assert running.ann.get("/v1/images").json()["items"] == []
+    assert uploads(running) == []
+
+
+def test_an_upload_is_repeated_harmlessly(running, disk):
+    key = {"Idempotency-Key": "upload-1"}
+    first = running.ann.post("/v1/images?name=small", content=disk, headers=key)
+    again = running.ann.post("/v1/images?name=small", content=iter([disk]), headers=key)
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["idempotency-replayed"] == "true"
+    other = running.ann.post("/v1/images?name=small", content=disk + b"\0" * 512, headers=key)
+    assert other.json()["code"] == "client-token-reused"
+    assert uploads(running) == []
+
+
+def test_what_is_no_image_is_refused(here):
+    for name, content, status in [
+        ("words", b"this is no disk image", 422),
+        ("nothing", b"", 422),
+        ("Bad/Name", b"x" * 512, 422),
+    ]:
+        answer = here.ann.post("/v1/images", params={"name": name}, content=content)
+        assert answer.status_code == status, answer.text
+        assert answer.json()["code"] == "invalid-request"
+        assert answer.json()["detail"]
+    assert here.ann.post("/v1/images", content=b"x").json()["field"] == "name"
+    assert uploads(here) == []
+
+
+def test_a_broken_upload_leaves_nothing(here: Running):
+    host, port = here.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(
+            f"POST /v1/images?name=cut HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {here.ann_token}\r\n"
+            f"Content-Length: {4 * MIB}\r\n\r\n".encode()
+            + b"x" * MIB
+        )
+        until(lambda: uploads(here))
+    until(lambda: uploads(here) == [], 3)
+    assert here.ann.get("/v1/images").json()["items"] == []
+
+
+def test_a_full_disk_is_told_before_it_is_full(here, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("vws.frontends.rest.images.shutil.disk_usage", lambda _: usage(10**9, 10**9, MIB))
+    answer = here.ann.post("/v1/images?name=big", content=b"x" * MIB)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert "no room" in answer.json()["detail"]
+    assert uploads(here) == []
+
+
+def test_an_upload_leaves_the_service_responsive(here: Running):
+    """Six megabytes in small pieces, while others ask."""
+    import threading
+
+    worst, over = 0.0, threading.Event()
+
+    def ask() -> None:
+        nonlocal worst
+        while not over.is_set():
+            started = time.monotonic()
+            here.bob.get("/v1/site")
+            worst = max(worst, time.monotonic() - started)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    here.ann.post("/v1/images?name=x", content=iter([b"x" * 4096] * 1500))
+    over.set()
+    asker.join()
+    assert worst < 0.5
