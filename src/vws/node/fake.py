@@ -6,10 +6,10 @@ chance decides derives from its seed and the workspace's id, so that a run can b
 had again.
 
 What a real node would have of a workspace (domain, overlay, NoCloud disk, DHCP
-entry, tap, saved memory) is one small file each, named by the workspace's id. So
-simulated workspaces outlive a killed agent, go on booting meanwhile by the wall
-clock, and a test sees what was left behind. With `durable` False the same
-"files" live in memory.
+entry, tap, saved memory) is one small thing each, kept in a file. So simulated
+workspaces outlive a killed agent, go on booting meanwhile by the wall clock, and
+a test sees what was left behind (`remains`). With `durable` False all of it lives
+in memory.
 
 A simulated guest answers on port 22 with the banner of an SSH server and echoes
 what it is told; its console shows a plausible boot.
@@ -20,13 +20,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import random
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
@@ -47,55 +48,67 @@ _STATES = {
 }
 
 
-class Shelf(Protocol):
-    """Small things by kind and workspace."""
-
-    def put(self, kind: str, id: str, value: dict[str, Any]) -> None: ...
-    def get(self, kind: str, id: str) -> dict[str, Any] | None: ...
-    def drop(self, kind: str, id: str) -> None: ...
-    def ids(self, kind: str) -> set[str]: ...
-
-
-class FileShelf:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        for kind in (*KINDS, "network"):
-            make_private(directory / kind)
-
-    def put(self, kind: str, id: str, value: dict[str, Any]) -> None:
-        write_whole(self.directory / kind / id, json.dumps(value).encode(), durable=False)
-
-    def get(self, kind: str, id: str) -> dict[str, Any] | None:
-        try:
-            value: dict[str, Any] = json.loads((self.directory / kind / id).read_bytes())
-            return value
-        except FileNotFoundError:
-            return None
-
-    def drop(self, kind: str, id: str) -> None:
-        (self.directory / kind / id).unlink(missing_ok=True)
-
-    def ids(self, kind: str) -> set[str]:
-        names = {path.name for path in (self.directory / kind).iterdir()}
-        return {name for name in names if not name.endswith(".new")}
-
-
 class MemoryShelf:
+    """Small things by kind and workspace; a value that was put is never changed, only replaced."""
+
     def __init__(self) -> None:
         self._values: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (*KINDS, "network")}
 
     def put(self, kind: str, id: str, value: dict[str, Any]) -> None:
-        self._values[kind][id] = dict(value)
+        self._values[kind][id] = value
 
     def get(self, kind: str, id: str) -> dict[str, Any] | None:
-        value = self._values[kind].get(id)
-        return None if value is None else dict(value)
+        return self._values[kind].get(id)
 
     def drop(self, kind: str, id: str) -> None:
         self._values[kind].pop(id, None)
 
     def ids(self, kind: str) -> set[str]:
         return set(self._values[kind])
+
+
+class JournalShelf(MemoryShelf):
+    """The same, kept in a file: a line for each change, so that a change costs one small write.
+
+    A line that a kill cut short is no change. The first writer in a process rewrites the file without what is past;
+    those who only look leave it alone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._file: io.FileIO | None = None
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for line in lines:
+            if line.endswith(b"\n"):
+                kind, id, value = json.loads(line)
+                self._apply(kind, id, value)
+
+    def put(self, kind: str, id: str, value: dict[str, Any]) -> None:
+        self._write(kind, id, value)
+        super().put(kind, id, value)
+
+    def drop(self, kind: str, id: str) -> None:
+        if self.get(kind, id) is not None:
+            self._write(kind, id, None)
+        super().drop(kind, id)
+
+    def _apply(self, kind: str, id: str, value: dict[str, Any] | None) -> None:
+        if value is None:
+            super().drop(kind, id)
+        else:
+            super().put(kind, id, value)
+
+    def _write(self, kind: str, id: str, value: dict[str, Any] | None) -> None:
+        if self._file is None:
+            self._file = self._rewritten()
+        self._file.write(json.dumps([kind, id, value]).encode() + b"\n")
+
+    def _rewritten(self) -> io.FileIO:
+        things = [[kind, id, value] for kind, values in self._values.items() for id, value in values.items()]
+        text = "".join(json.dumps(thing) + "\n" for thing in things)
+        write_whole(self._path, text.encode(), durable=False)
+        return io.FileIO(self._path, "a")
 
 
 class FakeHypervisor:
@@ -107,7 +120,7 @@ class FakeHypervisor:
         self.config = config or FakeConfig()
         self._directory = directory
         self._now = now
-        self._shelf: Shelf = FileShelf(directory / "things") if self.config.durable else MemoryShelf()
+        self._shelf = JournalShelf(directory / "things") if self.config.durable else MemoryShelf()
         self._consoles: dict[str, bytes] = {}
         self._news: asyncio.Queue[str] = asyncio.Queue()
         self._tries: dict[tuple[str, str], int] = {}

@@ -75,6 +75,7 @@ class AgentState:
         self._consoles = directory / "consoles"
         make_private(directory)
         make_private(self._consoles)
+        self._spooled = {path.name for path in self._consoles.iterdir() if not path.name.endswith(".new")}
 
     # -------------------------------------------------------- identity
 
@@ -140,15 +141,17 @@ class AgentState:
 
     def spool_console(self, workspace: str, data: bytes) -> None:
         write_whole(self._consoles / workspace, data, durable=False)
+        self._spooled.add(workspace)
 
     def spooled_consoles(self) -> list[str]:
-        return sorted(path.name for path in self._consoles.iterdir() if not path.name.endswith(".new"))
+        return sorted(self._spooled)
 
     def spooled_console(self, workspace: str) -> bytes:
         return (self._consoles / workspace).read_bytes()
 
     def drop_console(self, workspace: str) -> None:
         (self._consoles / workspace).unlink(missing_ok=True)
+        self._spooled.discard(workspace)
 
     # -------------------------------------------------------- files
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 GRACE_S = 10.0
 CONSOLE_TAIL_BYTES = 64 * 1024
 LAST_WORDS_BYTES = 600
-MEMORY_WRITTEN_AFTER_S = 0.05
+MEMORY_WRITTEN_AFTER_S = 0.2
 
 # Making a workspace costs the machine much: few at a time. What takes it away or changes it never queues behind that.
 _BUILDING = frozenset({Step.CREATE, Step.START, Step.RESTORE})
