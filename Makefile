@@ -29,6 +29,7 @@ lint: setup ## ruff check, ruff format --check, mypy
 bench: setup ## the numbers of bench/RESULTS.md
 	@$(VENV)/python -m bench $(ARGS)
 
+openapi: docs ## the same as docs
 docs: setup ## draw docs/states.md and docs/openapi.json anew from the code
 	@$(VENV)/python -m vws.docs
 

@@ -10,24 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.machine import Machine, copy_parts, make_key, make_seed, unpack
-from vws.guest.appliance import build
-
-ROOT = Path(__file__).parents[2]
+from tests.guest.machine import Machine, copy_parts, make_key, make_seed
 
 pytestmark = [
     pytest.mark.live,
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU: make setup"),
 ]
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory) -> Path:
-    """The appliance's files, of the bundle that these sources make."""
-    folder = tmp_path_factory.mktemp("appliance")
-    build(folder / "demo.vws", ROOT / "build" / "cache")
-    unpack(folder / "demo.vws", folder)
-    return folder
 
 
 def prepare(parts: Path, folder: Path, *, rock_ridge: bool = True, host_key: str | None = None) -> Path:

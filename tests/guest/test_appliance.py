@@ -1,0 +1,164 @@
+"""The bundle, not booted: the same bytes anywhere, what it says of itself, what the builder says when it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from tests.guest.conftest import CACHE
+from vws.guest import appliance, debs, ext4, rootfs
+from vws.guest.cpio import file, folder, link
+
+
+@pytest.fixture(scope="module")
+def members(bundle) -> dict[str, bytes]:
+    with tarfile.open(bundle, "r:") as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+@pytest.mark.timeout(240)
+def test_the_same_packages_give_the_same_bytes(bundle, tmp_path):
+    """Another folder, umask, time zone, language and set of unpacked files, at another time."""
+    cache = tmp_path / "elsewhere" / "cache"
+    (cache / "debs").mkdir(parents=True)
+    for deb in (CACHE / "debs").iterdir():
+        os.link(deb, cache / "debs" / deb.name)
+    out = tmp_path / "other.vws"
+    subprocess.run(
+        [sys.executable, "-m", "vws.guest.appliance", "--out", str(out), "--cache", str(cache)],
+        cwd=tmp_path,
+        umask=0o077,
+        env={**os.environ, "TZ": "Asia/Kathmandu", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "7"},
+        check=True,
+    )
+    assert hashlib.sha256(out.read_bytes()).digest() == hashlib.sha256(bundle.read_bytes()).digest()
+
+
+def test_members_in_order_with_nothing_of_the_build_machine(bundle):
+    with tarfile.open(bundle, "r:") as tar:
+        found = tar.getmembers()
+    assert [member.name for member in found] == ["appliance.json", "kernel", "initrd", "disk.qcow2"]
+    assert {(member.mtime, member.uid, member.gid, member.uname, member.gname, member.mode) for member in found} == {
+        (0, 0, 0, "", "", 0o644)
+    }
+
+
+def test_the_manifest_describes_the_rest(members):
+    manifest = json.loads(members["appliance.json"])
+    assert manifest["format"] == "vws-appliance/1"
+    assert (manifest["name"], manifest["boot"], manifest["ready"], manifest["user"]) == (
+        *("demo", "direct", "ssh", "root"),
+    )
+    for name, described in manifest["files"].items():
+        assert described["sha256"] == hashlib.sha256(members[name]).hexdigest()
+        assert described["size"] == len(members[name])
+    assert {"busybox-static", "dropbear-bin", "curl", "libc6"} <= manifest["packages"].keys()
+    assert any(name.startswith("linux-image-6") for name in manifest["packages"])
+
+
+def test_it_is_small(members):
+    """The kernel is Debian's own, compressed by Debian; what is added to it stays below 14 MB."""
+    assert len(members["initrd"]) + len(members["disk.qcow2"]) < 14_000_000
+
+
+def test_the_disk_is_a_plain_qcow2_of_the_size_it_says(members, tmp_path):
+    (tmp_path / "disk.qcow2").write_bytes(members["disk.qcow2"])
+    told = json.loads(debs.run(["qemu-img", "info", "--output=json", str(tmp_path / "disk.qcow2")]))
+    assert "backing-filename" not in told
+    manifest = json.loads(members["appliance.json"])
+    assert told["virtual-size"] == manifest["files"]["disk.qcow2"]["virtual_size_mib"] << 20
+
+
+def test_scripts_parse(bundle):
+    """By the very shell that will run them."""
+    busybox = next((CACHE / "unpacked").glob("busybox-static_*")) / "bin" / "busybox"
+    scripts = [path for path in (rootfs.SCRIPTS / "rootfs").rglob("*") if path.is_file()]
+    names = [path for path in scripts if path.read_bytes().startswith(b"#!")]
+    for script in [rootfs.SCRIPTS / "init", rootfs.SCRIPTS / "rootfs/etc/profile", *names]:
+        debs.run([str(busybox), "sh", "-n", str(script)])
+
+
+def test_modules_come_after_what_they_depend_on(bundle):
+    tree = next((CACHE / "unpacked").glob("linux-image-*"))
+    kernel = debs.Unpacked(debs.Deb("linux-image", "1", "amd64", "", ()), tree)
+    order = [path.name for path in rootfs.module_order(kernel, rootfs.EARLY_MODULES)]
+    assert order.index("virtio_ring.ko") < order.index("virtio_pci.ko")
+    assert order.index("virtio.ko") < order.index("virtio_net.ko")
+    assert order.index("cdrom.ko") < order.index("isofs.ko")
+    assert len(order) == len(set(order))
+
+
+def test_a_failed_build_keeps_the_former_bundle(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "demo.vws"
+    out.write_bytes(b"former")
+    monkeypatch.setattr(appliance, "PACKAGES", (*appliance.PACKAGES, "no-such-package-as-this"))
+    assert appliance.main(["--out", str(out), "--cache", str(CACHE)]) == 1
+    told = capsys.readouterr().err
+    assert "no-such-package-as-this" in told
+    assert "Next: apt-get update" in told
+    assert out.read_bytes() == b"former"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_package_that_is_not_what_was_promised_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "debs").mkdir()
+    deb = debs.Deb("thing", "1:2.0", "amd64", "0" * 64, ())
+    monkeypatch.setattr(debs, "run", lambda *_, **__: (tmp_path / "debs" / deb.file_name).write_bytes(b"evil") and "")
+    with pytest.raises(debs.BuildError, match="not what apt's lists promised"):
+        debs.unpack([deb], tmp_path)
+    assert deb.file_name == "thing_1%3a2.0_amd64.deb"
+    assert not (tmp_path / "debs" / deb.file_name).exists()
+
+
+def test_a_missing_program_says_how_to_get_it():
+    with pytest.raises(debs.BuildError, match=r"no-such-program is not installed. Next: make setup"):
+        debs.run(["no-such-program"])
+
+
+def test_stanzas_of_apt_are_read():
+    text = (
+        "Package: curl\nVersion: 7.88\nArchitecture: amd64\nPre-Depends: dpkg (>= 1.15)\n"
+        "Depends: libc6 (>= 2.34), libcurl4 (= 7.88), debconf (>= 0.5) | debconf-2.0, zlib1g\nSHA256: ab\n"
+        "Description: command line tool\n with: colons\n\n"
+    )
+    (deb,) = debs._stanzas(text)
+    assert deb.depends == ("dpkg", "libc6", "libcurl4", "debconf", "zlib1g")
+
+
+def test_an_ext4_disk_holds_the_tree(tmp_path):
+    tree = {"data": folder(), "usr/bin/tool": file(b"x" * 9000, 0o755), "usr/bin/alias": link("tool")}
+    for name in ("one", "two"):
+        ext4.make_qcow2(tree, tmp_path / f"{name}.qcow2", 32)
+    assert (tmp_path / "one.qcow2").read_bytes() == (tmp_path / "two.qcow2").read_bytes()
+    raw = tmp_path / "raw"
+    debs.run(["qemu-img", "convert", "-O", "raw", str(tmp_path / "one.qcow2"), str(raw)])
+    told = debs.run(["debugfs", "-R", "stat /usr/bin/tool", str(raw)])
+    assert "Mode:  0755" in told
+    assert "Size: 9000" in told
+    assert "User:     0" in told
+    assert "1970" in told
+    assert "tool" in debs.run(["debugfs", "-R", "stat /usr/bin/alias", str(raw)])
+
+
+def test_a_tree_that_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(debs.BuildError, match="could not be filled"):
+        ext4.make_qcow2({"big": file(os.urandom(40 << 20))}, tmp_path / "big.qcow2", 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_module_or_library_is_named(tmp_path):
+    kernel = debs.Unpacked(debs.Deb("linux-image-x", "1", "amd64", "", ()), tmp_path)
+    with pytest.raises(debs.BuildError, match="linux-image-x has no module virtio_pci"):
+        rootfs.module_order(kernel, ["virtio_pci"])
+
+
+def test_stream_is_ustar(bundle):
+    with bundle.open("rb") as stream:
+        assert io.BytesIO(stream.read(512)).getvalue()[257:263] == b"ustar\0"
