@@ -1,0 +1,75 @@
+"""The domain's XML against golden files; read the difference before accepting it (UPDATE_GOLDEN=1 writes them)."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.node.builders import order
+from vws.node.domain_xml import MARK, Files, Host, domain_uuid, domain_xml, kernel_line
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TCG = Host("tcg", "vws0", "0123abcd")
+KVM = Host("kvm", "br-vws", "0123abcd")
+PLACES = {"disk": "/run/vws/d.qcow2", "seed": "/run/vws/s.iso", "console": "/run/vws/c.log"}
+DIRECT = Files(**PLACES, base="/run/vws/b", base_format="qcow2", kernel="/run/vws/k", initrd="/run/vws/i")
+FIRMWARE = Files(**PLACES, base="/run/vws/b", base_format="raw")
+BLANK = Files(**PLACES, kernel="/run/vws/k")
+
+WORKSPACE = order(cmdline="console=ttyS0 panic=-1 quiet", end=0, boots=3, cpus=2, cpus_defined=4, memory_mib=96)
+CASES = {
+    "domain-tcg-direct": (WORKSPACE, TCG, DIRECT),
+    "domain-kvm-disk": (replace(WORKSPACE, boot="disk", cmdline=""), KVM, FIRMWARE),
+    "domain-tcg-blank": (replace(WORKSPACE, memory_mib=4096), TCG, BLANK),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_domain_is_as_in_the_golden_file(name: str) -> None:
+    path = GOLDEN / f"{name}.xml"
+    text = domain_xml(*CASES[name])
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_what_a_name_holds_stays_text() -> None:
+    nasty = replace(WORKSPACE, name="</title><os/>", lease='"><memory>9</memory>', cmdline="a=<b> & 'c'")
+    tree = ET.fromstring(domain_xml(nasty, TCG, DIRECT))
+    assert tree.findtext("title") == "</title><os/>"
+    assert len(tree.findall("memory")) == 1
+    assert tree.findtext("os/cmdline", "").startswith("a=<b> & 'c' ")
+    assert tree.find(f"metadata/{{{MARK}}}workspace").get("lease") == '"><memory>9</memory>'
+
+
+def test_every_disk_says_its_format_and_where_its_chain_ends() -> None:
+    """Else libvirt or QEMU would look into the image to learn what else to open."""
+    for case in CASES.values():
+        for disk in ET.fromstring(domain_xml(*case)).iter("disk"):
+            assert disk.find("driver").get("type") in ("qcow2", "raw")
+            chain = list(disk.iter("backingStore"))
+            assert chain
+            assert len(chain[-1]) == 0
+            assert all(below.find("format") is not None for below in chain[:-1])
+
+
+def test_a_balloon_never_exceeds_what_is_defined() -> None:
+    tree = ET.fromstring(domain_xml(replace(WORKSPACE, memory_mib=4096), TCG, DIRECT))
+    assert tree.findtext("currentMemory") == tree.findtext("memory") == "256"
+
+
+def test_the_images_kernel_line_wins_over_the_emulators_words() -> None:
+    line = kernel_line("console=ttyS1  mitigations=auto lpj=1", "tcg").split()
+    assert line[:3] == ["console=ttyS1", "mitigations=auto", "lpj=1"]
+    assert "mitigations=off" not in line
+    assert "no_timer_check" in line
+    assert kernel_line("quiet splash", "kvm") == "quiet splash"
+
+
+def test_a_domains_uuid_is_its_nodes_own() -> None:
+    assert domain_uuid("a", "wsp-1") == domain_uuid("a", "wsp-1")
+    assert domain_uuid("a", "wsp-1") != domain_uuid("b", "wsp-1")
