@@ -16,7 +16,6 @@ import fcntl
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -243,5 +242,4 @@ def _certificates(directory: SiteDirectory, config: SiteConfig) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())
