@@ -182,8 +182,8 @@ async def test_an_extension_that_comes_too_late_revives_nothing(tmp_path):
     link.ordered = orders(order(end=end + 100), generation=2)
     link.come_back()
     async with Node(tmp_path, link) as node:
-        await node.until_reported(O.ENDED)
-        assert "before the extension arrived" in link.fact().reason
+        await until(lambda: link.fact() is not None and "before the extension arrived" in link.fact().reason)
+        assert link.fact().state is O.ENDED
         assert node.fake.remains() == {}
 
 
@@ -667,3 +667,26 @@ def test_nothing_the_agent_keeps_is_readable_by_others(tmp_path):
     run()
     for path in [*(tmp_path / "agent").rglob("*"), tmp_path / "agent"]:
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+@in_loop
+async def test_the_network_of_new_orders_is_made_before_they_are_obeyed_and_finished_before_leaving(tmp_path):
+    done: list[str] = []
+
+    class Slow(FakeHypervisor):
+        async def open(self, ordered):
+            await asyncio.sleep(0.2)
+            await super().open(ordered)
+            done.append(f"open {ordered.subnet if ordered else None}")
+
+        async def create(self, ordered, fetch, step):
+            done.append("create")
+            await super().create(ordered, fetch, step)
+
+    link = FakeLink(orders(order()))
+    async with Node(tmp_path, link, hypervisor=Slow(tmp_path / "slow", FakeConfig.instant())) as node:
+        await node.until_reported(O.RUNNING)
+        assert done == ["open None", "open 10.64.0.0/24", "create"]
+        link.order(replace(orders(order(), generation=2), subnet="10.64.9.0/24"))
+        await until(lambda: bool(node.agent._watch._opening) and not node.agent._watch._opening.done())
+    assert done[-1] == "open 10.64.9.0/24", "what was begun when it was told to stop is not left half made"

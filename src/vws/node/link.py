@@ -34,7 +34,8 @@ from vws.core.wire import to_json
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024
-_QUICK = aiohttp.ClientTimeout(total=20, sock_connect=5)
+# The service answers a report when it is committed, or after 30 s that it could not.
+_QUICK = aiohttp.ClientTimeout(total=35, sock_connect=5)
 
 
 class LinkError(Exception):

@@ -87,7 +87,9 @@ class Tunnels:
         if rest:
             number = rest.removeprefix("tail=")
             tail_bytes = int(number) if number.isdecimal() else CONSOLE_TAIL_BYTES
-            await tunnel.send(await self._hypervisor.console(id, tail_bytes=min(tail_bytes, 16 * CONSOLE_TAIL_BYTES)))
+            tail = await self._hypervisor.console(id, tail_bytes=min(tail_bytes, 16 * CONSOLE_TAIL_BYTES))
+            for at in range(0, len(tail), CONSOLE_TAIL_BYTES):
+                await tunnel.send(tail[at : at + CONSOLE_TAIL_BYTES])
             return
         gone = asyncio.ensure_future(_until_end(tunnel))
         try:

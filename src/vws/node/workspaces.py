@@ -144,6 +144,10 @@ class Workspaces:
         if step is not Step.NOTHING and self._sighted and not self._closed:
             self._busy[id] = asyncio.create_task(self._work(id), name=f"workspace {id}")
 
+    def lose_sight(self) -> None:
+        """Take no further step until a look succeeds again."""
+        self._sighted = False
+
     async def look(self) -> None:
         """See what is there by a look that begins after this call; those who ask at the same time share one.
 
