@@ -171,7 +171,7 @@ def test_a_lease_that_fails_while_waiting_is_status_1_with_the_reason(vws: Run, 
     result = vws(*REQUEST)
     assert result.exit_code == 1
     assert f"demo is {state}" in result.stderr
-    assert "demo-1 is failed: the image is corrupt" in result.stderr
+    assert "workspace demo-1: is failed: the image is corrupt" in result.stderr
     assert "vws lease explain lse-1" in result.stderr
 
 

@@ -19,7 +19,7 @@ import click
 
 from vws.cli.output import print_json
 
-NODES_NAMED_MAX = 4
+NAMED_MAX = 4
 NOTHING_CHANGED = "nothing was changed"
 KEPT = {
     "invalid-request": NOTHING_CHANGED,
@@ -82,7 +82,8 @@ class Failed(click.ClickException):
         # The offers are what is possible, one by one.
         possible = None if problem.get("offers") else problem.get("possible")
         facts = [("field", field), ("asked", asked), ("possible", possible)]
-        facts += by_reason(problem.get("nodes") or ())
+        facts += by_reason("node", problem.get("nodes") or ())
+        facts += by_reason("workspace", problem.get("workspaces") or ())
         facts += [("would fit", show_offer(offer)) for offer in problem.get("offers") or ()]
         return [*facts, ("kept", self.kept), ("next", self.next_step)]
 
@@ -92,20 +93,20 @@ def failed(sentence: str, *, kept: str = "", next_step: str = "", code: str = "f
     return Failed({"code": code, "detail": sentence} | members, kept=kept, next_step=next_step)
 
 
-def by_reason(nodes: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(nodes, their reason): those that say the same in one line, for a site may have hundreds."""
+def by_reason(noun: str, things: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(names, their reason): those that say the same in one line, for a site may have hundreds."""
     names: dict[str, list[str]] = {}
-    for node in nodes:
-        names.setdefault(str(node.get("reason")), []).append(str(node.get("name") or node.get("node")))
-    return [(_names(those), reason) for reason, those in names.items()]
+    for thing in things:
+        names.setdefault(str(thing.get("reason")), []).append(str(thing.get("name") or thing.get(noun)))
+    return [(_named(noun, those), reason) for reason, those in names.items()]
 
 
-def _names(names: list[str]) -> str:
+def _named(noun: str, names: list[str]) -> str:
     if len(names) == 1:
-        return f"node {names[0]}"
-    if len(names) <= NODES_NAMED_MAX:
-        return f"nodes {', '.join(names)}"
-    return f"nodes {names[0]} to {names[-1]} ({len(names)})" if names == sorted(names) else f"{len(names)} nodes"
+        return f"{noun} {names[0]}"
+    if len(names) <= NAMED_MAX:
+        return f"{noun}s {', '.join(names)}"
+    return f"{noun}s {names[0]} to {names[-1]} ({len(names)})" if names == sorted(names) else f"{len(names)} {noun}s"
 
 
 def show_offer(offer: Any) -> str:

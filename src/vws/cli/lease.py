@@ -172,15 +172,16 @@ def activity(lease: Json) -> Failed | bool:
     if lease["state"] == "pending":
         return False
     troubled = [w for w in lease["workspaces"] if w["state"] in progress.TROUBLE]
-    reasons = [f"{w['name']} is {w['state']}: {w['reason'] or 'no reason is known'}" for w in troubled]
+    reasons = {w["name"]: f"is {w['state']}: {w['reason'] or 'no reason is known'}" for w in troubled}
     kept = "the lease goes on with the others" if lease["state"] == "degraded" else ""
     next_step = f"vws lease explain {lease['id']}"
     if troubled:
         next_step += f"; its last words: vws workspace console {troubled[0]['id']}"
     return failed(
-        f"{lease['name']} is {lease['state']}" + (f": {lease['reason']}" if lease["reason"] else ""),
+        # The lease's own reason is its members' reasons once more, when they are told below.
+        f"{lease['name']} is {lease['state']}" + (f": {lease['reason']}" if lease["reason"] and not reasons else ""),
         code=f"lease-{lease['state']}",
-        possible="; ".join(reasons) or None,
+        workspaces=[{"name": name, "reason": reason} for name, reason in reasons.items()],
         kept=kept,
         next_step=next_step,
     )
