@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -84,8 +85,12 @@ async def test_orders_for_another_node_are_refused(tmp_path):
     link = FakeLink(orders(order(), node="nod-2"))
     async with Node(tmp_path, link) as node:
         await until(lambda: bool(link.reports) and "another node (nod-2)" in link.reports[-1].problem)
+        calls = link.calls
+        await asyncio.sleep(0.4)
+        assert link.calls - calls < 5, "what is refused is not asked for again in a hurry"
         assert node.fake.remains() == {}
         assert link.reports[-1].generation == 0
+        assert "another node" in link.reports[-1].problem
 
 
 @in_loop
@@ -344,18 +349,22 @@ async def test_the_console_is_kept_before_a_workspace_is_said_to_be_gone(tmp_pat
         assert b"login:" in link.consoles["wsp-1"]
 
 
-@in_loop
-async def test_a_console_that_the_service_does_not_take_holds_up_nothing(tmp_path):
+@pytest.mark.parametrize(("status", "left"), [(404, []), (403, ["wsp-1"])])
+def test_a_console_that_the_service_does_not_take_holds_up_nothing(tmp_path, status, left):
     class Deaf(FakeLink):
         async def keep_console(self, workspace, data):
-            raise Refused(404, "not-found", "no such workspace")
+            raise Refused(status, "", "no")
 
-    link = Deaf(orders(order()))
-    async with Node(tmp_path, link) as node:
-        await node.until_reported(O.RUNNING)
-        link.order(orders(generation=2))
-        await node.until_reported(None, within_s=1)
-        assert node.state.spooled_consoles() == []
+    @in_loop
+    async def run():
+        link = Deaf(orders(order()))
+        async with Node(tmp_path, link) as node:
+            await node.until_reported(O.RUNNING)
+            link.order(orders(generation=2))
+            await node.until_reported(None, within_s=1)
+            assert node.state.spooled_consoles() == left
+
+    run()
 
 
 @in_loop

@@ -45,6 +45,7 @@ from vws.ports import Hypervisor, HypervisorError
 log = logging.getLogger(__name__)
 
 CLOCK_TOLERANCE_S = 5.0
+REFUSED_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -174,38 +175,35 @@ class NodeAgent:
             if self._retiring_since is not None and asked_at > self._retiring_since:
                 self._retiring_since = None
             reach("agent.orders.received")
-            if not await self._receive(pulled):
-                # Nothing new though it answered: a tunnel still being opened, or a service in a hurry.
-                await asyncio.sleep(0.05)
+            await asyncio.sleep(await self._receive(pulled))
 
-    async def _receive(self, pulled: Pulled) -> bool:
-        """Obey what came; True if any of it was new."""
-        new = self._tunnels.serve(pulled.tunnels)
+    async def _receive(self, pulled: Pulled) -> float:
+        """Obey what came; return how long to pause before asking for more."""
+        # An answer with nothing new in it comes early only from a service in a hurry.
+        pause_s = 0.0 if self._tunnels.serve(pulled.tunnels) else 0.05
         if pulled.orders is None:
-            return new
-        try:
-            orders = from_json(NodeOrders, pulled.orders)
-        except InvalidRequest as error:
-            self._conditions.tell(
-                "orders", f"the service's orders cannot be read ({error.problem}); is this agent too old?"
-            )
-            return new
-        refusal = self._refusal(orders)
+            return pause_s
+        orders, refusal = self._read(pulled.orders)
         self._conditions.tell("orders", refusal)
-        kept = self.workspaces.orders
-        if refusal or (kept and orders.generation == kept.generation):
-            return new
+        if orders is None or refusal:
+            return REFUSED_PAUSE_S
+        if self.workspaces.orders and orders.generation == self.workspaces.orders.generation:
+            return pause_s
         await self._keep(pulled.orders)
         await self._watch.prepare(orders)
         self.workspaces.take(orders)
         self._facts_changed()
-        return True
+        return 0.0
 
-    def _refusal(self, orders: NodeOrders) -> str:
-        """Why these orders are not obeyed; "" if they are."""
+    def _read(self, said: Any) -> tuple[NodeOrders | None, str]:
+        """The orders, and why they are not obeyed; "" if they are."""
+        try:
+            orders = from_json(NodeOrders, said)
+        except InvalidRequest as error:
+            return None, f"the service's orders cannot be read ({error.problem}); is this agent of another version?"
         if orders.node != self.node:
-            return f"refused orders for another node ({orders.node}); check the site's credentials for this node"
-        return self._older(orders.generation)
+            return None, f"refused orders for another node ({orders.node}); check this node's credentials"
+        return orders, self._older(orders.generation)
 
     def _older(self, generation: int) -> str:
         kept = self.workspaces.orders
@@ -289,7 +287,7 @@ class NodeAgent:
             reach("agent.report.sent")
             trouble.over()
             self._learn(said.time, asked_at)
-            self._conditions.tell("orders", self._older(said.generation))
+            self._conditions.tell("generation", self._older(said.generation))
 
     def _facts(self) -> NodeReport:
         self._sequence += 1
@@ -314,6 +312,16 @@ class NodeAgent:
         with contextlib.suppress(TimeoutError, Unreachable, OSError):
             async with asyncio.timeout(2):
                 for id in self._state.spooled_consoles():
-                    with contextlib.suppress(Refused):  # the service knows it no more: nobody will ask for it
-                        await self._link.keep_console(id, self._state.spooled_console(id))
-                    self._state.drop_console(id)
+                    if not await self._send_console(id):
+                        return
+
+    async def _send_console(self, id: str) -> bool:
+        """False if the service does not listen to this node at all, so that it is kept for later."""
+        try:
+            await self._link.keep_console(id, self._state.spooled_console(id))
+        except Refused as error:
+            if error.status in (401, 403, 409):
+                return False
+            log.info("%s: the service does not take the end of its console's log (%s)", id, error.reason)
+        self._state.drop_console(id)
+        return True

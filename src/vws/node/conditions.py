@@ -12,7 +12,7 @@ from vws.node.link import Link, LinkError, Refused
 log = logging.getLogger(__name__)
 
 # Those for which a node should get no new workspaces; the others concern the link only.
-REPORTED = ("hypervisor", "disk", "clock", "orders", "keeping")
+REPORTED = ("hypervisor", "disk", "clock", "orders", "generation", "keeping")
 
 
 class Conditions:
@@ -41,7 +41,7 @@ class Conditions:
 
     @property
     def reported(self) -> str:
-        return "; ".join(problem for of in REPORTED if (problem := self.get(of)))
+        return "; ".join(dict.fromkeys(problem for of in REPORTED if (problem := self.get(of))))
 
 
 class Trouble:
