@@ -53,7 +53,7 @@ _THREADS = 16
 _ANSWER_WITHIN_S = 30.0
 _PRESS_AGAIN_S = 1.0
 # What QEMU takes beside the guest's memory, measured; under emulation with its cache of translated code.
-_QEMU_OWN_MIB = 48
+_QEMU_OWN_MIB = 64
 # Reported in steps, or the capacity would change with every block that a guest writes.
 _DISK_STEP_MIB = 256
 
@@ -89,7 +89,7 @@ class LibvirtHypervisor:
     async def _do(self, work: Callable[..., T], *arguments: Any, within_s: float | None = None) -> T:
         """`work` in a thread, its errors in a user's words. `within_s`: give up waiting for libvirt then."""
         try:
-            running = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+            running = asyncio.get_running_loop().run_in_executor(self._threads, self._persist, work, *arguments)
             return await asyncio.wait_for(running, within_s) if within_s else await running
         except TimeoutError:
             raise HypervisorError(f"libvirt did not answer within {within_s:g} s") from None
@@ -97,6 +97,15 @@ class LibvirtHypervisor:
             raise explain(error) from None
         except OSError as error:
             raise HypervisorError(_said(error)) from None
+
+    def _persist(self, work: Callable[..., T], *arguments: Any) -> T:
+        """`work`, once more if libvirtd died in the middle of it: every step may be repeated."""
+        try:
+            return work(*arguments)
+        except libvirt.libvirtError:
+            if self._connection is None or self._connection.usable:
+                raise
+            return work(*arguments)
 
     def _api(self) -> libvirt.virConnect:
         """The open connection; libvirtd is started again if it has died."""
