@@ -112,6 +112,7 @@ def test_lists_are_paged_and_filtered(running):
     [
         ({"stat": "running"}, "stat"), ({"limit": 0}, "limit"), ({"limit": "many"}, "limit"),
         ({"state": "runing"}, "state[0]"), ({"after": "\x00"}, "after"), ({"after": "nonsense"}, "after"),
+        ({"name": ["a", "b"]}, "name"),
     ],
 )  # fmt: skip
 def test_a_mistaken_query_is_refused(running, query, field):

@@ -135,8 +135,7 @@ def test_a_guests_last_words_may_be_anything(running):
     node.report({"id": workspace, "state": "broken", "boots": 1, "reason": "panic \x00\x1b[0m \ud800 \U0001f4a9"})
     said = running.ann.get(f"/v1/workspaces/{workspace}").json()
     assert said["state"] == "failed"
-    assert said["reason"].startswith("panic �\x1b[0m")
-    assert said["reason"].endswith("\U0001f4a9")
+    assert said["reason"] == "panic [0m \U0001f4a9"
 
 
 def test_hundreds_of_reports_at_once(here: Running):

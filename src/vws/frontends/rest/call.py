@@ -19,6 +19,7 @@ from vws.core.draft import Draft
 from vws.core.errors import InvalidRequest
 from vws.core.site import Answer
 from vws.frontends.rest.metrics import Metrics
+from vws.frontends.rest.operation import REFERENCE_LENGTH_MAX
 from vws.frontends.rest.tunnels import Tunnels
 from vws.frontends.rest.views import Json, Views, json_text
 from vws.frontends.rest.wakeups import Wakeups
@@ -176,6 +177,14 @@ def fingerprint(request: Request, body: bytes) -> str:
 CallHere = Annotated[Call, Depends(Call)]
 ChangeHere = Annotated[Change, Depends(_change)]
 
-After = Annotated[str | None, Query(description="`next` of the page before.")]
+_TEXT: dict[str, Any] = {"max_length": REFERENCE_LENGTH_MAX, "pattern": r"^[^\x00]*$"}
+
+
+def text(description: str) -> Any:
+    """A query parameter that is text: short, and without what no store takes."""
+    return Query(description=description, **_TEXT)
+
+
+After = Annotated[str | None, Query(description="`next` of the page before.", min_length=1, **_TEXT)]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items of a page.")]
 Live = Annotated[bool, Query(description="Only what has not ended.")]

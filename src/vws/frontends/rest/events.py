@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from vws.core.errors import InvalidRequest, VwsError
 from vws.core.site import Event, Role
 from vws.frontends.rest import models
-from vws.frontends.rest.call import LIMIT_DEFAULT, Call, CallHere, Limit, authenticated
+from vws.frontends.rest.call import LIMIT_DEFAULT, Call, CallHere, Limit, authenticated, text
 from vws.frontends.rest.operation import READING, router
 from vws.frontends.rest.views import json_text
 from vws.frontends.rest.wakeups import EVENTS
@@ -46,9 +46,9 @@ async def list_events(
     call: CallHere,
     after: Annotated[int | None, Query(ge=0, le=_SEQ_MAX, description="Only later ones than this seq.")] = None,
     limit: Limit = LIMIT_DEFAULT,
-    lease: Annotated[str | None, Query(description="Only of this lease (id or name).")] = None,
-    workspace: Annotated[str | None, Query(description="Only of this workspace (id or name).")] = None,
-    node: Annotated[str | None, Query(description="Only of this node (id or name).")] = None,
+    lease: Annotated[str | None, text("Only of this lease (id or name).")] = None,
+    workspace: Annotated[str | None, text("Only of this workspace (id or name).")] = None,
+    node: Annotated[str | None, text("Only of this node (id or name).")] = None,
     last_event_id: Annotated[str | None, Header(description="Where a stream broke off.")] = None,
 ) -> Response:
     """What happened, in order; a user sees what concerns him."""

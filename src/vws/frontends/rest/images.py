@@ -30,6 +30,7 @@ from vws.frontends.rest.call import (
     Limit,
     check_client_token,
     fingerprint,
+    text,
 )
 from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.ports import Filter
@@ -135,7 +136,7 @@ def list_images(
     after: After = None,
     limit: Limit = LIMIT_DEFAULT,
     everything: Annotated[bool, Query(alias="all", description="Removed ones too.")] = False,
-    name: Annotated[str | None, Query(description="Only of this name.")] = None,
+    name: Annotated[str | None, text("Only of this name.")] = None,
 ) -> Response:
     """The images that leases can name."""
     where = Filter(live=not everything, name=name)

@@ -8,7 +8,7 @@ from fastapi import Query, Response
 
 from vws.core.site import LeaseState
 from vws.frontends.rest import models
-from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Limit, Live
+from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Limit, Live, text
 from vws.frontends.rest.operation import CHANGING, READING, refusals, router
 from vws.ports import Filter
 
@@ -46,8 +46,8 @@ def list_leases(
     limit: Limit = LIMIT_DEFAULT,
     live: Live = False,
     state: Annotated[list[LeaseState] | None, Query(description="Only these states.")] = None,
-    owner: Annotated[str | None, Query(description="Only this user's.")] = None,
-    name: Annotated[str | None, Query(description="Only of this name.")] = None,
+    owner: Annotated[str | None, text("Only this user's.")] = None,
+    name: Annotated[str | None, text("Only of this name.")] = None,
 ) -> Response:
     """Leases in the order of their making; a user sees his own."""
     where = Filter(owner=owner, name=name, live=live, states=tuple(map(str, state or ())))

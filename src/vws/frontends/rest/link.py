@@ -22,7 +22,7 @@ from vws.core.errors import Forbidden, InvalidRequest, Unavailable
 from vws.core.site import Role
 from vws.core.wire import from_json, to_json
 from vws.frontends.rest import models
-from vws.frontends.rest.call import Api, ApiHere, CallerHere, CallHere, ChangeHere, authenticated
+from vws.frontends.rest.call import Api, ApiHere, CallerHere, CallHere, ChangeHere, authenticated, text
 from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.frontends.rest.problems import not_json, problem
 from vws.frontends.rest.views import json_text
@@ -33,7 +33,6 @@ from vws.service.nodes import CONSOLE_BYTES_MAX
 WAIT_S_MAX = 60.0
 REPORT_BYTES_MAX = 4 << 20
 REPORT_WAIT_S = 30.0
-INSTANCE_LENGTH_MAX = 128
 
 routes = router("link")
 # Orders are made in threads of their own, few, so that a flood of them leaves threads for users.
@@ -41,6 +40,13 @@ _orders_threads = CapacityLimiter(8)
 _console_slots = CapacityLimiter(4)
 
 SHA256 = r"^[0-9a-f]{64}$"
+
+
+def _must_be(caller: Caller, id: str) -> None:
+    """Raise Forbidden unless the caller is the node itself."""
+    caller.must_be(Role.NODE)
+    if caller.subject != id:
+        raise Forbidden("only a node itself may do this", field="id", asked=id, possible=f"for {caller.subject}")
 
 
 # ---------------------------------------------------------------- orders and reports
@@ -57,7 +63,7 @@ async def pull_orders(
     request: Request,
     api: ApiHere,
     caller: CallerHere,
-    instance: Annotated[str, Query(max_length=INSTANCE_LENGTH_MAX, description="Which agent asks.")],
+    instance: Annotated[str, text("Which agent asks.")],
     after: Annotated[int, Query(ge=0, description="The generation that the node has.")] = 0,
     wait: Annotated[float, Query(ge=0, le=WAIT_S_MAX, allow_inf_nan=False, description="Seconds.")] = 0,
 ) -> Response:
@@ -108,8 +114,9 @@ def _orders(api: Api, caller: Caller, id: str, instance: str) -> str:
 @body_limit(REPORT_BYTES_MAX)
 async def send_report(id: str, request: Request, api: ApiHere, caller: CallerHere) -> Response:
     """Facts: every workspace that the node has anything of. Answered when they are committed."""
+    _must_be(caller, id)
     try:
-        said = _read_json(await request.body())
+        said = json.loads(await request.body(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return problem(not_json(str(error)))
     report = from_json(NodeReport, said)
@@ -131,14 +138,6 @@ async def _committed(api: Api, caller: Caller, report: NodeReport) -> int:
         raise Unavailable(
             f"the report was not committed within {REPORT_WAIT_S:g} s", possible="the same report again"
         ) from None
-
-
-def _read_json(body: bytes) -> Any:
-    """What a node says, with what no database keeps as text (a guest's last words are full of it) replaced."""
-    said = json.loads(body.replace(b"\\u0000", b"\\ufffd"), parse_constant=_refuse_constant)
-    if b"\\ud" not in body.lower():
-        return said
-    return json.loads(json.dumps(said, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _refuse_constant(name: str) -> Any:
@@ -204,6 +203,7 @@ def fetch_blob(sha256: Annotated[str, Path(pattern=SHA256)], call: CallHere) -> 
 @body_limit(CONSOLE_BYTES_MAX)
 async def keep_console(id: str, workspace: str, request: Request, call: CallHere) -> Response:
     """The end of a console's log, to be kept beyond the workspace's end."""
+    _must_be(call.caller, id)
     data = await request.body()
     await run_sync(call.services.nodes.keep_console, call.caller, id, workspace, data, limiter=_console_slots)
     return Response(status_code=204)
@@ -216,10 +216,7 @@ async def keep_console(id: str, workspace: str, request: Request, call: CallHere
 async def carry_tunnel(websocket: WebSocket, id: str, tunnel: str) -> None:
     """The node's end of a tunnel that it heard of with its orders."""
     api: Api = websocket.app.state.api
-    caller = await run_sync(authenticated, websocket, api)
-    caller.must_be(Role.NODE)
-    if caller.subject != id:
-        raise Forbidden("this is another node's tunnel", field="id", asked=id)
+    _must_be(await run_sync(authenticated, websocket, api), id)
     taken = api.tunnels.take(tunnel, id, websocket)
     await websocket.accept()
     api.tunnels.joined(taken)

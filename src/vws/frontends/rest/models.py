@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vws.core import terms
 from vws.core.deployment import NodeOrders
@@ -25,12 +25,21 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _as_whole(value: Any) -> Any:
+    """JSON knows one kind of number: 3.0 is a whole one."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_as_whole)]
+
+
 def _whole(low: int, high: int, description: str, example: int) -> Any:
     return Field(description=description, examples=[example], json_schema_extra={"minimum": low, "maximum": high})
 
 
 def _name(description: str, example: str, length: int = terms.NAME_LENGTH_MAX) -> Any:
     return Field(
+        min_length=1,
         description=description,
         examples=[example],
         json_schema_extra={"pattern": f"^{terms.NAME_PATTERN}$", "maxLength": length},
@@ -40,18 +49,18 @@ def _name(description: str, example: str, length: int = terms.NAME_LENGTH_MAX) -
 # ---------------------------------------------------------------- requests
 
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Duration = Annotated[int, _whole(1, terms.DURATION_S_MAX, "Seconds.", 7200)]
-Lifetime = Annotated[int, _whole(1, 10 * 366 * 24 * 3600, "Seconds.", 3600)]
-Cpus = Annotated[int, _whole(1, terms.CPUS_MAX, "Virtual CPUs of each.", 1)]
-MemoryMib = Annotated[int, _whole(terms.MEMORY_MIB_MIN, terms.MEMORY_MIB_MAX, "Memory of each, MiB.", 512)]
-DiskMib = Annotated[int, _whole(1, terms.DISK_MIB_MAX, "Disk of each, MiB.", 1024)]
+Duration = Annotated[Whole, _whole(1, terms.DURATION_S_MAX, "Seconds.", 7200)]
+Lifetime = Annotated[Whole, _whole(1, 10 * 366 * 24 * 3600, "Seconds.", 3600)]
+Cpus = Annotated[Whole, _whole(1, terms.CPUS_MAX, "Virtual CPUs of each.", 1)]
+MemoryMib = Annotated[Whole, _whole(terms.MEMORY_MIB_MIN, terms.MEMORY_MIB_MAX, "Memory of each, MiB.", 512)]
+DiskMib = Annotated[Whole, _whole(1, terms.DISK_MIB_MAX, "Disk of each, MiB.", 1024)]
 
 
 class GroupRequest(Asked):
     """Equal workspaces of one image."""
 
     image: Annotated[Text, Field(description="An image's name or id.", examples=["demo"])]
-    count: Annotated[int, _whole(1, terms.COUNT_MAX, "How many.", 3)] = 1
+    count: Annotated[Whole, _whole(1, terms.COUNT_MAX, "How many.", 3)] = 1
     cpus: Cpus = 1
     memory_mib: MemoryMib = 512
     disk_mib: DiskMib = 1024
@@ -103,7 +112,14 @@ class Resizing(Asked):
 class TokenRequest(Asked):
     """Whom the token stands for, in which role, for how long."""
 
-    subject: Annotated[Text, Field(description="The user's name.", examples=["anna"])]
+    subject: Annotated[
+        Text,
+        Field(
+            description="The user's name.",
+            examples=["anna"],
+            json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", "maxLength": 64},
+        ),
+    ]
     role: Annotated[Literal["admin", "user"], Field(description="What it may do.", examples=["user"])]
     lifetime_s: Annotated[Lifetime | None, Field(description="Without it the token does not expire.")] = None
 

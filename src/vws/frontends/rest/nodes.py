@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 
 from vws.frontends.rest import models
-from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Limit
+from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Limit, text
 from vws.frontends.rest.operation import CHANGING, READING, router
 from vws.ports import Filter
 
@@ -20,7 +20,7 @@ def list_nodes(
     after: After = None,
     limit: Limit = LIMIT_DEFAULT,
     everything: Annotated[bool, Query(alias="all", description="Removed ones too.")] = False,
-    name: Annotated[str | None, Query(description="Only of this name.")] = None,
+    name: Annotated[str | None, text("Only of this name.")] = None,
 ) -> Response:
     """Nodes with what they have and what is held of it."""
     where = Filter(live=not everything, name=name)

@@ -7,7 +7,7 @@ are refused. FastAPI takes a body of another content type for no JSON; here it i
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -24,7 +24,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 JSON_BYTES_MAX = 1 << 20
 REFERENCE_LENGTH_MAX = 200
-QUERY_LENGTH_MAX = 1000
 
 _REFUSALS = {
     400: "The body is not JSON.",
@@ -119,22 +118,28 @@ def _check_path(request: Request) -> None:
             raise NotFound("there is no such thing", field=name, asked=value)
 
 
-def _check_query(request: Request, known: set[str]) -> None:
+def _check_query(request: Request, known: dict[str, bool]) -> None:
+    seen = set()
     for name, value in request.query_params.multi_items():
         if name not in known:
             raise _unknown_parameter(name, known)
-        if len(value) > QUERY_LENGTH_MAX or not value.isprintable():
-            raise InvalidRequest(
-                f"{name} is not printable text of at most {QUERY_LENGTH_MAX} characters", field=name, asked=value
-            )
+        if name in seen and not known[name]:
+            raise InvalidRequest(f"{name} is given twice", field=name, asked=value, possible=f"{name} once")
+        seen.add(name)
 
 
-def _query_names(dependant: Dependant) -> set[str]:
-    inner = (_query_names(each) for each in dependant.dependencies)
-    return {field.alias for field in dependant.query_params}.union(*inner)
+def _query_names(dependant: Dependant) -> dict[str, bool]:
+    """The query parameters of an operation and of what it depends on, and whether each may be repeated."""
+    names: dict[str, bool] = {}
+    for inner in dependant.dependencies:
+        names |= _query_names(inner)
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        names[field.alias] = any(get_origin(each) is list for each in (kind, *get_args(kind)))
+    return names
 
 
-def _unknown_parameter(name: str, known: set[str]) -> VwsError:
+def _unknown_parameter(name: str, known: dict[str, bool]) -> VwsError:
     shown = shorten(name, 40)
     return InvalidRequest(
         f"{shown} is not a parameter of this operation",

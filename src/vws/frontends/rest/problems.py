@@ -110,10 +110,10 @@ def _fault_of_http(connection: HTTPConnection, error: HTTPException) -> Fault:
 
 
 def _allowed(request: Request, path: str) -> str:
-    methods = {
-        method for route in request.app.state.operations if route.path_regex.match(path) for method in route.methods
-    }
-    return ", ".join(sorted(methods))
+    """What may be done at `path`; at /v1/nodes/join that is joining, though a node might be called so."""
+    fitting = [route for route in request.app.state.operations if route.path_regex.match(path)]
+    exact = [route for route in fitting if route.path == path]
+    return ", ".join(sorted({method for route in exact or fitting for method in route.methods}))
 
 
 def not_json(why: str) -> Fault:

@@ -9,7 +9,7 @@ from fastapi import Query, Response
 
 from vws.core.lifecycle import Command, State
 from vws.frontends.rest import models
-from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, Change, ChangeHere, Limit, Live
+from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, Change, ChangeHere, Limit, Live, text
 from vws.frontends.rest.operation import CHANGING, READING, router
 from vws.ports import Filter
 
@@ -31,10 +31,10 @@ def list_workspaces(
     limit: Limit = LIMIT_DEFAULT,
     live: Live = False,
     state: Annotated[list[State] | None, Query(description="Only these states.")] = None,
-    owner: Annotated[str | None, Query(description="Only this user's.")] = None,
-    lease: Annotated[str | None, Query(description="Only of this lease (id or name).")] = None,
-    node: Annotated[str | None, Query(description="Only on this node (id or name).")] = None,
-    name: Annotated[str | None, Query(description="Only of this name.")] = None,
+    owner: Annotated[str | None, text("Only this user's.")] = None,
+    lease: Annotated[str | None, text("Only of this lease (id or name).")] = None,
+    node: Annotated[str | None, text("Only on this node (id or name).")] = None,
+    name: Annotated[str | None, text("Only of this name.")] = None,
 ) -> Response:
     """Workspaces in the order of their making; a user sees his own."""
     where = Filter(
