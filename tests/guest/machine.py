@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pycdlib
 
@@ -73,11 +76,14 @@ class Machine:
         machine: str = "q35",
         memory_mib: int = 128,
         disk_mib: int = 256,
+        resume_from: Path | None = None,
     ) -> None:
         self.folder, self.console, self.monitor = folder, folder / "console.log", folder / "monitor"
         overlay = folder / "overlay.qcow2"
-        backing = ["-b", str(folder / "disk.qcow2"), "-F", "qcow2"]
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(overlay), f"{disk_mib}M"], check=True)
+        if not overlay.exists():
+            backing = ["-b", str(folder / "disk.qcow2"), "-F", "qcow2"]
+            make = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(overlay), f"{disk_mib}M"]
+            subprocess.run(make, check=True)
         seed = f"file={folder / 'seed.iso'},format=raw,readonly=on"
         drives = ["-drive", f"file={overlay},format=qcow2,if=virtio"]
         drives += ["-cdrom", str(folder / "seed.iso")] if seed_as == "cdrom" else ["-drive", f"{seed},if=virtio"]
@@ -86,11 +92,11 @@ class Machine:
         boot = ["-kernel", str(folder / "kernel"), "-initrd", str(folder / "initrd"), "-append", CMDLINE]
         outside = ["-serial", f"file:{self.console}", "-qmp", f"unix:{self.monitor},server=on,wait=off"]
         size = ["-machine", f"{machine},usb=off,vmport=off", "-m", str(memory_mib)]
+        past = ["-incoming", f"exec:cat {shlex.quote(str(resume_from))}"] if resume_from else []
         # The namespace has no name and lives as long as QEMU does; its loopback must be up for the forwarded port.
         apart = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
         self.started = time.monotonic()
-        self.process = subprocess.Popen([*apart, *QEMU, *size, *boot, *drives, *network, *outside])
-        self._events: list[dict[str, object]] = []
+        self.process = subprocess.Popen([*apart, *QEMU, *size, *boot, *drives, *network, *outside, *past])
 
     def __enter__(self) -> Machine:
         return self
@@ -136,21 +142,35 @@ class Machine:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def tell(self, *commands: str) -> list[dict[str, object]]:
-        """QEMU's monitor: the answers and events until it has answered all `commands`."""
+    def wait_for_ssh(self, limit_s: float = 20) -> None:
+        """Until the guest lets us in, for a machine that says nothing as it goes on."""
+        deadline = time.monotonic() + limit_s
+        while (tried := self.ssh("true")).returncode:
+            assert time.monotonic() < deadline, tried.stderr
+            time.sleep(0.1)
+
+    def tell(self, command: str, **arguments: object) -> dict[str, Any]:
+        """QEMU's answer to one command of its monitor."""
         with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
             connection.connect(str(self.monitor))
             stream = connection.makefile("rwb")
-            stream.readline()
-            heard = []
-            for command in ("qmp_capabilities", *commands):
-                stream.write(json.dumps({"execute": command}).encode() + b"\n")
-                stream.flush()
-                while True:
-                    heard.append(json.loads(stream.readline()))
-                    if {"return", "error"} & heard[-1].keys():
-                        break
-            return heard
+            for request in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}):
+                stream.write(json.dumps(request).encode() + b"\n")
+            stream.flush()
+            answers = (json.loads(line) for line in stream)
+            _, answer = islice(_only_answers(answers), 2)
+            assert "return" in answer, answer
+            return dict(answer["return"])
+
+    def suspend_to(self, path: Path) -> None:
+        """Memory and devices into a file, then the end of the process."""
+        self.tell("migrate", uri=f"exec:cat >{shlex.quote(str(path))}")
+        while (status := self.tell("query-migrate")["status"]) != "completed":
+            assert status in ("setup", "active", "device"), status
+            time.sleep(0.05)
+        self.process.kill()
+        self.process.wait()
 
     def events_until_end(self, *commands: str, limit_s: float = 20) -> list[str]:
         """Tell the monitor `commands`, then the names of all events until QEMU ends."""
@@ -162,6 +182,10 @@ class Machine:
                 stream.write(json.dumps({"execute": command}).encode() + b"\n")
             stream.flush()
             return [event["event"] for line in stream if "event" in (event := json.loads(line))]
+
+
+def _only_answers(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (line for line in lines if {"return", "error"} & line.keys())
 
 
 def copy_parts(parts: Path, folder: Path) -> None:
