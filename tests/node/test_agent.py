@@ -68,7 +68,8 @@ async def test_each_boot_is_started_once_and_reports_name_the_orders_they_were_m
 
 
 @in_loop
-async def test_orders_of_an_older_generation_are_refused_and_said_to_be(tmp_path):
+async def test_orders_of_an_older_generation_are_refused_and_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr("vws.node.agent.REFUSED_PAUSE_S", 0.1)
     link = FakeLink(orders(order(), generation=5))
     async with Node(tmp_path, link) as node:
         await node.until_reported(O.RUNNING)
@@ -699,3 +700,10 @@ async def test_the_network_of_new_orders_is_made_before_they_are_obeyed_and_fini
         link.order(replace(orders(order(), generation=2), subnet="10.64.9.0/24"))
         await until(lambda: bool(node.agent._watch._opening) and not node.agent._watch._opening.done())
     assert done[-1] == "open 10.64.9.0/24", "what was begun when it was told to stop is not left half made"
+
+
+@in_loop
+async def test_a_disk_that_is_nearly_full_is_a_problem(tmp_path):
+    link = FakeLink(orders())
+    async with Node(tmp_path, link, min_free_mib=1 << 40):
+        await until(lambda: bool(link.reports) and "MiB are free on the disk" in link.reports[-1].problem)

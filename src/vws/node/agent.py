@@ -270,10 +270,10 @@ class NodeAgent:
     async def _report(self) -> None:
         trouble = Trouble(self._link, self._conditions, "report")
         while True:
-            if not self._watch.described and not self._conditions.get("hypervisor"):
-                await asyncio.sleep(0.05)  # nothing was looked at yet, so there is nothing to say
-                continue
             await wait(self._to_report, self.config.report_every_s)
+            if not self._watch.described and not self._conditions.get("hypervisor"):
+                self._to_report.clear()  # nothing was looked at yet, so there is nothing to say
+                continue
             await asyncio.sleep(self.config.coalesce_s)
             await self._send_consoles()
             self._to_report.clear()
