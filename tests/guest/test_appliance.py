@@ -79,9 +79,9 @@ def test_the_disk_is_a_plain_qcow2_of_the_size_it_says(members, tmp_path):
 def test_scripts_parse(bundle):
     """By the very shell that will run them."""
     busybox = next((CACHE / "unpacked").glob("busybox-static_*")) / "bin" / "busybox"
-    scripts = [path for path in (rootfs.SCRIPTS / "rootfs").rglob("*") if path.is_file()]
+    scripts = [path for path in (rootfs.SCRIPTS / "files").rglob("*") if path.is_file()]
     names = [path for path in scripts if path.read_bytes().startswith(b"#!")]
-    for script in [rootfs.SCRIPTS / "init", rootfs.SCRIPTS / "rootfs/etc/profile", *names]:
+    for script in [rootfs.SCRIPTS / "init", rootfs.SCRIPTS / "files/etc/profile", *names]:
         debs.run([str(busybox), "sh", "-n", str(script)])
 
 

@@ -1,7 +1,7 @@
 """What is inside the demo appliance: the initramfs it boots from, and the disk beside it.
 
 Unpacking an initramfs costs emulated CPU time and then memory for good, so it holds only what brings a machine up:
-the drivers, busybox, dropbear and the scripts of rootfs/. Larger tools (curl with its libraries and the certificate
+the drivers, busybox, dropbear and the scripts of files/. Larger tools (curl with its libraries and the certificate
 authorities, resize2fs, an ssh client) lie on the data disk, from which only what is used is ever read.
 """
 
@@ -169,7 +169,7 @@ def _applets(busybox: Path) -> Tree:
 
 def _scripts() -> dict[str, Entry]:
     paths = {"init": SCRIPTS / "init"}
-    paths |= {str(path.relative_to(SCRIPTS / "rootfs")): path for path in (SCRIPTS / "rootfs").rglob("*")}
+    paths |= {str(path.relative_to(SCRIPTS / "files")): path for path in (SCRIPTS / "files").rglob("*")}
     tree = {}
     for name, path in sorted(paths.items()):
         if path.is_file():
