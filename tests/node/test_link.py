@@ -101,7 +101,7 @@ async def test_a_service_that_is_back_is_reached_within_half_a_second_by_all_who
                 await link.report(report())
         assert sum("cannot be reached" in r.getMessage() for r in caplog.records) == 1, "said once"
         waiting = [asyncio.create_task(link.reachable()) for _ in range(50)]
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(0.6)
         assert not any(task.done() for task in waiting)
         await asyncio.to_thread(tiny.start)
         back = time.monotonic()
