@@ -188,6 +188,7 @@ class LibvirtSite(Site):
         self.appliance = Appliance.of_bundle(bundle, directory / "image")
         self.tag = tag_of(self.directory)
         self.namespace = Path(f"/run/netns/vws-{self.tag}")
+        self.enter: tuple[str, ...] = ("nsenter", f"--net={self.namespace}")
         self._key = directory / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(self._key)], check=True)
 
@@ -218,7 +219,7 @@ class LibvirtSite(Site):
         return await asyncio.to_thread(
             subprocess.check_output,
             [
-                *("nsenter", f"--net={self.namespace}", "ssh", "-i", str(self._key), "-o", "ConnectTimeout=10"),
+                *(*self.enter, "ssh", "-i", str(self._key), "-o", "ConnectTimeout=10"),
                 *("-o", f"StrictHostKeyChecking={checking}", "-o", f"UserKnownHostsFile={known}"),
                 *("-o", "LogLevel=ERROR", f"root@{order.address}", command),
             ],
@@ -239,9 +240,9 @@ class LibvirtSite(Site):
         return {name.removeprefix("vws-") for name in names}
 
     def _taps(self) -> list[str]:
-        if not self.namespace.exists():
+        if self.enter and not self.namespace.exists():
             return []
-        links = subprocess.check_output(["nsenter", f"--net={self.namespace}", "ip", "-json", "link"])
+        links = subprocess.check_output([*self.enter, "ip", "-json", "link"])
         return [link["ifname"] for link in json.loads(links) if link["ifname"].startswith("vnet")]
 
     def processes(self) -> list[str]:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import stat
 import time
 import uuid
 from pathlib import Path
@@ -30,11 +29,18 @@ from pathlib import Path
 from vws.node.namespace import Namespace, end_processes
 from vws.ports import HypervisorError
 
-# Arguments: the host name, pairs of folder (in the working directory) and mount point, "--", the command.
+# Arguments: the host name; major and minor number of KVM's device, QEMU's uid and gid (without KVM four times "");
+# pairs of folder (in the working directory) and mount point; "--"; the command.
 _IN_PLACE = """
 set -e
 hostname "$1"
-shift
+if [ -n "$2" ]; then
+    mount -t tmpfs -o mode=0755,size=64k vws libvirt/dev
+    mknod -m 0600 libvirt/dev/kvm c "$2" "$3"
+    chown "$4:$5" libvirt/dev/kvm
+    mount --bind libvirt/dev/kvm /dev/kvm
+fi
+shift 5
 while [ "$1" != -- ]; do
     mount --bind -- "$1" "$2"
     shift 2
@@ -129,24 +135,22 @@ class Libvirtd:
         return pid if name == daemon and self._place.holds(pid) else None
 
     def _start(self, daemon: str) -> None:
-        mounts = [*self._mounts(), "--", daemon, "-d", "-p", f"/run/libvirt/{daemon}.pid"]
         apart = ("unshare", "--mount", "--uts", "--propagation", "private", "--")
-        self._place.commands.run(
-            *apart, "sh", "-c", _IN_PLACE, "sh", self._place.name or "vws", *mounts, cwd=self._directory
-        )
+        script = ("sh", "-c", _IN_PLACE, "sh", self._place.name or "vws", *_kvm_device(), *self._mounts(), "--")
+        command = (daemon, "-d", "-p", f"/run/libvirt/{daemon}.pid")
+        self._place.commands.run(*apart, *script, *command, cwd=self._directory)
 
     def _mounts(self) -> list[str]:
         pairs = [(f"libvirt/{folder}", point) for folder, point in _MOUNTS.items()]
         pairs += [(folder, f"{SEEN_IN_RUN}/{folder}") for folder in SHOWN]
         pairs += [(f"libvirt/accounts/{name}", f"/etc/{name}") for name in ("passwd", "group")]
-        if (self._root / "kvm").exists():
-            pairs.append(("libvirt/kvm", str(_KVM)))
         return [text for pair in pairs for text in pair]
 
     # -------------------------------------------------------- its files
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, exist_ok=True)
+        (self._root / "dev").mkdir(mode=0o755, exist_ok=True)
         for folder, point in _MOUNTS.items():
             _make_open(self._root / folder)
             Path(point).mkdir(parents=True, exist_ok=True)
@@ -158,7 +162,6 @@ class Libvirtd:
         os.chmod(self.sockets, 0o711)  # libvirt keeps its own folders in it private
         uid, gid = qemu_ids()
         self._write_accounts(uid, gid)
-        self._make_kvm(uid, gid)
         etc = self._root / "etc"
         (etc / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(host_uuid=self._host_uuid()))
         (etc / "qemu.conf").write_text(_QEMU_CONF.format(uid=uid, gid=gid))
@@ -185,19 +188,6 @@ class Libvirtd:
             (accounts / name).write_text(text if known else text.rstrip("\n") + "\n" + line)
             os.chmod(accounts / name, 0o644)
 
-    def _make_kvm(self, uid: int, gid: int) -> None:
-        """A KVM device that QEMU may open without root, seen by nobody else."""
-        own = self._root / "kvm"
-        own.unlink(missing_ok=True)
-        if not _KVM.exists():
-            return
-        os.mknod(own, stat.S_IFCHR | 0o600, _KVM.stat().st_rdev)
-        os.chown(own, uid, gid)
-        try:
-            os.close(os.open(own, os.O_RDWR | os.O_CLOEXEC))
-        except OSError:  # a file system without devices: the machine's own permissions decide
-            own.unlink()
-
     # -------------------------------------------------------- end
 
     def end(self, daemon: str) -> None:
@@ -208,7 +198,6 @@ class Libvirtd:
         """Remove what is left of both when neither runs; configuration, capabilities' cache and logs stay."""
         for name in ("libvirt-sock", "libvirt-sock-ro", "libvirt-admin-sock", "virtlogd-sock", "virtlogd-admin-sock"):
             (self.sockets / name).unlink(missing_ok=True)
-        (self._root / "kvm").unlink(missing_ok=True)
 
     # -------------------------------------------------------- what it says
 
@@ -231,6 +220,17 @@ class Libvirtd:
             if time.monotonic() > deadline:
                 raise HypervisorError(f"libvirtd does not start: {self.last_words() or 'it says nothing'}")
             time.sleep(0.01)
+
+
+def _kvm_device() -> tuple[str, str, str, str]:
+    """QEMU gets a device of its own to open. One that it may not open would cost more than speed: libvirt would examine
+    it anew, for seconds, at each definition of a domain."""
+    try:
+        device = _KVM.stat().st_rdev
+    except FileNotFoundError:
+        return "", "", "", ""
+    uid, gid = qemu_ids()
+    return str(os.major(device)), str(os.minor(device)), str(uid), str(gid)
 
 
 def _make_open(folder: Path) -> None:

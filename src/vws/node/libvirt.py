@@ -65,6 +65,8 @@ class LibvirtHypervisor:
         self.config = config
         self.directory = directory.resolve()
         self.tag = tag_of(self.directory)
+        if config.isolation not in ("namespace", "host"):
+            raise HypervisorError(f"isolation = {config.isolation!r} is neither namespace nor host", final=True)
         self._own = config.isolation == "namespace"
         name = config.namespace or f"vws-{self.tag}"
         self.place: Machine = Namespace(name) if self._own else Machine()
@@ -167,6 +169,9 @@ class LibvirtHypervisor:
         self._records.make_folders()
         self._images.directory.mkdir(parents=True, exist_ok=True)
         os.chmod(self._images.directory, 0o711)
+        if not self._own:
+            os.chmod(self.directory, 0o711)
+            _check_reachable(self.directory)
         if first:
             self._kind, self._kind_reason = _accelerator(self.config.accelerator)
             self._domains = self._new_domains()
@@ -412,6 +417,17 @@ class LibvirtHypervisor:
         if not 0 < port < 65536:
             raise HypervisorError(f"{port} is no port", final=True)
         return await connect(self.place, order.address, port)
+
+
+def _check_reachable(directory: Path) -> None:
+    """The machine's libvirtd opens the node's files by their own paths, as a user without rights."""
+    for folder in directory.parents:
+        if not folder.stat().st_mode & 0o001:
+            raise HypervisorError(
+                f"QEMU, which runs without root, cannot pass through {folder}: move the site's directory "
+                f"(such as to /var/lib/vws), or allow it (chmod o+x {folder})",
+                final=True,
+            )
 
 
 def _accelerator(wanted: str) -> tuple[str, str]:
