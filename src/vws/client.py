@@ -21,6 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +211,7 @@ class Client:
 
     def tunnel(self, id: str, port: int = 22) -> Tunnel:
         """A byte stream to a TCP port of the guest. ApiError if the workspace does not run."""
-        return Tunnel(_connect(self, _path("workspaces", id, "tunnel") + f"?port={port}"))
+        return Tunnel(self, _path("workspaces", id, "tunnel") + f"?port={port}")
 
     # ------------------------------------------------------------ images
 
@@ -290,8 +291,8 @@ class Client:
 
     def follow_events(self, after: int | None = None, **where: Any) -> Iterator[Json]:
         """Events as they happen, without end: from now on, or those after the seq `after`. Broken connections are
-        made anew and nothing is left out; ConnectionFailed after two minutes without any."""
-        last_id, heard_at = None if after is None else str(after), time.monotonic()
+        made anew and nothing is left out; ConnectionFailed if there is none at first, or for two minutes."""
+        last_id, heard_at = None if after is None else str(after), float("-inf")
         while True:
             try:
                 for seen_id, event in self._stream(last_id, where):
@@ -444,8 +445,9 @@ class Client:
 class Tunnel:
     """A byte stream to a guest. One thread may read while another writes."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
+    def __init__(self, client: Client, path: str) -> None:
+        self._closing = ExitStack()
+        self._socket = self._closing.enter_context(_connected(client, path))
 
     def read(self) -> bytes:
         """The next bytes; b"" at the end. ConnectionFailed if the site or the node broke it off, saying why."""
@@ -473,6 +475,7 @@ class Tunnel:
 
     def close(self) -> None:
         self._socket.close()
+        self._closing.close()
 
     def __enter__(self) -> Tunnel:
         return self
@@ -481,24 +484,28 @@ class Tunnel:
         self.close()
 
 
-def _connect(client: Client, path: str) -> ClientConnection:
+@contextmanager
+def _connected(client: Client, path: str) -> Iterator[ClientConnection]:
     from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
     from websockets.sync.client import connect
 
-    try:
-        return connect(
-            "ws" + client.url.removeprefix("http") + path,
-            ssl=client.trust(),
-            additional_headers=client.headers,
-            compression=None,
-            proxy=None,
-            open_timeout=TUNNEL_TIMEOUT_S,
-            max_size=None,
-        )
-    except InvalidStatus as refused:
-        raise ApiError(refused.response.status_code, _members(bytes(refused.response.body or b""))) from None
-    except (OSError, InvalidHandshake, InvalidURI) as error:
-        raise client._failed(error) from None
+    with ExitStack() as closing:
+        try:
+            made = connect(
+                "ws" + client.url.removeprefix("http") + path,
+                ssl=client.trust(),
+                additional_headers=client.headers,
+                compression=None,
+                proxy=None,
+                open_timeout=TUNNEL_TIMEOUT_S,
+                max_size=None,
+            )
+            socket = closing.enter_context(made)
+        except InvalidStatus as refused:
+            raise ApiError(refused.response.status_code, _members(bytes(refused.response.body or b""))) from None
+        except (OSError, ValueError, InvalidHandshake, InvalidURI) as error:
+            raise client._failed(error) from None
+        yield socket
 
 
 # ---------------------------------------------------------------- parts
