@@ -245,31 +245,36 @@ class LibvirtSite(Site):
         links = subprocess.check_output([*self.enter, "ip", "-json", "link"])
         return [link["ifname"] for link in json.loads(links) if link["ifname"].startswith("vnet")]
 
-    def processes(self) -> list[str]:
-        """The command lines of all that lives in the node's network namespace."""
-        if not self.namespace.exists():
-            return []
-        inode, found = self.namespace.stat().st_ino, []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (folder / "ns/net").stat().st_ino == inode:
-                    found.append((folder / "cmdline").read_text().replace("\0", " "))
-        return found
-
     def tear_down(self) -> None:
-        """As an agent that retires: remove what is there, then the node; nothing may be left on the machine."""
+        """As an agent that retires: remove what is there, then the node; nothing may be left on the machine.
+
+        What cannot be removed that way is a failure, and removed by force: the machine goes on."""
 
         async def retire() -> None:
             hypervisor = self.agent()
             await hypervisor.open(None)
             for instance in await hypervisor.instances():
                 await hypervisor.remove(instance.id)
-            inode = self.namespace.stat().st_ino
             await hypervisor.close(tear_down=True)
+
+        inode = self.namespace.stat().st_ino if self.namespace.exists() else 0
+        try:
+            asyncio.run(retire())
             assert remains_on_machine(self.tag, self.directory, inode) == []
             assert self.remains() == set()
+        finally:
+            self._clear_away(inode)
 
-        asyncio.run(retire())
+    def _clear_away(self, inode: int) -> None:
+        for pid in _processes_in(inode):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.namespace.exists():
+            subprocess.run(["umount", "--lazy", self.namespace], check=False)
+            self.namespace.unlink(missing_ok=True)
+        for group in sorted(Path("/sys/fs/cgroup").glob(f"*/vws-{self.tag}/**/"), reverse=True):
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 def remains_on_machine(tag: str, directory: Path, inode: int) -> list[str]:
@@ -280,10 +285,17 @@ def remains_on_machine(tag: str, directory: Path, inode: int) -> list[str]:
         line for line in Path("/proc/self/mounts").read_text().splitlines() if tag in line or str(directory) in line
     ]
     found += [str(path) for path in directory.rglob("*") if path.is_socket()]
+    found += [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in _processes_in(inode)]
+    return found
+
+
+def _processes_in(inode: int) -> list[int]:
+    """The processes whose network namespace has that inode; zombies have none."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if (folder / "ns/net").stat().st_ino == inode:
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
+                found.append(int(folder.name))
     return found
 
 

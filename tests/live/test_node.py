@@ -175,7 +175,7 @@ def crowded(tmp_path, bundle) -> Iterator[LibvirtSite]:
         yield site
         site.tear_down()
     finally:
-        subprocess.run(["umount", tmp_path / "small"], check=True)
+        subprocess.run(["umount", "--lazy", tmp_path / "small"], check=True)
 
 
 @in_loop
@@ -190,11 +190,18 @@ async def test_a_full_disk_is_told_as_such(crowded: LibvirtSite) -> None:
         await hypervisor.remove(order.id)
 
 
-@in_loop
-async def test_a_guest_that_talks_for_ever_fills_no_disk(tmp_path, bundle, monkeypatch) -> None:
+@pytest.fixture
+def patient(tmp_path, bundle, monkeypatch) -> Iterator[LibvirtSite]:
+    """A node that keeps little of what guests say."""
     monkeypatch.setattr(daemons, "CONSOLE_BYTES_MAX", 64 << 10)
-    site = LibvirtSite(tmp_path / "talk", bundle)
-    order = site.order("wsp-1")
+    site = LibvirtSite(tmp_path / "patient", bundle)
+    yield site
+    site.tear_down()
+
+
+@in_loop
+async def test_a_guest_that_talks_for_ever_fills_no_disk(patient: LibvirtSite) -> None:
+    site, order = patient, patient.order("wsp-1")
     async with site.opened() as hypervisor:
         await boot(hypervisor, site, order)
         await site.run(order, '(i=0; while true; do i=$((i+1)); echo "line $i of many"; done) >/dev/console 2>&1 &')
@@ -210,23 +217,29 @@ async def test_a_guest_that_talks_for_ever_fills_no_disk(tmp_path, bundle, monke
         assert b"line 20000 " in tail
         await hypervisor.remove(order.id)
         assert await hypervisor.console(order.id, tail_bytes=1000)
-    await asyncio.to_thread(site.tear_down)
+
+
+@pytest.fixture
+def neighbour(tmp_path, bundle) -> Iterator[LibvirtSite]:
+    """A second node on this machine; its directory is longer than a unix socket's path may be."""
+    site = LibvirtSite(tmp_path / ("long" * 30), bundle)
+    yield site
+    site.tear_down()
 
 
 @in_loop
-async def test_two_nodes_on_one_machine_do_not_meet(site: LibvirtSite, tmp_path, bundle) -> None:
-    """Same subnet, same ids; the second's directory is longer than a unix socket's path may be."""
-    other = LibvirtSite(tmp_path / ("long" * 30), bundle)
-    mine, theirs = site.order("wsp-1"), other.order("wsp-1")
-    async with site.opened() as here, other.opened() as there:
+async def test_two_nodes_on_one_machine_do_not_meet(site: LibvirtSite, neighbour: LibvirtSite) -> None:
+    """Same subnet, same ids."""
+    mine, theirs = site.order("wsp-1"), neighbour.order("wsp-1")
+    async with site.opened() as here, neighbour.opened() as there:
         await boot(here, site, mine)
-        await boot(there, other, theirs)
+        await boot(there, neighbour, theirs)
         keys = [(await seen(node, "wsp-1")).host_key for node in (here, there)]
         assert keys[0] != keys[1]
-        await other.run(theirs, "true", keys[1])
+        await neighbour.run(theirs, "true", keys[1])
         await there.remove("wsp-1")
         await there.close(tear_down=True)
-        assert not other.namespace.exists()
+        assert not neighbour.namespace.exists()
         await site.run(mine, "true", keys[0])
         assert (await until(here, "wsp-1", O.RUNNING)).boots == 1
         await here.remove("wsp-1")

@@ -281,9 +281,7 @@ class Domains:
 
     def ask_off(self, id: str) -> bool:
         """Note that its end is wanted and press its power button; False if it is off."""
-        record = self._records.read(id)
-        if record and record.asked != "stop":
-            self._records.write(replace(record, asked="stop"))
+        self._note_stop(id)
         domain = self.find(id)
         if domain is None or not domain.isActive():
             return False
@@ -293,6 +291,13 @@ class Domains:
                 domain.resume()
             domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
         return True
+
+    def _note_stop(self, id: str) -> None:
+        """Without the note the end would look like a death; but a full disk, too, must be possible to leave."""
+        record = self._records.read(id)
+        if record and record.asked != "stop":
+            with contextlib.suppress(OSError):
+                self._records.write(replace(record, asked="stop"))
 
     def force_off(self, id: str) -> None:
         """Returns when its process is gone."""
@@ -313,9 +318,7 @@ class Domains:
 
     def remove(self, id: str) -> None:
         """Off, undefined, its log and CPU group gone."""
-        record = self._records.read(id)
-        if record:
-            self._records.write(replace(record, asked="stop"), durable=False)
+        self._note_stop(id)
         domain = self.find(id)
         if domain:
             self._destroy(domain)
