@@ -6,6 +6,7 @@ import os
 import queue
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -220,3 +221,18 @@ def test_an_answer_is_read_after_the_end_of_stdin() -> None:
     os.close(sink)
     thread.join(5)
     assert not thread.is_alive(), "nobody reads any more, so the tunnel must close"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_reach_ssh(number: signal.Signals) -> None:
+    """Else a killed `vws ssh -N -L ...` would leave its tunnel open."""
+    program = "from vws.cli.ssh import _run; print(_run(['sh', '-c', 'echo $$; exec sleep 60']), flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.send_signal(number)
+    assert process.stdout.readline() == f"{-number}\n"
+    assert process.wait(10) == 0
+    process.stdout.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)

@@ -36,6 +36,8 @@ WHAT_TO_DO = {
     "lost": "see its node: vws node show {node_name}; it comes back with it",
 }
 
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class SshCommand(click.Command):
     """Reads its line as ssh does: options stand before or after the host, the first other word begins the command."""
@@ -189,12 +191,25 @@ def proxy_command(session: Session, workspace: dict[str, Any]) -> str:
 
 
 def _run(line: list[str]) -> int:
-    """Run ssh in the foreground. Ctrl-C is for the other side: this process only waits (a handler of ours is not
-    inherited by ssh, an ignored signal would be)."""
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    """Run ssh in the foreground; its exit status. Signals are passed on: what they mean is ssh's to say, and a tunnel
+    that outlives the one who opened it serves nobody."""
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        if started:
+            started[0].send_signal(number)
+        else:
+            early.append(number)
+
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     try:
-        return subprocess.Popen(line).wait()
+        started.append(subprocess.Popen(line))
+        for number in early:
+            started[0].send_signal(number)
+        return started[0].wait()
     except FileNotFoundError:
         raise failed("ssh is not installed", next_step="apt-get install openssh-client") from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
