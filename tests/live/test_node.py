@@ -67,6 +67,44 @@ async def test_the_loss_of_libvirtd_is_told(site: LibvirtSite) -> None:
 
 
 @in_loop
+async def test_after_the_machines_own_reboot_a_guest_is_dead_and_may_boot_again(site: LibvirtSite) -> None:
+    """What ran had pids that others may have by now; none of those may be harmed."""
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        await hypervisor.start(order)
+    status = site.directory / "libvirt/run/libvirt/qemu/vws-wsp-1.xml"
+    bystander = subprocess.Popen(["sleep", "60"])
+    status_text = status.read_text().replace(f"pid='{site.pid(order.id)}'", f"pid='{bystander.pid}'")
+    site.lose_power()
+    status.write_text(status_text)
+    (site.directory / "libvirt/boot-id").write_text("another boot\n")
+    try:
+        async with site.opened() as hypervisor:
+            dead = await until(hypervisor, order.id, O.BROKEN)
+            assert (dead.boots, dead.reason) == (1, "the virtual machine's process ended unexpectedly")
+            await hypervisor.start(replace(order, boots=2))
+            assert (await until(hypervisor, order.id, O.RUNNING)).boots == 2
+            await hypervisor.remove(order.id)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+@in_loop
+async def test_stray_files_are_nobodys_workspaces(site: LibvirtSite) -> None:
+    async with site.opened() as hypervisor:
+        strays = [site.directory / "workspaces/lost+found", site.directory / "network/names/.swp"]
+        strays[0].mkdir()
+        strays[1].touch()
+        assert await hypervisor.instances() == []
+        await hypervisor.describe()
+        strays[0].rmdir()
+        strays[1].unlink()
+
+
+@in_loop
 async def test_an_agent_adopts_what_runs(site: LibvirtSite) -> None:
     names = ("libvirtd", "virtlogd", "dnsmasq")
     async with site.opened():

@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -150,6 +151,7 @@ class Libvirtd:
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, exist_ok=True)
+        self._forget_last_boot()
         (self._root / "dev").mkdir(mode=0o755, exist_ok=True)
         for folder, point in _MOUNTS.items():
             _make_open(self._root / folder)
@@ -167,6 +169,16 @@ class Libvirtd:
         (etc / "qemu.conf").write_text(_QEMU_CONF.format(uid=uid, gid=gid))
         (etc / "virtlogd.conf").write_text(_VIRTLOGD_CONF.format(size_bytes=CONSOLE_BYTES_MAX))
         _shorten(self._root / "log" / "libvirtd.log")
+
+    def _forget_last_boot(self) -> None:
+        """Running state from before the machine's last boot names pids that are others' now, and libvirtd would end
+        them; /run is cleared by a boot, this folder is not."""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        kept = self._root / "boot-id"
+        if not kept.exists() or kept.read_text() != boot:
+            shutil.rmtree(self._root / "run", ignore_errors=True)
+            _make_open(self._root / "run")
+            kept.write_text(boot)
 
     def _host_uuid(self) -> str:
         """Made once: libvirt refuses to migrate between hosts of one uuid."""

@@ -41,7 +41,7 @@ from vws.node.domains import Domains, Surroundings
 from vws.node.guest_tcp import connect, ssh_answers
 from vws.node.images import ImageCache, virtual_size_mib
 from vws.node.namespace import Machine, Namespace
-from vws.node.naming import check_id, check_order, tag_of
+from vws.node.naming import check_id, check_order, is_id, tag_of
 from vws.node.network import Network
 from vws.node.records import Record, Records
 from vws.node.seed import new_host_key, seed_iso
@@ -241,8 +241,8 @@ class LibvirtHypervisor:
         """What is free, and what overlays have already taken of what they were promised: the service subtracts the
         whole promise."""
         free = shutil.disk_usage(self.directory).free
-        for id in self._records.ids():
-            with contextlib.suppress(OSError, HypervisorError):
+        for id in filter(is_id, self._records.ids()):
+            with contextlib.suppress(OSError):
                 free += self._records.disk(id).stat().st_blocks * 512
         return free >> 20
 
@@ -251,8 +251,8 @@ class LibvirtHypervisor:
 
     def _instances(self) -> list[Instance]:
         domains = self._open_domains.all()
-        ids = domains.keys() | self._records.ids() | self._network.ids() | self._groups.ids()
-        return [self._open_domains.instance(id, domains.get(id)) for id in sorted(ids)]
+        names = domains.keys() | self._records.ids() | self._network.ids() | self._groups.ids()
+        return [self._open_domains.instance(id, domains.get(id)) for id in sorted(names) if is_id(id)]
 
     async def changes(self) -> AsyncIterator[str]:
         """Ends with HypervisorError when the connection is lost: `open` anew then."""
@@ -284,7 +284,7 @@ class LibvirtHypervisor:
         self._records.write(replace(record, end=order.end, images=images), durable=False)
 
     def _images_in_use(self) -> set[str]:
-        records = (self._records.read(id) for id in self._records.ids())
+        records = (self._records.read(id) for id in filter(is_id, self._records.ids()))
         return {sha256 for record in records if record for sha256 in record.images}
 
     def _make(self, order: WorkspaceOrder) -> None:

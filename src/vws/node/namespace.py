@@ -107,14 +107,13 @@ class Namespace(Machine):
             return False
 
     def make(self) -> None:
-        """Make it, with its loopback up, unless it is there."""
+        """Make it, unless it is there; its loopback is still down."""
         if self.exists:
             return
         self.let_go()
         _NAMES.mkdir(mode=0o755, exist_ok=True)
         self.path.touch(mode=0o444)
         Commands().run("unshare", f"--net={self.path}", "true")
-        self.commands.run("ip", "link", "set", "lo", "up")
 
     def holds(self, pid: int) -> bool:
         return self.exists and _namespace_of(pid) == self.path.stat().st_ino

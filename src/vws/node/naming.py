@@ -33,9 +33,13 @@ def _check(good: bool, what: str, value: object) -> None:
         raise HypervisorError(f"{what} {str(value)[:60]!r} cannot be used on this node; nothing was done", final=True)
 
 
+def is_id(name: str) -> bool:
+    return bool(_ID.fullmatch(name))
+
+
 def check_id(id: str) -> str:
     """`id` if it can be a file's name and part of a domain's; else HypervisorError."""
-    _check(isinstance(id, str) and bool(_ID.fullmatch(id)), "the workspace's id", id)
+    _check(isinstance(id, str) and is_id(id), "the workspace's id", id)
     return id
 
 
@@ -46,7 +50,7 @@ def domain_name(id: str) -> str:
 def id_of(domain: str) -> str | None:
     """The id in a domain's name, None if it is none of ours."""
     id = domain.removeprefix(_DOMAIN_PREFIX)
-    return id if domain.startswith(_DOMAIN_PREFIX) and _ID.fullmatch(id) else None
+    return id if domain.startswith(_DOMAIN_PREFIX) and is_id(id) else None
 
 
 def tag_of(directory: Path) -> str:

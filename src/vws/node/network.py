@@ -83,6 +83,8 @@ class Network:
     def _make_bridge(self, address: ipaddress.IPv4Interface) -> None:
         run = self._place.commands.run
         there = self._links()
+        if self._place.name:
+            run("ip", "link", "set", "lo", "up")
         if self.bridge not in there:
             run("ip", "link", "add", self.bridge, "type", "bridge", "forward_delay", "0", "stp_state", "0")
         before = {f"{a['local']}/{a['prefixlen']}" for a in there.get(self.bridge, []) if a.get("family") == "inet"}
