@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -257,22 +257,34 @@ class LibvirtSite(Site):
                 await hypervisor.remove(instance.id)
             await hypervisor.close(tear_down=True)
 
-        inode = self.namespace.stat().st_ino if self.namespace.exists() else 0
+        before = self.processes()
         try:
             asyncio.run(retire())
-            assert remains_on_machine(self.tag, self.directory, inode) == []
+            assert remains_on_machine(self.tag, self.directory) == []
+            assert [process for process in before if process.alive] == []
             assert self.remains() == set()
         finally:
-            self._clear_away(inode)
+            self._clear_away()
+
+    def processes(self) -> list[Process]:
+        """All that live in the node's network namespace; once that is gone, another may get its inode."""
+        if not self.namespace.exists():
+            return []
+        inode, found = self.namespace.stat().st_ino, []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (folder / "ns/net").stat().st_ino == inode:
+                    found.append(Process.of(int(folder.name)))
+        return found
 
     def lose_power(self) -> None:
         """Everything that runs is gone at once; files stay."""
-        self._clear_away(self.namespace.stat().st_ino)
+        self._clear_away()
 
-    def _clear_away(self, inode: int) -> None:
-        for pid in _processes_in(inode):
+    def _clear_away(self) -> None:
+        for process in self.processes():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(process.pid, signal.SIGKILL)
         if self.namespace.exists():
             subprocess.run(["umount", "--lazy", self.namespace], check=False)
             self.namespace.unlink(missing_ok=True)
@@ -281,25 +293,38 @@ class LibvirtSite(Site):
                 group.rmdir()
 
 
-def remains_on_machine(tag: str, directory: Path, inode: int) -> list[str]:
-    """Namespaces, processes, mounts and CPU groups of a node that should be gone."""
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    command: str
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return cls(pid, command, _stat(pid)[19])
+
+    @property
+    def alive(self) -> bool:
+        """A zombie is not: it waits for a parent that is none of ours."""
+        with contextlib.suppress(OSError):
+            state, *rest = _stat(self.pid)
+            return state != "Z" and rest[18] == self.started
+        return False
+
+
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat from the state on (proc(5): field 3), which is past the name."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def remains_on_machine(tag: str, directory: Path) -> list[str]:
+    """Namespaces, mounts, sockets and CPU groups of a node that should be gone."""
     found = [str(path) for path in Path("/run/netns").glob(f"vws-{tag}")]
     found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/vws-{tag}")]
-    found += [
-        line for line in Path("/proc/self/mounts").read_text().splitlines() if tag in line or str(directory) in line
-    ]
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    found += [line for line in mounts if tag in line or str(directory) in line]
     found += [str(path) for path in directory.rglob("*") if path.is_socket()]
-    found += [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in _processes_in(inode)]
-    return found
-
-
-def _processes_in(inode: int) -> list[int]:
-    """The processes whose network namespace has that inode; zombies have none."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (folder / "ns/net").stat().st_ino == inode:
-                found.append(int(folder.name))
     return found
 
 
