@@ -207,6 +207,29 @@ def test_an_interrupted_wait_leaves_the_lease_and_says_how_to_go_on(
     assert [call[0] for call in client.asked] == ["request_lease"]
 
 
+def test_a_service_that_is_away_for_a_moment_is_waited_for(
+    vws: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.lives = life("starting")
+    there, tries = client.lease, iter(range(3))
+
+    def away(id: str) -> Any:
+        if next(tries, None) is not None:
+            raise Refused("https://127.0.0.1 does not answer", code="unreachable")
+        return there(id)
+
+    monkeypatch.setattr(client, "lease", away)
+    result = vws(*REQUEST)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("the service is away, waiting for it") == 1
+
+    monkeypatch.setattr(progress, "PATIENCE_S", 0)
+    tries = iter(range(3))
+    result = vws(*REQUEST)
+    assert result.exit_code == 1
+    assert "does not answer" in result.stderr
+
+
 def test_waiting_for_a_lease_that_was_asked_for_before(vws: Run, client: FakeClient) -> None:
     client.lives = life("starting")
     assert vws("lease", "wait", "demo").exit_code == 0
@@ -237,6 +260,13 @@ def test_lists_hold_what_lives_unless_all_is_asked_for(vws: Run, client: FakeCli
     vws("lease", "list")
     vws("lease", "list", "--all", "--state", "failed")
     assert client.asked == [("leases", {"live": True, "state": None}), ("leases", {"live": False, "state": "failed"})]
+
+
+def test_advice_names_the_site_as_the_command_line_did(vws: Run, client: FakeClient, home: Path) -> None:
+    result = vws("--dir", str(home / "site"), "lease", "request", "--image", "demo", "--for", "1h")
+    assert f"Next: vws --dir {home / 'site'} lease wait demo" in result.stdout
+    result = vws("ssh", "nope", "--dir", str(home / "site"))
+    assert f"vws --dir {home / 'site'} workspace list --all" in result.stderr
 
 
 def test_an_empty_list_is_a_sentence_on_stderr_or_an_empty_array(vws: Run, client: FakeClient) -> None:

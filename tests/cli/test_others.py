@@ -195,7 +195,7 @@ def test_the_directory_may_be_named_before_or_after(vws: Run, home: Path, calls:
 
 def test_init_and_start_pass_on_what_was_said(vws: Run, home: Path, calls: Calls) -> None:
     result = vws("site", "init", "--dir", str(home / "a"), "--name", "s", "--port", "7443", "--isolation", "host")
-    assert f"Next: vws site start --dir {home / 'a'} --detach" in result.stdout
+    assert f"Next: vws --dir {home / 'a'} site start --detach" in result.stdout
     vws("site", "start", "--fake-nodes", "3", "--detach")
     assert calls[0][2] == {
         "name": "s", "host": "127.0.0.1", "port": 7443, "store": "sqlite", "user": None, "isolation": "host",

@@ -84,6 +84,24 @@ def test_a_command_that_comes_to_nothing_is_status_1(vws: Run, client: FakeClien
     assert f"suspend did not succeed, demo-1 is {state}" in result.stderr
 
 
+def test_a_service_that_is_away_has_done_nothing_yet(
+    vws: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.states["wsp-1"] = ["running", "suspending", "suspended"]
+    there, tries = client.workspace, iter([False, False, True, True])
+
+    def away(id: str) -> object:
+        if next(tries, False):
+            raise Refused("the store does not answer", code="unavailable")
+        return there(id)
+
+    monkeypatch.setattr(client, "workspace", away)
+    result = vws("workspace", "suspend", "demo-1")
+    assert result.exit_code == 0
+    assert "demo-1 is suspended" in result.stdout
+    assert client.states["wsp-1"] == ["suspended"]
+
+
 def test_terminating_what_has_failed_is_done(vws: Run, client: FakeClient) -> None:
     client.states["wsp-1"] = ["failed"]
     assert vws("workspace", "terminate", "demo-1").exit_code == 0

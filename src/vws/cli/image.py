@@ -49,7 +49,7 @@ def import_image(session: Session, file: Path, name: str) -> None:
         output.print_json(made)
         return
     click.echo(f"image {made['name']} ({made['id']}) is ready: {show_bytes(made['size_bytes'])}.")
-    click.echo(f"Next: vws lease request --image {made['name']} --for 1h --wait")
+    click.echo("Next: " + session.named(f"vws lease request --image {made['name']} --for 1h --wait"))
 
 
 COLUMNS: list[output.Column] = [

@@ -126,7 +126,7 @@ def show_granted(session: Session, granted: Json) -> None:
         output.print_json(granted)
         return
     click.echo(f"lease {granted['name']} ({granted['id']}): {agreed(granted)}")
-    click.echo(f"Its workspaces are starting. Next: vws lease wait {granted['name']}")
+    click.echo("Its workspaces are starting. Next: " + session.named(f"vws lease wait {granted['name']}"))
 
 
 def show_active(session: Session, active: Json) -> None:
@@ -136,7 +136,7 @@ def show_active(session: Session, active: Json) -> None:
     took = f" after {active['active_at'] - active['created_at']:.1f} s" if active.get("active_at") else ""
     click.echo(f"{active['name']} is {active['state']}{took}, until {output.moment(active['end'])}.")
     if active["workspaces"]:
-        click.echo(f"Next: vws ssh {active['workspaces'][0]['name']}")
+        click.echo("Next: " + session.named(f"vws ssh {active['workspaces'][0]['name']}"))
 
 
 # ---------------------------------------------------------------- waiting

@@ -3,7 +3,8 @@
 A watch polls the service. The seconds shown are the service's own (from the
 request to the moment a workspace ran), so that they are true however slow the
 reader is. Waiting never owns what it waits for: Ctrl-C and a time-out leave the
-lease as it is and say how to go on.
+lease as it is and say how to go on. A service that is away for a moment is
+waited for too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from vws.cli.sizes import show_bytes, show_duration
 
 POLL_FIRST_S = 0.1
 POLL_MAX_S = 0.5
+PATIENCE_S = 60
+AWAY = {"unreachable", "unavailable"}
 ROWS_MAX = 40  # on a terminal; a larger lease is summed up by state
 
 TROUBLE = {"failed", "lost", "stopped"}
@@ -47,20 +50,42 @@ def wait(
 
     Raises `on_timeout()` after `timeout_s`. since: count the seconds from then (None: from each workspace's request).
     """
-    start, pause = time.monotonic(), POLL_FIRST_S
+    start, pause, look_again = time.monotonic(), POLL_FIRST_S, _patient(look)
     with _view(sys.stderr if to_stderr else sys.stdout, since) as view:
         while True:
-            seen = look()
-            view.update(seen)
-            said = verdict(seen)
-            if isinstance(said, Failed):
-                raise said
-            if said:
-                return seen
+            seen = look_again()
+            if seen is not None:
+                view.update(seen)
+                said = verdict(seen)
+                if isinstance(said, Failed):
+                    raise said
+                if said:
+                    return seen
             if time.monotonic() - start > timeout_s:
                 raise on_timeout()
             time.sleep(pause)
             pause = min(pause * 1.3, POLL_MAX_S)
+
+
+def _patient(look: Callable[[], list[Json]]) -> Callable[[], list[Json] | None]:
+    """`look`, giving None while the service is away for a moment: it may be starting again, and nothing is lost."""
+    heard, told = time.monotonic(), False
+
+    def look_again() -> list[Json] | None:
+        nonlocal heard, told
+        try:
+            seen = look()
+        except Exception as error:
+            if getattr(error, "code", "") not in AWAY or time.monotonic() - heard > PATIENCE_S:
+                raise
+            if not told:
+                click.echo(f"the service is away, waiting for it: {error}", err=True)
+            told = True
+            return None
+        heard, told = time.monotonic(), False
+        return seen
+
+    return look_again
 
 
 @contextmanager

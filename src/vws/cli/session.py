@@ -10,6 +10,8 @@ everything else that `vws --help` does.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +56,12 @@ class Session:
         from vws.config import default_directory
 
         return default_directory().absolute()
+
+    def named(self, advice: str) -> str:
+        """`advice` with its commands naming the site as this command line did, so that they can be copied."""
+        if self.explicit_directory is None:
+            return advice
+        return re.sub(r"\bvws (?=[a-z])", f"vws --dir {shlex.quote(str(self.explicit_directory))} ", advice)
 
     def close(self) -> None:
         if self._client is not None:

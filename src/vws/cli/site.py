@@ -63,11 +63,7 @@ def init(session: Session, /, **options: Any) -> None:
         output.print_json(made)
         return
     click.echo(f"Made the site {made['name']} in {made['dir']} ({made['url']}).")
-    click.echo(f"Next: vws site start{_dir_words(session)} --detach")
-
-
-def _dir_words(session: Session) -> str:
-    return f" --dir {session.explicit_directory}" if session.explicit_directory else ""
+    click.echo("Next: " + session.named("vws site start --detach"))
 
 
 @site.command()
