@@ -57,10 +57,20 @@ ApiHere = Annotated[Api, Depends(api_of)]
 
 def authenticated(connection: HTTPConnection, api: Api) -> Caller:
     """Whom the bearer token stands for; raises Unauthenticated. For operations without a `Call`."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    caller = api.services.access.authenticate(token.strip() if scheme.lower() == "bearer" else None)
+    caller = api.services.access.authenticate(_bearer_token(connection))
     connection.scope["vws.caller"] = caller
     return caller
+
+
+def knows_token(connection: HTTPConnection, api: Api) -> bool:
+    """Whether `authenticated` needs no look into the store."""
+    parts = (_bearer_token(connection) or "").split(".")
+    return len(parts) == 3 and parts[1] in api.services.site.present.tokens
+
+
+def _bearer_token(connection: HTTPConnection) -> str | None:
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _caller(

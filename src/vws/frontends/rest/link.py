@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import Path, Query, Request, Response, WebSocket
+from fastapi import Path, Request, Response, WebSocket
 from pydantic import TypeAdapter
 from starlette.responses import FileResponse
 
@@ -22,8 +23,8 @@ from vws.core.errors import Forbidden, InvalidRequest, Unavailable
 from vws.core.site import Role
 from vws.core.wire import from_json, to_json
 from vws.frontends.rest import models
-from vws.frontends.rest.call import Api, ApiHere, CallerHere, CallHere, ChangeHere, authenticated, text
-from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
+from vws.frontends.rest.call import Api, CallHere, ChangeHere, authenticated, bearer, knows_token
+from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, body_limit, router
 from vws.frontends.rest.problems import not_json, problem
 from vws.frontends.rest.views import json_text
 from vws.frontends.rest.wakeups import first_of, gone
@@ -36,7 +37,7 @@ REPORT_WAIT_S = 30.0
 
 routes = router("link")
 # Orders are made in threads of their own, few, so that a flood of them leaves threads for users.
-_orders_threads = CapacityLimiter(8)
+_orders_threads = CapacityLimiter(2)
 _console_slots = CapacityLimiter(4)
 
 SHA256 = r"^[0-9a-f]{64}$"
@@ -52,32 +53,76 @@ def _must_be(caller: Caller, id: str) -> None:
 # ---------------------------------------------------------------- orders and reports
 
 
+_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+_SECURITY: list[dict[str, list[str]]] = [{bearer.scheme_name: []}]
+_POLL = (
+    ("instance", {"type": "string", "minLength": 1, "maxLength": REFERENCE_LENGTH_MAX}, "Which agent asks."),
+    ("after", {"type": "integer", "minimum": 0, "default": 0}, "The generation that the node has."),
+    ("wait", {"type": "number", "minimum": 0, "maximum": WAIT_S_MAX, "default": 0}, "Seconds."),
+)
+
+
 @routes.get(
     "/v1/nodes/{id}/orders",
     operation_id="pull_orders",
     response_model=models.Orders,
     responses=READING | {409: CHANGING[409]},
+    openapi_extra={
+        "security": _SECURITY,
+        "parameters": [
+            _ID,
+            *(
+                {"name": name, "in": "query", "required": name == "instance", "schema": schema, "description": text}
+                for name, schema, text in _POLL
+            ),
+        ],
+    },
 )
-async def pull_orders(
-    id: str,
-    request: Request,
-    api: ApiHere,
-    caller: CallerHere,
-    instance: Annotated[str, text("Which agent asks.")],
-    after: Annotated[int, Query(ge=0, description="The generation that the node has.")] = 0,
-    wait: Annotated[float, Query(ge=0, le=WAIT_S_MAX, allow_inf_nan=False, description="Seconds.")] = 0,
-) -> Response:
+async def pull_orders(request: Request) -> Response:
     """The node's complete orders, once they are newer than `after`; null and nothing else after `wait` seconds."""
-    nodes = api.services.nodes
+    api: Api = request.app.state.api
+    id, nodes = request.path_params["id"], api.services.nodes
+    caller = await _node(request, api, id)
+    instance, after, wait_s = _read_poll(request.query_params)
     nodes.heard(caller, id, instance)
     with api.wakeups.waiting(id) as woken:
-        await _until_news(api, request, id, after, woken, time.monotonic() + wait)
+        await _until_news(api, request, id, after, woken, time.monotonic() + wait_s)
     orders = "null"
     if nodes.generation(id) > after:
         orders = await run_sync(_orders, api, caller, id, instance, limiter=_orders_threads)
         api.metrics.orders.inc()
     tunnels, now = json_text(api.tunnels.tell(id)), api.services.site.clock.now()
     return Response(f'{{"orders":{orders},"tunnels":{tunnels},"time":{now}}}', media_type="application/json")
+
+
+async def _node(request: Request, api: Api, id: str) -> Caller:
+    """The caller, who must be the node itself. Without a thread if its token is in memory, as a node's is."""
+    if knows_token(request, api):
+        caller = authenticated(request, api)
+    else:
+        caller = await run_sync(authenticated, request, api)
+    _must_be(caller, id)
+    return caller
+
+
+def _read_poll(query: Mapping[str, str]) -> tuple[str, int, float]:
+    """(instance, after, wait in seconds)"""
+    instance, after, wait = query.get("instance", ""), query.get("after", "0"), query.get("wait", "0")
+    if not 1 <= len(instance) <= REFERENCE_LENGTH_MAX or "\0" in instance:
+        raise InvalidRequest(
+            "no agent is named", field="instance", asked=instance, possible="the agent's own lasting name"
+        )
+    if not (after.isascii() and after.isdecimal() and len(after) < 19):
+        raise InvalidRequest(
+            "after is not a whole number", field="after", asked=after, possible="the generation that the node has"
+        )
+    try:
+        wait_s = float(wait)
+    except ValueError:
+        wait_s = -1.0
+    if not 0 <= wait_s <= WAIT_S_MAX:
+        raise InvalidRequest("wait is out of bounds", field="wait", asked=wait, possible=f"0 to {WAIT_S_MAX:g} seconds")
+    return instance, int(after), wait_s
 
 
 async def _until_news(api: Api, request: Request, id: str, after: int, woken: asyncio.Event, until: float) -> None:
@@ -105,16 +150,20 @@ def _orders(api: Api, caller: Caller, id: str, instance: str) -> str:
     response_model=models.Acknowledgement,
     responses=CHANGING,
     openapi_extra={
+        "security": _SECURITY,
+        "parameters": [_ID],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NodeReport"}}},
-        }
+        },
     },
 )
 @body_limit(REPORT_BYTES_MAX)
-async def send_report(id: str, request: Request, api: ApiHere, caller: CallerHere) -> Response:
+async def send_report(request: Request) -> Response:
     """Facts: every workspace that the node has anything of. Answered when they are committed."""
-    _must_be(caller, id)
+    api: Api = request.app.state.api
+    id = request.path_params["id"]
+    caller = await _node(request, api, id)
     try:
         said = json.loads(await request.body(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -54,7 +54,7 @@ CHANGING = refusals(400, 404, 409, 413, 415)
 class Operation(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        known = _query_names(self.dependant)
+        known = _query_names(self.dependant) | _described_names(self.openapi_extra)
         takes_json = self.body_field is not None
         bytes_max = getattr(self.endpoint, "body_bytes_max", JSON_BYTES_MAX)
 
@@ -137,6 +137,12 @@ def _query_names(dependant: Dependant) -> dict[str, bool]:
         kind = field.field_info.annotation
         names[field.alias] = any(get_origin(each) is list for each in (kind, *get_args(kind)))
     return names
+
+
+def _described_names(openapi_extra: dict[str, Any] | None) -> dict[str, bool]:
+    """Those that an operation reads by itself."""
+    described = (openapi_extra or {}).get("parameters", ())
+    return {parameter["name"]: False for parameter in described if parameter["in"] == "query"}
 
 
 def _unknown_parameter(name: str, known: dict[str, bool]) -> VwsError:
