@@ -48,7 +48,11 @@ def test_cloud_init_reads_names_keys_and_network(keys) -> None:
     assert user["ssh_keys"] == {"ed25519_private": keys[0], "ed25519_public": keys[1]}
     assert (user["disable_root"], user["ssh_pwauth"]) == (False, False)
     network = yaml.safe_load(files["network-config"])
-    assert network["ethernets"]["vws0"] == {"match": {"macaddress": WORKSPACE.mac}, "dhcp4": True}
+    assert network["ethernets"]["eth0"] == {
+        "match": {"macaddress": WORKSPACE.mac},
+        "set-name": "eth0",
+        "dhcp4": True,
+    }
 
 
 def test_login_user_is_the_images() -> None:

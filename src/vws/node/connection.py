@@ -115,7 +115,7 @@ def explain(error: libvirt.libvirtError) -> HypervisorError:
         return HypervisorError("the node's disk is full")
     if "Cannot allocate memory" in text:
         return HypervisorError("the node has not enough memory left to start it")
-    return HypervisorError(f"libvirt: {text}")
+    return HypervisorError(f"libvirt: {' '.join(text.split())[:300]}")
 
 
 def no_domain(error: libvirt.libvirtError) -> bool:

@@ -72,8 +72,9 @@ def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
 
 
 def _network(order: WorkspaceOrder) -> dict[str, object]:
-    interface = {"match": {"macaddress": order.mac}, "dhcp4": True}
-    return {"version": 2, "ethernets": {"vws0": interface}}
+    """Named too: not everything that reads this finds the interface by its MAC address alone."""
+    interface = {"match": {"macaddress": order.mac}, "set-name": "eth0", "dhcp4": True}
+    return {"version": 2, "ethernets": {"eth0": interface}}
 
 
 def _environment(order: WorkspaceOrder) -> str:
