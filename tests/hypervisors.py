@@ -33,7 +33,7 @@ from vws.ports import Hypervisor, Instance
 
 NODE = "nod-1"
 GUEST_UP_WITHIN_S = 60.0
-REACHES = ("vws.node.fake.reach", "vws.node.libvirt.reach", "vws.node.domains.reach")
+REACHES = tuple(f"vws.node.{module}.reach" for module in ("fake", "libvirt", "creation", "domains"))
 
 
 class Appliance:

@@ -250,7 +250,15 @@ async def test_a_suspended_guest_is_restored_by_another_agent(site: Site, monkey
     order = site.order("wsp-1")
     async with site.opened() as hypervisor:
         await boot(hypervisor, site, order)
-        await hypervisor.suspend(order.id)
+        with monkeypatch.context() as patch:
+            cut_at(patch, "agent.suspend.begun")
+            with pytest.raises(Cut):
+                await hypervisor.suspend(order.id)
+        await until(hypervisor, order.id, O.RUNNING)
+        with monkeypatch.context() as patch:
+            cut_at(patch, "agent.suspended")
+            with pytest.raises(Cut):
+                await hypervisor.suspend(order.id)
         await until(hypervisor, order.id, O.SUSPENDED)
         await hypervisor.suspend(order.id)
         assert not await hypervisor.guest_up(order)
@@ -268,6 +276,25 @@ async def test_a_suspended_guest_is_restored_by_another_agent(site: Site, monkey
         await hypervisor.suspend(order.id)
         await until(hypervisor, order.id, O.SUSPENDED)
         await hypervisor.remove(order.id)
+
+
+@pytest.mark.parametrize("point", ["agent.domain.destroyed", "agent.overlay.removed", "agent.removed"])
+@in_loop
+async def test_a_removal_cut_off_anywhere_can_be_repeated(site: Site, point: str, monkeypatch) -> None:
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        await hypervisor.start(order)
+        with monkeypatch.context() as patch:
+            cut_at(patch, point)
+            with pytest.raises(Cut):
+                await hypervisor.remove(order.id)
+    async with site.opened() as hypervisor:
+        left = await seen(hypervisor, order.id)
+        assert (left is None) == (point == "agent.removed")
+        assert left is None or (left.state, left.created) == (O.STOPPED, point == "agent.domain.destroyed")
+        await hypervisor.remove(order.id)
+        assert await hypervisor.instances() == []
 
 
 @in_loop

@@ -2,7 +2,7 @@
 
 This module is the port's surface: it orders the steps of each call, and moves
 everything that blocks into threads. What the steps do is next door: namespace.py
-and daemons.py (where the domains live), network.py, images.py, seed.py,
+and daemons.py (where the domains live), network.py, images.py, creation.py,
 domains.py.
 
 A call may be cut off by a kill at any point and is then simply repeated: each
@@ -31,20 +31,19 @@ import libvirt
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.site import Capacity
 from vws.faultpoints import reach
-from vws.node.commands import Commands
 from vws.node.config import NodeConfig
 from vws.node.connection import Connection, explain
 from vws.node.cpushare import CpuGroups
-from vws.node.daemons import SEEN_IN_RUN, Libvirtd, qemu_ids
+from vws.node.creation import Creation
+from vws.node.daemons import SEEN_IN_RUN, Libvirtd
 from vws.node.domain_xml import EMULATOR, TB_CACHE_MIB, Host
 from vws.node.domains import Domains, Surroundings
 from vws.node.guest_tcp import connect, ssh_answers
-from vws.node.images import ImageCache, virtual_size_mib
+from vws.node.images import ImageCache
 from vws.node.namespace import Machine, Namespace
 from vws.node.naming import check_id, check_order, is_id, tag_of
 from vws.node.network import Network
-from vws.node.records import Record, Records
-from vws.node.seed import new_host_key, seed_iso
+from vws.node.records import Records
 from vws.ports import Fetch, HypervisorError, Instance, Stream
 
 T = TypeVar("T")
@@ -74,6 +73,7 @@ class LibvirtHypervisor:
         self._records = Records(self.directory)
         self._images = ImageCache(self.directory)
         self._network = Network(self.directory, self.place, config.bridge, self.tag)
+        self._creation = Creation(self._records, self._images, self._network)
         self._groups = CpuGroups(self.tag)
         self._domains: Domains | None = None
         self._kind, self._kind_reason = "", ""
@@ -271,63 +271,16 @@ class LibvirtHypervisor:
 
     async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
         check_order(order)
-        await self._do(self._begin, order)
+        await self._do(self._creation.begin, order)
         await self._images.ensure(order.files, fetch, step, self._images_in_use)
         reach("agent.image.fetched")
         step("making the disk")
-        await self._do(self._make, order)
+        await self._do(self._creation.finish, order)
         reach("agent.created")
-
-    def _begin(self, order: WorkspaceOrder) -> None:
-        record = self._records.read(order.id) or Record(order.id)
-        images = tuple(file.sha256 for file in order.files)
-        self._records.write(replace(record, end=order.end, images=images), durable=False)
 
     def _images_in_use(self) -> set[str]:
         records = (self._records.read(id) for id in filter(is_id, self._records.ids()))
         return {sha256 for record in records if record for sha256 in record.images}
-
-    def _make(self, order: WorkspaceOrder) -> None:
-        if not self._records.disk(order.id).exists():
-            self._make_overlay(order)
-        reach("agent.overlay.made")
-        if not self._records.seed(order.id).exists():
-            self._make_seed(order)
-        reach("agent.seed.made")
-        self._network.enter(order.id, order.mac, order.address, order.name)
-        reach("agent.address.entered")
-        record = self._records.read(order.id) or Record(order.id)
-        self._records.write(replace(record, end=order.end, created=True))
-
-    def _make_overlay(self, order: WorkspaceOrder) -> None:
-        disk = self._records.disk(order.id)
-        base = next((file for file in order.files if file.role == "disk"), None)
-        backing: list[str] = []
-        if base:
-            path = self._images.path(base.sha256)
-            with path.open("rb") as opened:
-                size_mib = virtual_size_mib(opened.read(104), base.size_bytes, base.format)
-            if size_mib > order.disk_mib:
-                raise HypervisorError(
-                    f"the image's disk has {size_mib} MiB, more than the {order.disk_mib} MiB asked for", final=True
-                )
-            # Relative, so that it is right wherever the directory is seen.
-            backing = ["-F", base.format, "-b", os.path.relpath(path, disk.parent)]
-        new = disk.with_name("disk.new")
-        arguments = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, new.name, f"{order.disk_mib}M"]
-        Commands().run(*arguments, cwd=disk.parent)
-        _hand_over(new, disk)
-
-    def _make_seed(self, order: WorkspaceOrder) -> None:
-        """The key is on record before the disk that holds it is in place: who finds a disk finds its key."""
-        private_key, public_key = new_host_key()
-        record = self._records.read(order.id) or Record(order.id)
-        self._records.write(replace(record, host_key=public_key), durable=False)
-        seed = self._records.seed(order.id)
-        new = seed.with_name("seed.new")
-        with open(new, "wb", opener=_private) as file:
-            file.write(seed_iso(order, private_key, public_key))
-        _hand_over(new, seed)
 
     # -------------------------------------------------------- life
 
@@ -453,22 +406,6 @@ def _memory_total_mib() -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) >> 10
     return 0
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _hand_over(new: Path, path: Path) -> None:
-    """Put a finished file in place, on disk for sure, for QEMU alone."""
-    fd = os.open(new, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fchown(fd, *qemu_ids())
-        os.fchmod(fd, 0o600)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(new, path)
 
 
 def _said(error: OSError) -> str:

@@ -1,0 +1,99 @@
+"""What a workspace needs before it can boot: overlay, NoCloud disk, address; made so that a kill leaves no half.
+
+Each file is made under another name, synced and renamed, and what is there
+already is kept: a creation that was cut off is simply run again.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from vws.core.deployment import WorkspaceOrder
+from vws.faultpoints import reach
+from vws.node.commands import Commands
+from vws.node.daemons import qemu_ids
+from vws.node.images import ImageCache, virtual_size_mib
+from vws.node.network import Network
+from vws.node.records import Record, Records
+from vws.node.seed import new_host_key, seed_iso
+from vws.ports import HypervisorError
+
+
+class Creation:
+    """All of it blocks."""
+
+    def __init__(self, records: Records, images: ImageCache, network: Network) -> None:
+        self._records = records
+        self._images = images
+        self._network = network
+        self._commands = Commands()
+
+    def begin(self, order: WorkspaceOrder) -> None:
+        """Note whose the folder is, its end, and the images that it will need."""
+        record = self._record(order.id)
+        images = tuple(file.sha256 for file in order.files)
+        self._records.write(replace(record, end=order.end, images=images), durable=False)
+
+    def finish(self, order: WorkspaceOrder) -> None:
+        """The rest, once the image's files are in the cache."""
+        if not self._records.disk(order.id).exists():
+            self._make_overlay(order)
+        reach("agent.overlay.made")
+        if not self._records.seed(order.id).exists():
+            self._make_seed(order)
+        reach("agent.seed.made")
+        self._network.enter(order.id, order.mac, order.address, order.name)
+        reach("agent.address.entered")
+        self._records.write(replace(self._record(order.id), end=order.end, created=True))
+
+    def _record(self, id: str) -> Record:
+        return self._records.read(id) or Record(id)
+
+    def _make_overlay(self, order: WorkspaceOrder) -> None:
+        disk = self._records.disk(order.id)
+        new = disk.with_name("disk.new")
+        arguments = ["qemu-img", "create", "-q", "-f", "qcow2", *self._backing(order), new.name, f"{order.disk_mib}M"]
+        self._commands.run(*arguments, cwd=disk.parent)
+        _hand_over(new, disk)
+
+    def _backing(self, order: WorkspaceOrder) -> list[str]:
+        """The arguments that put the overlay on its image; by a relative path, right wherever the directory is seen."""
+        base = next((file for file in order.files if file.role == "disk"), None)
+        if base is None:
+            return []
+        path = self._images.path(base.sha256)
+        with path.open("rb") as opened:
+            size_mib = virtual_size_mib(opened.read(104), base.size_bytes, base.format)
+        if size_mib > order.disk_mib:
+            raise HypervisorError(
+                f"the image's disk has {size_mib} MiB, more than the {order.disk_mib} MiB asked for", final=True
+            )
+        return ["-F", base.format, "-b", os.path.relpath(path, self._records.folder(order.id))]
+
+    def _make_seed(self, order: WorkspaceOrder) -> None:
+        """The key is on record before the disk that holds it is in place: who finds a disk finds its key."""
+        private_key, public_key = new_host_key()
+        self._records.write(replace(self._record(order.id), host_key=public_key), durable=False)
+        seed = self._records.seed(order.id)
+        new = seed.with_name("seed.new")
+        with open(new, "wb", opener=_private) as file:
+            file.write(seed_iso(order, private_key, public_key))
+        _hand_over(new, seed)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _hand_over(new: Path, path: Path) -> None:
+    """Put a finished file in place, on disk for sure, for QEMU alone."""
+    fd = os.open(new, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fchown(fd, *qemu_ids())
+        os.fchmod(fd, 0o600)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(new, path)
