@@ -50,14 +50,6 @@ class CpuGroups:
         except OSError as error:
             raise HypervisorError(f"its CPU share cannot be set: {error.strerror or error}") from None
 
-    def share(self, id: str) -> int:
-        """The share in CPUs that was last given; 0 for none."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._version == 1:
-                return int((self.group / check_id(id) / "cpu.shares").read_text()) // 1024
-            return int((self.group / check_id(id) / "cpu.weight").read_text()) // 100
-        return 0
-
     def _make(self, id: str) -> Path:
         group = self.group / check_id(id)
         try:

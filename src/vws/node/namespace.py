@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from vws.node.commands import Commands
 from vws.ports import HypervisorError
@@ -38,29 +38,8 @@ _ENDED_WITHIN_S = 5.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Place(Protocol):
-    """`commands` run there; `name`: None on the machine itself."""
-
-    name: str | None
-    commands: Commands
-
-    def make(self) -> None: ...
-
-    def holds(self, pid: int) -> bool:
-        """Is `pid` alive and one of this place's processes?"""
-        ...
-
-    def inside(self, do: Callable[[], T]) -> Future[T]:
-        """Have `do`, which must not block for long, done by a thread that is there."""
-        ...
-
-    def let_go(self) -> None: ...
-
-    def destroy(self) -> None: ...
-
-
 class Machine:
-    """The machine's own network."""
+    """The machine's own network. `commands` run there; `name`: that of a namespace, None here."""
 
     name: str | None = None
 
@@ -71,9 +50,11 @@ class Machine:
     def make(self) -> None: ...
 
     def holds(self, pid: int) -> bool:
+        """Is `pid` alive and in this network?"""
         return _namespace_of(pid) == _namespace_of(os.getpid())
 
     def inside(self, do: Callable[[], T]) -> Future[T]:
+        """Have `do`, which must not block for long, done by a thread that is in this network."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "vws-net", initializer=self._enter)
         return self._thread.submit(do)

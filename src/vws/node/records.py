@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from vws.core.errors import InvalidRequest
+from vws.core.wire import from_json
 from vws.node.naming import check_id
 from vws.node.state import write_whole
 from vws.ports import HypervisorError
@@ -40,9 +42,6 @@ class Record:
     host_key: str = ""
     asked: str = ""
     images: tuple[str, ...] = ()
-
-
-_KINDS: dict[str, type] = {"id": str, "end": int, "boots": int, "created": bool, "host_key": str, "asked": str}
 
 
 class Records:
@@ -88,7 +87,7 @@ class Records:
         try:
             data = json.loads((self.folder(id) / "record.json").read_bytes())
             return _record(id, data)
-        except (OSError, ValueError):
+        except (OSError, ValueError, InvalidRequest):
             return None
 
     def write(self, record: Record, *, durable: bool = True) -> Record:
@@ -134,12 +133,11 @@ class Records:
 
 
 def _record(id: str, data: Any) -> Record:
+    """Fields of a newer version are left out: to take its record for none would be to lose the disk."""
     if not isinstance(data, dict) or data.get("id") != id:
         raise ValueError("another workspace's record")
-    known = {field.name: data[field.name] for field in fields(Record) if field.name in data}
-    if any(not isinstance(known.get(name, kind()), kind) for name, kind in _KINDS.items()):
-        raise ValueError("a damaged record")
-    return Record(**known | {"images": tuple(known.get("images", ()))})
+    names = {field.name for field in fields(Record)}
+    return from_json(Record, {name: value for name, value in data.items() if name in names})
 
 
 def _remove(entry: os.DirEntry[str]) -> None:
