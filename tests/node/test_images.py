@@ -95,6 +95,17 @@ async def test_a_changed_file_is_fetched_again(cache, source) -> None:
 
 
 @in_loop
+async def test_a_boot_from_a_changed_file_is_refused(cache, source) -> None:
+    path = await ensure(cache, source)
+    cache.check([source.file()])
+    os.chmod(path, 0o644)
+    path.write_bytes(b"something else")
+    with pytest.raises(HypervisorError, match="damaged"):
+        cache.check([source.file()])
+    assert not path.exists()
+
+
+@in_loop
 async def test_a_file_that_arrives_wrong_is_fetched_once_more(cache, source) -> None:
     source.first = b"broken on its way"
     path = await ensure(cache, source)

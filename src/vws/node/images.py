@@ -58,6 +58,16 @@ class ImageCache:
                 if not await asyncio.to_thread(self._is_here, file):
                     await self._fetch(file, fetch, step, in_use)
 
+    def check(self, files: Iterable[ImageFile]) -> None:
+        """Raise HypervisorError unless all are here as they were verified. Blocks; cheap while nobody touches them."""
+        for file in files:
+            check_file(file)
+            if not self._is_here(file):
+                raise HypervisorError(
+                    f"the image's {file.role} is missing from the node's cache, or was damaged there and has been removed; "
+                    "what was made from it cannot boot, new workspaces fetch it anew"
+                )
+
     def _is_here(self, file: ImageFile) -> bool:
         """As it was when it was hashed; if not quite, it is hashed again."""
         path = self.path(file.sha256)

@@ -286,6 +286,7 @@ class LibvirtHypervisor:
 
     async def start(self, order: WorkspaceOrder) -> None:
         check_order(order)
+        await self._do(self._images.check, order.files)
         await self._do(self._open_domains.start, order)
 
     async def guest_up(self, order: WorkspaceOrder) -> bool:
