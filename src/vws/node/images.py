@@ -64,8 +64,8 @@ class ImageCache:
             check_file(file)
             if not self._is_here(file):
                 raise HypervisorError(
-                    f"the image's {file.role} is missing from the node's cache, or was damaged there and has been removed; "
-                    "what was made from it cannot boot, new workspaces fetch it anew"
+                    f"the image's {file.role} is missing from the node's cache, or was damaged there and has been "
+                    "removed; what was made from it cannot boot, new workspaces fetch it anew"
                 )
 
     def _is_here(self, file: ImageFile) -> bool:
