@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.frontends.conftest import Running, here, until  # noqa: F401 - `here` is a fixture
+from tests.frontends.conftest import Running, here, server, sqlite_store, until  # noqa: F401 - fixtures among them
 from tests.frontends.test_tunnels import dial, hear
 from vws.client import ApiError, Client, ConnectionFailed
 from vws.service import certificates
@@ -219,11 +219,11 @@ def flaky():
     class Mine(Flaky):
         seen: list[tuple[str, str | None, bytes]] = []
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mine)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Mine, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mine)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    yield Mine, f"http://127.0.0.1:{listener.server_address[1]}"
+    listener.shutdown()
+    listener.server_close()
 
 
 def test_a_change_is_repeated_under_the_same_client_token(flaky):
@@ -306,14 +306,14 @@ def tls(tmp_path):
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://127.0.0.1:{server.server_address[1]}", tmp_path / "ca.crt"
-    server.shutdown()
-    server.server_close()
+    listener.socket = context.wrap_socket(listener.socket, server_side=True)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{listener.server_address[1]}", tmp_path / "ca.crt"
+    listener.shutdown()
+    listener.server_close()
 
 
 def test_a_site_is_known_by_its_authority(tls, tmp_path):

@@ -1,11 +1,14 @@
 """A whole service behind a real HTTP server on loopback: real sockets, real services, a real store.
 
 `running` makes one on the store of the test (SQLite and PostgreSQL in turn); `here` does so on SQLite alone, for tests
-of what no store can change. Nodes are played by the test: they enrol, report and pull like any agent.
+of what no store can change. Both share one HTTP server, which starting and stopping would cost more than most tests;
+`mortal` has a server of its own, which the test may stop. Nodes are played by the test: they enrol, report and pull
+like any agent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import socket
@@ -34,32 +37,58 @@ INSTANCE = "agent-1"
 Json = dict[str, Any]
 
 
-class Running:
-    """A service with its server. `root`, `ann`, `bob`: HTTP clients of an administrator and two users."""
+class Server:
+    """uvicorn in a thread, as vws.main runs it, serving whatever app is put into `app`."""
 
-    def __init__(self, store: Any, directory: Any, **settings: Any) -> None:
+    def __init__(self) -> None:
+        self.app: Any = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            self._serve, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3,
+            ws_max_size=1 << 20, lifespan="on", interface="asgi3",
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=lambda: self._server.run(sockets=[self._listener]), daemon=True)
+        self._thread.start()
+        until(lambda: self._server.started)
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        self.loop = asyncio.get_running_loop()
+        for step in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{step}.complete"})
+
+    def put(self, app: Any) -> None:
+        """Serve this app, beginning with what its lifespan begins with; the one before it has ended."""
+        self.app = app
+        self._lifespan = app.router.lifespan_context(app)
+        assert self.loop is not None
+        asyncio.run_coroutine_threadsafe(self._lifespan.__aenter__(), self.loop).result(5)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive(), "the server hangs"
+
+
+class Running:
+    """A service behind a server. `root`, `ann`, `bob`, `nobody`: HTTP clients of the people they are."""
+
+    def __init__(self, server: Server, store: Any, directory: Any, **settings: Any) -> None:
         self.services = build(
             store, FileBlobs(directory / "blobs"), SystemClock(), TimeIds(), Settings(**settings), directory
         )
         self.app = create_app(self.services, ca_pem=b"-----BEGIN CERTIFICATE-----\n")
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3,
-            ws_max_size=1 << 20,
-        )  # fmt: skip
-        self.server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self.server = server
+        self.url = server.url
         self._clients: list[httpx.Client] = []
-        self._sequence = itertools.count(1)
-
-    def _serve(self) -> None:
-        self.server.run(sockets=[self._listener])
-
-    def start(self) -> None:
         self.services.reconciler.start()
-        self._thread.start()
-        until(lambda: self.server.started)
+        server.put(self.app)
         self.root_token = self.token("root", Role.ADMIN)
         self.ann_token = self.token("ann")
         self.root = self.client(self.root_token)
@@ -70,15 +99,14 @@ class Running:
     def stop(self) -> None:
         """What the process does when it is told to stop."""
         close_app(self.app)
-        self.server.should_exit = True
-        self._thread.join(10)
+        self.server.stop()
         self.services.reconciler.stop()
-        assert not self._thread.is_alive(), "the server hangs"
 
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        self.stop()
+        close_app(self.app)
+        self.services.reconciler.stop()
 
     def token(self, subject: str, role: Role = Role.USER) -> str:
         made = self.services.access.create_token(SITE, subject, role, None)
@@ -152,19 +180,38 @@ def until(condition: Callable[[], object], limit_s: float = 5) -> None:
         time.sleep(0.005)
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def running(store, tmp_path) -> Iterator[Running]:
-    running = Running(store, tmp_path)
-    running.start()
+def running(server, store, tmp_path) -> Iterator[Running]:
+    running = Running(server, store, tmp_path)
     yield running
     running.close()
 
 
 @pytest.fixture
-def here(sqlite_url, tmp_path) -> Iterator[Running]:
+def sqlite_store(sqlite_url) -> Iterator[SqlStore]:
     store = SqlStore.open(sqlite_url)
-    running = Running(store, tmp_path, image_bytes_max=8 << 20)
-    running.start()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def here(server, sqlite_store, tmp_path) -> Iterator[Running]:
+    running = Running(server, sqlite_store, tmp_path, image_bytes_max=8 << 20)
     yield running
     running.close()
-    store.close()
+
+
+@pytest.fixture
+def mortal(sqlite_store, tmp_path) -> Iterator[Running]:
+    server = Server()
+    running = Running(server, sqlite_store, tmp_path)
+    yield running
+    running.close()
+    server.stop()

@@ -118,10 +118,10 @@ def test_a_revoked_token_hears_nothing_more(here: Running, monkeypatch):
     assert follower.ended.wait(3)
 
 
-def test_the_stop_ends_followers(here: Running):
-    followers = [Follower(here.ann) for _ in range(5)]
+def test_the_stop_ends_followers(mortal: Running):
+    followers = [Follower(mortal.ann) for _ in range(5)]
     started = time.monotonic()
-    here.stop()
+    mortal.stop()
     assert time.monotonic() - started < 2
     assert all(follower.ended.wait(1) for follower in followers)
 

@@ -64,13 +64,13 @@ def test_a_client_that_leaves_leaves_nothing_behind(here):
     until(lambda: here.app.state.api.wakeups.count()[0] == 0, 2)
 
 
-def test_the_stop_ends_all_polls_at_once(here: Running):
-    nodes = here.enroll(*(f"n{i}" for i in range(20)))
+def test_the_stop_ends_all_polls_at_once(mortal: Running):
+    nodes = mortal.enroll(*(f"n{i}" for i in range(20)))
     with ThreadPoolExecutor(20) as pool:
         polls = [pool.submit(node.pull, 1000, 30) for node in nodes]
-        until(lambda: here.app.state.api.wakeups.count()[0] == 20)
+        until(lambda: mortal.app.state.api.wakeups.count()[0] == 20)
         started = time.monotonic()
-        here.stop()
+        mortal.stop()
         for poll in polls:
             assert poll.result().json()["orders"] is None
     assert time.monotonic() - started < 2

@@ -7,7 +7,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.frontends.conftest import Running
+from tests.frontends.conftest import Running, Server
 from vws.frontends.rest.app import bare_app
 from vws.store.sql import SqlStore
 
@@ -21,13 +21,14 @@ SITUATIONAL = {"request_lease", "explain_request", "import_image"}
 def site(tmp_path_factory):
     directory = tmp_path_factory.mktemp("site")
     store = SqlStore.open(f"sqlite:///{directory / 'site.db'}")
-    running = Running(store, directory, image_bytes_max=1 << 20)
-    running.start()
+    server = Server()
+    running = Running(server, store, directory, image_bytes_max=1 << 20)
     (node,) = running.enroll("one")
     running.lease(2, name="cluster")
     node.obey()
     yield running
     running.close()
+    server.stop()
     store.close()
 
 

@@ -15,13 +15,17 @@ from tests.frontends.conftest import PlayedNode, Running, until
 from vws.frontends.rest import guests
 
 
+def made_ready(running: Running):
+    (node,) = running.enroll("one")
+    workspace = running.lease()["workspaces"][0]
+    node.obey()
+    return running, node, workspace
+
+
 @pytest.fixture
 def ready(here: Running):
     """(the service, the node, a running workspace)"""
-    (node,) = here.enroll("one")
-    workspace = here.lease()["workspaces"][0]
-    node.obey()
-    return here, node, workspace
+    return made_ready(here)
 
 
 def dial(running: Running, path: str, token: str):
@@ -187,11 +191,11 @@ def test_only_the_workspaces_node_may_take_it_and_once(ready):
     assert denied(here, taken, node.token)["code"] == "not-found"
 
 
-def test_a_stop_ends_tunnels(ready):
-    here, node, workspace = ready
-    with joined(here, node, workspace) as (user, _, _told):
+def test_a_stop_ends_tunnels(mortal):
+    mortal, node, workspace = made_ready(mortal)
+    with joined(mortal, node, workspace) as (user, _, _told):
         started = time.monotonic()
-        here.stop()
+        mortal.stop()
         assert time.monotonic() - started < 4
         with pytest.raises(ConnectionClosed):
             user.recv(timeout=5)
