@@ -34,7 +34,7 @@ def create_app(services: Services, *, ca_pem: bytes) -> FastAPI:
     api.metrics.watch(wakeups.count, api.tunnels.count)
     app = bare_app()
     app.state.api = api
-    app.add_middleware(Gate, metrics=api.metrics)
+    app.add_middleware(Gate, metrics=api.metrics, wakeups=wakeups)
     return app
 
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vws.frontends.faults import Fault
 from vws.frontends.rest.metrics import Metrics
 from vws.frontends.rest.problems import problem
+from vws.frontends.rest.wakeups import Wakeups
 
 log = logging.getLogger("vws.access")
 
@@ -32,13 +33,14 @@ _CLIENT_LEFT = 499
 
 
 class Gate:
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, wakeups: Wakeups) -> None:
         self._app = app
         self._metrics = metrics
+        self._wakeups = wakeups
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _Exchange(self._app, self._metrics, scope, receive, send).run()
+            await _Exchange(self._app, self._metrics, self._wakeups, scope, receive, send).run()
         elif scope["type"] == "websocket":
             await self._carry(scope, receive, send)
         else:
@@ -56,9 +58,12 @@ class Gate:
 
 
 class _Exchange:
-    def __init__(self, app: ASGIApp, metrics: Metrics, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, wakeups: Wakeups, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._wakeups = wakeups
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -94,7 +99,7 @@ class _Exchange:
             headers["X-Request-Id"] = self._reference
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
-            if self._status == 413:
+            if self._status == 413 or self._wakeups.stopping:
                 headers["Connection"] = "close"
         if self._status == 413 and message["type"] == "http.response.body" and not message.get("more_body"):
             await self._send({**message, "more_body": True})
@@ -112,7 +117,7 @@ class _Exchange:
         operation = getattr(self._scope.get("route"), "operation_id", None) or "none"
         if operation not in _WAITING:
             self._metrics.requests.labels(operation, self._status).observe(seconds)
-        level = logging.DEBUG if operation in _LINK and self._status < 400 else logging.INFO
+        level = logging.DEBUG if operation in _LINK and self._status in (200, 503) else logging.INFO
         if log.isEnabledFor(level):
             log.log(
                 level, "%s %s %d %.1f ms %s %s", self._scope["method"], _path(self._scope), self._status,

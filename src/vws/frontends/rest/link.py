@@ -87,6 +87,9 @@ async def pull_orders(request: Request) -> Response:
     nodes.heard(caller, id, instance)
     with api.wakeups.waiting(id) as woken:
         await _until_news(api, request, id, after, woken, time.monotonic() + wait_s)
+    if api.wakeups.stopping:
+        # Not an empty answer: hundreds of nodes would ask again at once, of a service that is about to end.
+        raise Unavailable("the service is stopping", possible="the same when it is back")
     orders = "null"
     if nodes.generation(id) > after:
         orders = await run_sync(_orders, api, caller, id, instance, limiter=_orders_threads)
