@@ -67,7 +67,7 @@ def test_waiting_has_an_end(here, ann):  # noqa: F811
 
 def test_iterators_go_through_all_pages(here, ann, monkeypatch):  # noqa: F811
     here.enroll("one")
-    monkeypatch.setattr("vws.client.PAGE_ITEMS", 3)
+    monkeypatch.setattr("vws.client.connection.PAGE_ITEMS", 3)
     ann.request_lease([GROUP | {"count": 7}], 600)
     names = [w["name"] for w in ann.workspaces()]
     assert len(set(names)) == 7

@@ -1,0 +1,229 @@
+"""Everything that can be asked of a site, one method each."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from vws.client.connection import CONNECT_TIMEOUT_S, Connection, parsed
+from vws.client.errors import ConnectionFailed, Json, VwsClientError
+from vws.client.tunnel import Tunnel
+
+# A large image is looked at and unpacked before the answer comes.
+UPLOAD_TIMEOUT_S = 900.0
+FOLLOW_GIVE_UP_S = 120.0
+CHUNK_BYTES = 256 * 1024
+
+
+class Client(Connection):
+    """One site, as one user. See `Connection` for how it is reached."""
+
+    # ------------------------------------------------------------ leases
+
+    def request_lease(
+        self, groups: list[Json], duration_s: int, name: str | None = None, ssh_keys: list[str] | tuple[str, ...] = ()
+    ) -> Json:
+        """groups: dicts with image, and optionally name, count, cpus, memory_mib, disk_mib."""
+        return self._change("POST", "/v1/leases", _request(groups, duration_s, name, ssh_keys))
+
+    def explain_request(
+        self, groups: list[Json], duration_s: int, name: str | None = None, ssh_keys: list[str] | tuple[str, ...] = ()
+    ) -> Json:
+        """What the request would be answered now: {"fits", "reason", "nodes", "offers"}."""
+        return self._json("POST", "/v1/leases/explain", json=_request(groups, duration_s, name, ssh_keys))
+
+    def leases(self, **where: Any) -> Iterator[Json]:
+        """where: live, state, owner, name."""
+        return self._pages("/v1/leases", where)
+
+    def lease(self, id: str) -> Json:
+        """By id or name."""
+        return self._json("GET", _path("leases", id))
+
+    def explain_lease(self, id: str) -> Json:
+        return self._json("GET", _path("leases", id, "explain"))
+
+    def extend_lease(self, id: str, duration_s: int) -> Json:
+        return self._change("POST", _path("leases", id, "extend"), {"duration_s": duration_s})
+
+    def resize_lease(
+        self, id: str, *, memory_mib: int | None = None, cpus: int | None = None, group: str | None = None
+    ) -> Json:
+        size = {"memory_mib": memory_mib, "cpus": cpus, "group": group}
+        return self._change("POST", _path("leases", id, "resize"), size)
+
+    def cancel_lease(self, id: str) -> Json:
+        return self._change("DELETE", _path("leases", id))
+
+    def wait_lease(self, id: str, timeout_s: float = 600.0, on_change: Callable[[Json], object] | None = None) -> Json:
+        """The lease once it is no longer pending: see its `state` for what became of it. `on_change` is called with
+        each new look at it. TimeoutError after `timeout_s`; the lease goes on."""
+        until, pause_s, before = time.monotonic() + timeout_s, 0.1, None
+        while True:
+            lease = self.lease(id)
+            if on_change and lease != before:
+                on_change(lease)
+            if lease["state"] != "pending":
+                return lease
+            if time.monotonic() + pause_s > until:
+                raise TimeoutError(f"the lease {lease['name']} is still pending after {timeout_s:g} s")
+            before = lease
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.3, 0.5)
+
+    # ------------------------------------------------------------ workspaces
+
+    def workspaces(self, **where: Any) -> Iterator[Json]:
+        """where: live, state, owner, lease, node, name."""
+        return self._pages("/v1/workspaces", where)
+
+    def workspace(self, id: str) -> Json:
+        """By id or name."""
+        return self._json("GET", _path("workspaces", id))
+
+    def command(self, id: str, verb: str) -> Json:
+        """verb: pause, resume, suspend, restore, reboot or terminate."""
+        if verb == "terminate":
+            return self.terminate_workspace(id)
+        return self._change("POST", _path("workspaces", id, verb))
+
+    def terminate_workspace(self, id: str) -> Json:
+        return self._change("DELETE", _path("workspaces", id))
+
+    def console(self, id: str, tail_bytes: int = 65536) -> bytes:
+        """The end of the serial console's log."""
+        return self._send("GET", _path("workspaces", id, "console"), params={"tail_bytes": tail_bytes}).content
+
+    def tunnel(self, id: str, port: int = 22) -> Tunnel:
+        """A byte stream to a TCP port of the guest. ApiError if the workspace does not run."""
+        return Tunnel(self, _path("workspaces", id, "tunnel") + f"?port={port}")
+
+    # ------------------------------------------------------------ images
+
+    def upload_image(
+        self, file: str | os.PathLike[str], name: str, *, progress: Callable[[int], object] | None = None
+    ) -> Json:
+        """Import a disk image or an appliance. `progress` is called with the bytes sent so far; they begin anew when
+        a broken connection makes the upload begin anew. OSError if the file cannot be read."""
+        path = Path(file)
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+        answer = self._send(
+            "POST",
+            "/v1/images",
+            params={"name": name},
+            headers=headers | self._client_token(),
+            content=lambda: _pieces(path, progress),
+            timeout_s=UPLOAD_TIMEOUT_S,
+        )
+        return parsed(answer)
+
+    def images(self, **where: Any) -> Iterator[Json]:
+        """where: name, all."""
+        return self._pages("/v1/images", where)
+
+    def image(self, id: str) -> Json:
+        """By id or name."""
+        return self._json("GET", _path("images", id))
+
+    def remove_image(self, id: str) -> Json:
+        return self._change("DELETE", _path("images", id))
+
+    # ------------------------------------------------------------ nodes
+
+    def nodes(self, **where: Any) -> Iterator[Json]:
+        """where: name, all."""
+        return self._pages("/v1/nodes", where)
+
+    def node(self, id: str) -> Json:
+        """By id or name."""
+        return self._json("GET", _path("nodes", id))
+
+    def drain_node(self, id: str) -> Json:
+        return self._change("POST", _path("nodes", id, "drain"))
+
+    def undrain_node(self, id: str) -> Json:
+        return self._change("POST", _path("nodes", id, "undrain"))
+
+    def remove_node(self, id: str, *, force: bool = False) -> Json:
+        return self._change("DELETE", _path("nodes", id), params={"force": force})
+
+    def invite_node(self, lifetime_s: int = 3600) -> Json:
+        """{"token": ..., "url": ...}: what another host needs to join, once."""
+        return self._change("POST", "/v1/nodes/invitations", {"lifetime_s": lifetime_s})
+
+    def join_site(self, name: str, instance: str, version: str) -> Json:
+        """Become a node, with a join token: {"node", "name", "token", "subnet"}. The join token is spent by it."""
+        return self._change("POST", "/v1/nodes/join", {"name": name, "instance": instance, "version": version})
+
+    # ------------------------------------------------------------ tokens
+
+    def create_token(self, subject: str, role: str = "user", lifetime_s: int | None = None) -> Json:
+        """The token's text is in `token`, this once."""
+        return self._change("POST", "/v1/tokens", {"subject": subject, "role": role, "lifetime_s": lifetime_s})
+
+    def tokens(self, **where: Any) -> Iterator[Json]:
+        """where: live."""
+        return self._pages("/v1/tokens", where)
+
+    def revoke_token(self, id: str) -> Json:
+        return self._change("DELETE", _path("tokens", id))
+
+    # ------------------------------------------------------------ events
+
+    def events(self, after: int | None = None, **where: Any) -> Iterator[Json]:
+        """What happened, in order. where: lease, workspace, node."""
+        return self._pages("/v1/events", where | {"after": after})
+
+    def follow_events(self, after: int | None = None, **where: Any) -> Iterator[Json]:
+        """Events as they happen, without end: from now on, or those after the seq `after`. Broken connections are
+        made anew and nothing is left out; ConnectionFailed if there is none at first, or for two minutes."""
+        last_id, heard_at = None if after is None else str(after), float("-inf")
+        while True:
+            try:
+                for seen_id, event in self._stream(last_id, where):
+                    last_id, heard_at = seen_id, time.monotonic()
+                    if event is not None:
+                        yield event
+            except ConnectionFailed:
+                if time.monotonic() - heard_at > FOLLOW_GIVE_UP_S:
+                    raise
+            time.sleep(1)
+
+    # ------------------------------------------------------------ the site
+
+    def site(self) -> Json:
+        """name, url, version, time."""
+        return self._json("GET", "/v1/site")
+
+    def healthy(self) -> bool:
+        """Does the service answer, and its store with it? One try; raises nothing."""
+        import httpx
+
+        try:
+            return self._http().get("/v1/health", timeout=CONNECT_TIMEOUT_S).status_code == 200
+        except (httpx.HTTPError, VwsClientError):
+            return False
+
+
+def _request(groups: list[Json], duration_s: int, name: str | None, ssh_keys: list[str] | tuple[str, ...]) -> Json:
+    body: Json = {"groups": groups, "duration_s": duration_s, "ssh_keys": list(ssh_keys)}
+    return body | ({"name": name} if name is not None else {})
+
+
+def _path(*parts: str) -> str:
+    # A name of dots alone would be taken for a folder.
+    return "/v1/" + "/".join(quote(part, safe="").replace(".", "%2E") for part in parts)
+
+
+def _pieces(path: Path, progress: Callable[[int], object] | None) -> Iterator[bytes]:
+    sent = 0
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+            sent += len(piece)
+            if progress:
+                progress(sent)
