@@ -61,7 +61,7 @@ class Core:
 
 
 def run(quick: bool) -> Section:
-    small, large, leases = (10, 20, 4) if quick else (200, 2000, 50)
+    small, large, leases = (20, 40, 4) if quick else (200, 2000, 50)
     cores = {nodes: Core(nodes) for nodes in (small, large)}
     empty = _grant_side_by_side(cores, leases)
     reports = {n: [core.obey(node) for node in list(core.present.nodes.values())[:small]] for n, core in cores.items()}

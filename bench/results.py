@@ -21,7 +21,7 @@ def table(numbers: Iterable[Number]) -> list[str]:
     """Rows of a Markdown table, aligned so that it reads well in a terminal too."""
     rows = [("what", "measured", "target", "verdict", "beside")]
     for n in numbers:
-        target = "" if n.target is None else f"{shown(n.target)} {n.unit}".strip()
+        target = "" if n.target is None else f"{n.target:g} {n.unit}".strip()
         rows.append((n.what, f"{shown(n.measured)} {n.unit}".strip(), target, n.verdict, n.beside))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     rows.insert(1, tuple("-" * width for width in widths))

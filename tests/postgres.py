@@ -37,9 +37,12 @@ def absent() -> str:
 
 
 class Server:
-    """`start` and `stop` may be repeated, as a restart; the databases stay until the `with` block ends."""
+    """`start` and `stop` may be repeated, as a restart; the databases stay until the `with` block ends.
 
-    def __init__(self) -> None:
+    durable: it does wait for the disk, as for benches."""
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._fsync = "on" if durable else "off"
         self.folder = Path(tempfile.mkdtemp(prefix="vws-pg-"))
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,7 +101,7 @@ class Server:
         )
 
     def start(self) -> None:
-        settings = {"listen_addresses": "", "unix_socket_directories": self.folder, "fsync": "off"}
+        settings = {"listen_addresses": "", "unix_socket_directories": self.folder, "fsync": self._fsync}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
