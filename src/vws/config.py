@@ -128,13 +128,14 @@ def load(directory: SiteDirectory) -> SiteConfig:
 
 def render(config: ServiceConfig, isolation: str) -> str:
     """The text of a new site.toml."""
+    url = f"url = {_quoted(config.url)}\n" if config.url else ""
     return f"""# Configuration of this VWS site; the admin guide explains every key. Restart the site after a change.
 
 [service]
 name = {_quoted(config.name)}
 host = {_quoted(config.host)}
 port = {config.port}
-store = {_quoted(config.store)}
+{url}store = {_quoted(config.store)}
 user = {_quoted(config.user)}
 
 [node]

@@ -56,16 +56,20 @@ def init_site(
             asked=str(directory.path),
             possible="`vws site start`; or another directory with --dir",
         )
+    port = port or _free_port(host)
     config = ServiceConfig(
         name=check_name(name or _host_name()),
         host=host,
-        port=port or _free_port(host),
+        port=port,
+        # Listening everywhere is no address: others reach it by this host's name.
+        url=f"https://{socket.getfqdn()}:{port}" if host in ("0.0.0.0", "::") else "",
         store=store,
         user=user or ("vws" if _has_account("vws") else "nobody"),
     )
     _make_directories(directory, config)
     directory.config.write_text(render(config, isolation))
-    directory.config.chmod(0o644)
+    # A database's URL may hold its password; only root's part of the service and the agent read this file.
+    directory.config.chmod(0o644 if store == "sqlite" else 0o600)
     try:
         made = _bootstrap(directory, "--admin", "admin")
     except Exception:
@@ -327,7 +331,12 @@ def stop_site(path: Path, *, now: bool = False, say: Say = print) -> dict[str, A
     """
     directory = SiteDirectory(path.absolute())
     load(directory)
-    if now and running(directory, "service"):
+    if now:
+        if not running(directory, "service"):
+            raise Conflict(
+                "the service does not run, and only it can end leases",
+                possible="vws site start first; or without --now: the agent ends each lease in time",
+            )
         _end_all_leases(directory, say)
     left = _live_workspaces(directory) if running(directory, "service") else None
     _stop_process(directory, "service", signal.SIGTERM, say)

@@ -9,12 +9,15 @@ like any agent.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +31,7 @@ from vws.core.wire import to_json
 from vws.frontends.rest.app import close_app, create_app
 from vws.service import build
 from vws.service.access import SITE
+from vws.service.certificates import make_ca
 from vws.service.site import Settings
 from vws.store.blobs import FileBlobs
 from vws.store.sql import SqlStore
@@ -83,7 +87,7 @@ class Running:
         self.services = build(
             store, FileBlobs(directory / "blobs"), SystemClock(), TimeIds(), Settings(**settings), directory
         )
-        self.app = create_app(self.services, ca_pem=b"-----BEGIN CERTIFICATE-----\n")
+        self.app = create_app(self.services, ca_pem=_ca_pem())
         self.server = server
         self.url = server.url
         self._clients: list[httpx.Client] = []
@@ -215,3 +219,10 @@ def mortal(sqlite_store, tmp_path) -> Iterator[Running]:
     yield running
     running.close()
     server.stop()
+
+
+@functools.cache
+def _ca_pem() -> bytes:
+    with tempfile.TemporaryDirectory() as place:
+        make_ca(Path(place), "here", time.time())
+        return (Path(place) / "ca.crt").read_bytes()

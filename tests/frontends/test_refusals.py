@@ -13,6 +13,7 @@ import pytest
 
 from tests.frontends.conftest import Running, asked, until
 from vws.core.site import Role
+from vws.node.run import _read_join_token
 from vws.service.access import SITE
 
 JSON = {"Content-Type": "application/json"}
@@ -139,7 +140,7 @@ def test_every_token_that_is_not_good_says_why(here):
 def test_roles_stay_in_their_rooms(here):
     node, other = here.enroll("one", "two")
     invited = here.root.post("/v1/nodes/invitations", json={}).json()
-    joiner = here.client(invited["token"])
+    joiner = here.client(_read_join_token(invited["token"])[2])
     for method, path in [
         ("POST", "/v1/tokens"), ("POST", "/v1/nodes/invitations"), ("POST", f"/v1/nodes/{node.id}/drain"),
     ]:  # fmt: skip
