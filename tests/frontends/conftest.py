@@ -85,7 +85,12 @@ class Running:
 
     def __init__(self, server: Server, store: Any, directory: Any, **settings: Any) -> None:
         self.services = build(
-            store, FileBlobs(directory / "blobs"), SystemClock(), TimeIds(), Settings(**settings), directory
+            store,
+            FileBlobs(directory / "blobs"),
+            SystemClock(),
+            TimeIds(),
+            Settings(**{"url": "https://127.0.0.1:7443"} | settings),
+            directory,
         )
         self.app = create_app(self.services, ca_pem=_ca_pem())
         self.server = server
