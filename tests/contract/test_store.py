@@ -56,10 +56,10 @@ def test_values_come_back_as_they_went_in(store):
     )
     values = {
         Image: image(simulated=True, cmdline="quiet", memory_mib_min=96),
-        Node: node(drained=True, lost=True, incarnation=3, sequence=4, problem="no room", instance="i", version="0.1"),
+        Node: node(drained=True, lost=True, sequence=4, problem="no room", instance="i", version="0.1"),
         Lease: lease(state=LeaseState.DEGRADED, outcome=LeaseState.FAILED, active_at=NOW, reason="two are lost"),
         Workspace: lost,
-        Token: token(role=Role.JOIN, expires_at=NOW + 60, used_at=NOW + 1),
+        Token: token(role=Role.JOIN, expires_at=NOW + 60),
     }
     images, nodes, leases, workspaces, tokens = ((value,) for value in values.values())
     store.commit(Changes(leases, workspaces, nodes, images, tokens), expected=0)

@@ -152,12 +152,8 @@ class Client(Connection):
         return self._change("DELETE", _path("nodes", id), params={"force": force})
 
     def invite_node(self, lifetime_s: int = 3600) -> Json:
-        """{"token": ..., "url": ...}: what another host needs to join, once."""
+        """{"token": ..., "url": ...}: the word with which `vws node join` makes another host a node, once."""
         return self._change("POST", "/v1/nodes/invitations", {"lifetime_s": lifetime_s})
-
-    def join_site(self, name: str, instance: str, version: str) -> Json:
-        """Become a node, with a join token: {"node", "name", "token", "subnet"}. The join token is spent by it."""
-        return self._change("POST", "/v1/nodes/join", {"name": name, "instance": instance, "version": version})
 
     # ------------------------------------------------------------ tokens
 

@@ -46,9 +46,6 @@ class Draft:
     def lease(self, id: str) -> Lease:
         return self._leases.get(id) or self.present.leases[id]
 
-    def workspace(self, id: str) -> Workspace:
-        return self._workspaces.get(id) or self.present.workspaces[id]
-
     def node(self, id: str) -> Node:
         return self._nodes.get(id) or self.present.nodes[id]
 

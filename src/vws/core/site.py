@@ -206,7 +206,6 @@ class Node:
     generation: int = 1
     applied_generation: int = 0
     instance: str = ""
-    incarnation: int = 0
     sequence: int = 0
     version: str = ""
     drained: bool = False
@@ -243,7 +242,6 @@ class Token:
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
-    used_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

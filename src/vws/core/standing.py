@@ -65,6 +65,7 @@ def absorb(draft: Draft, report: NodeReport) -> None:
         hypervisor=report.hypervisor,
         hypervisor_reason=report.hypervisor_reason,
         version=report.version,
+        instance=report.instance,
         problem=report.problem,
         applied_generation=report.generation,
         sequence=max(node.sequence, 1),

@@ -167,7 +167,6 @@ nodes = Table(
     _whole("generation"),
     _whole("applied_generation"),
     _text("instance"),
-    _whole("incarnation"),
     _whole("sequence"),
     _text("version"),
     _truth("drained"),
@@ -247,7 +246,6 @@ tokens = Table(
     _time("created_at"),
     _time_if("expires_at"),
     _time_if("revoked_at"),
-    _time_if("used_at"),
     _truth("live"),
     _whole("revision"),
 )
