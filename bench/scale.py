@@ -8,6 +8,7 @@ with its defaults, waiting for the disk as SQLite does.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from bench.sites import Api, await_active, fake_site, request_leases
 from tests.postgres import Server
 
 LIMIT_S = 120
+# Two hundred agents that have just come up still have things to say.
+SETTLE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def run(quick: bool, stores: tuple[str, ...] = ("sqlite", "postgresql")) -> Sect
             for clients in size.clients:
                 for store in stores:
                     with servers.url(store) as url:
-                        rounds.setdefault((store, clients), []).append(_round(size, url, clients))
+                        rounds.setdefault((store, clients), []).append(_round(size, url, clients, stack))
     numbers = [number for (store, clients), each in rounds.items() for number in _numbers(size, store, clients, each)]
     if len(stores) == 2:
         numbers += [_ratio(rounds, clients) for clients in size.clients]
@@ -88,8 +91,9 @@ class Databases:
             self._server.drop(name)
 
 
-def _round(size: Size, store: str, clients: int) -> Round:
-    with fake_site(size.nodes, store=store) as site, Api(site.path) as api:
+def _round(size: Size, store: str, clients: int, later: contextlib.ExitStack) -> Round:
+    with fake_site(size.nodes, store=store, later=later) as site, Api(site.path) as api:
+        time.sleep(SETTLE_S if size is FULL else 0)
         before = {process: site.usage(process).cpu_s for process in ("service", "agent")}
         spans = request_leases(site.path, size.leases, size.members, clients)
         begin = min(asked for asked, _ in spans)

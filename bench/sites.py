@@ -16,6 +16,7 @@ import ssl
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -33,6 +34,10 @@ DURATION_S = 3600
 
 class Refused(Exception):
     """The service answered with a problem."""
+
+
+class StillRuns(Exception):
+    """A site could not be stopped."""
 
 
 class Api:
@@ -58,7 +63,9 @@ class Api:
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         target = f"/v1{path}?{urlencode(query)}" if query else f"/v1{path}"
-        self._connection.request(method, target, None if body is None else json.dumps(body), self._headers)
+        # As the client library does: the answer is kept, so that a repeat changes nothing.
+        headers = self._headers | ({} if method == "GET" else {"Idempotency-Key": str(uuid.uuid4())})
+        self._connection.request(method, target, None if body is None else json.dumps(body), headers)
         response = self._connection.getresponse()
         said = json.loads(response.read() or b"null")
         if response.status >= 300:
@@ -102,9 +109,15 @@ class BenchSite:
 
 
 @contextlib.contextmanager
-def fake_site(nodes: int, *, store: str = "sqlite", instant: bool = True) -> Iterator[BenchSite]:
-    """A site of simulated nodes; `instant`: whose every step takes no time."""
-    with _directory() as path:
+def fake_site(
+    nodes: int, *, store: str = "sqlite", instant: bool = True, later: contextlib.ExitStack | None = None
+) -> Iterator[BenchSite]:
+    """A site of simulated nodes; `instant`: whose every step takes no time. later: removes its folder, not before.
+
+    ext4 makes new files ten times as slowly while many were deleted a moment ago, so a round that tidied up would slow
+    down the next.
+    """
+    with _directory(later) as path:
         supervisor.init_site(path, store=store)
         if instant:
             with (path / "site.toml").open("a") as config:
@@ -127,20 +140,30 @@ def real_site() -> Iterator[BenchSite]:
             supervisor.start_site(path, detach=True, say=_quiet)
             yield BenchSite(path)
         finally:
-            supervisor.stop_site(path, now=True, say=_quiet)
+            _stop(path)
+
+
+def _stop(path: Path) -> None:
+    try:
+        supervisor.stop_site(path, now=True, say=_quiet)
+    except Exception as error:
+        raise StillRuns(f"{error}; its folder stays: vws site stop --now --dir {path}") from error
 
 
 _STEPS = [f.name for f in fields(FakeConfig) if f.name.endswith("_s") and f.name != "crash_after_s"]
 
 
 @contextlib.contextmanager
-def _directory() -> Iterator[Path]:
+def _directory(later: contextlib.ExitStack | None = None) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="vws-bench-"))
     folder.chmod(0o755)  # the service's user has to reach its part
-    try:
-        yield folder / "site"
-    finally:
-        shutil.rmtree(folder)
+    with contextlib.ExitStack() as now:
+        (later or now).callback(shutil.rmtree, folder)
+        try:
+            yield folder / "site"
+        except StillRuns:
+            now.pop_all()
+            raise
 
 
 def _quiet(_: str) -> None:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 HEARD_FLUSH_S = 5.0
 FORGET_EVERY_S = 3600.0
-BATCH_MAX = 256
+BATCH_MAX = 32
 REPORT_WAIT_S = 30.0
 
 
