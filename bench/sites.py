@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from bench.processes import Usage
-from vws import supervisor
+from vws import processes, supervisor
 from vws.config import SiteDirectory
 from vws.node.config import FakeConfig
 
@@ -93,7 +93,7 @@ class BenchSite:
         return Usage.of(self._pid(process))
 
     def _pid(self, process: str) -> int:
-        pid = supervisor.running(SiteDirectory(self.path), process)
+        pid = processes.running(SiteDirectory(self.path), process)
         if pid is None:
             log = SiteDirectory(self.path).log_file(process)
             raise RuntimeError(f"the {process} has ended: {log.read_text()[-2000:]}")
@@ -101,10 +101,10 @@ class BenchSite:
 
     def kill(self) -> None:
         for process in ("agent", "service"):
-            pid = supervisor.running(SiteDirectory(self.path), process)
+            pid = processes.running(SiteDirectory(self.path), process)
             if pid:
                 os.kill(pid, signal.SIGKILL)
-                while supervisor.running(SiteDirectory(self.path), process):
+                while processes.running(SiteDirectory(self.path), process):
                     time.sleep(0.01)
 
 

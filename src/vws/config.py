@@ -6,6 +6,7 @@ Unknown keys are errors: a mistyped setting that is silently ignored is a broken
 from __future__ import annotations
 
 import os
+import socket
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,11 @@ class SiteDirectory:
     def admin_token(self) -> Path:
         return self.path / "admin.token"
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether it is a host's that joined a site elsewhere: with an agent, without a service."""
+        return self.credentials.exists() and not self.service.exists()
+
     def pid_file(self, process: str) -> Path:
         return self.path / f"{process}.pid"
 
@@ -108,6 +114,12 @@ def default_directory() -> Path:
     if os.environ.get("VWS_DIR"):
         return Path(os.environ["VWS_DIR"])
     return Path("/var/lib/vws") if os.geteuid() == 0 else Path.home() / ".local/share/vws"
+
+
+def host_name() -> str:
+    """This host's name as a node or a site may be called."""
+    label = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname().split(".")[0].lower())
+    return label.strip("-")[:40].strip("-") or "site"
 
 
 def load(directory: SiteDirectory) -> SiteConfig:
@@ -126,6 +138,11 @@ def load(directory: SiteDirectory) -> SiteConfig:
     return from_json(SiteConfig, data, "site.toml")
 
 
+def render_joined(isolation: str) -> str:
+    """The text of site.toml on a host that joins a site elsewhere."""
+    return "# Configuration of this host as a node; the admin guide explains every key.\n\n" + _node_section(isolation)
+
+
 def render(config: ServiceConfig, isolation: str) -> str:
     """The text of a new site.toml."""
     url = f"url = {_quoted(config.url)}\n" if config.url else ""
@@ -138,13 +155,17 @@ port = {config.port}
 {url}store = {_quoted(config.store)}
 user = {_quoted(config.user)}
 
-[node]
+{_node_section(isolation)}
+[fake]
+# nodes = 200      simulated nodes instead of this host, for trials and capacity studies
+"""
+
+
+def _node_section(isolation: str) -> str:
+    return f"""[node]
 # "namespace": this host's node lives in network, mount and process-name namespaces of its own; "host": it uses the
 # machine's own libvirtd and network, as on a production node.
 isolation = {_quoted(isolation)}
-
-[fake]
-# nodes = 200      simulated nodes instead of this host, for trials and capacity studies
 """
 
 

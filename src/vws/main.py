@@ -24,6 +24,7 @@ from typing import Any
 
 from vws.config import SiteConfig, SiteDirectory, load
 from vws.core.errors import VwsError
+from vws.processes import write_file
 
 log = logging.getLogger("vws")
 
@@ -99,16 +100,8 @@ def _only_one(directory: SiteDirectory, process: str) -> Any:
     except OSError:
         print(f"vws: the {process} of {directory.path} already runs (vws site status)", file=sys.stderr)
         raise SystemExit(1) from None
-    _write_pid(directory.pid_file(process))
+    write_file(directory.pid_file(process), f"{os.getpid()}\n", 0o644)
     return lock
-
-
-def _write_pid(path: Path) -> None:
-    """Whole at any instant: who looks while it is empty would take the process for dead."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(f"{os.getpid()}\n")
-    new.chmod(0o644)
-    new.replace(path)
 
 
 def _listen(config: SiteConfig) -> socket.socket:

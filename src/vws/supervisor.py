@@ -1,8 +1,7 @@
-"""Making, starting and stopping a site on this host: what `vws site` and `vws node join` do.
+"""Making, starting and stopping a site on this host: what `vws site` does.
 
-Processes are known by their pid files and by what /proc says of them, so that a pid taken over by a stranger is
-never signalled. Starting is idempotent: what runs already is left alone, what died is started again and adopts what
-it finds.
+Starting is idempotent: what runs already is left alone, what died is started again and adopts what it finds. A host
+that joined another site has an agent and nothing else; `joined.py` starts and stops that.
 """
 
 from __future__ import annotations
@@ -11,28 +10,26 @@ import errno
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import vws
-from vws.config import ServiceConfig, SiteDirectory, load, render
+from vws import joined, processes
+from vws.config import ServiceConfig, SiteDirectory, host_name, load, render
 from vws.core.errors import Conflict, InvalidRequest, Unavailable
 from vws.core.terms import check_name
-
-Say = Callable[[str], None]
+from vws.processes import Say
 
 SERVICE_LIMIT_S = 30.0
 # libvirtd's first look at its emulators takes 8 s and more on a slow host.
 AGENT_LIMIT_S = 90.0
-STOP_LIMIT_S = 30.0
+END_LIMIT_S = 30.0
 
 
 # ---------------------------------------------------------------- init
@@ -58,7 +55,7 @@ def init_site(
         )
     port = port or _free_port(host)
     config = ServiceConfig(
-        name=check_name(name or _host_name()),
+        name=check_name(name or host_name()),
         host=host,
         port=port,
         # Listening everywhere is no address: others reach it by this host's name.
@@ -76,9 +73,9 @@ def init_site(
         # A half-made site would be in the way of the next try.
         directory.config.unlink()
         raise
-    _write(directory.ca, made["ca"], 0o644)
-    _write(directory.url, config.public_url + "\n", 0o644)
-    _write(directory.admin_token, made["admin_token"] + "\n", 0o600)
+    processes.write_file(directory.ca, made["ca"], 0o644)
+    processes.write_file(directory.url, config.public_url + "\n", 0o644)
+    processes.write_file(directory.admin_token, made["admin_token"] + "\n", 0o600)
     return {"dir": str(directory.path), "name": config.name, "url": config.public_url, "user": config.user}
 
 
@@ -101,11 +98,6 @@ def _has_account(name: str) -> bool:
     import pwd
 
     return any(account.pw_name == name for account in pwd.getpwall())
-
-
-def _host_name() -> str:
-    label = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname().split(".")[0].lower())
-    return label.strip("-")[:40].strip("-") or "site"
 
 
 def _free_port(host: str) -> int:
@@ -137,15 +129,6 @@ def _bootstrap(directory: SiteDirectory, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def _write(path: Path, text: str, mode: int) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-    os.replace(temporary, path)
-
-
 # ---------------------------------------------------------------- start
 
 
@@ -156,6 +139,8 @@ def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = Fals
     site has been stopped. Raises Unavailable with the end of the log when a process does not come up.
     """
     directory = SiteDirectory(path.absolute())
+    if directory.is_joined:
+        return joined.start(directory, detach=detach, say=say)
     config = load(directory)
     count = _fake_count(directory, config.fake.nodes, fake_nodes)
     if not count and os.geteuid() != 0:
@@ -164,15 +149,15 @@ def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = Fals
             field="fake_nodes",
             possible="run it with sudo; or with --fake-nodes N for a simulated site",
         )
-    if not running(directory, "service"):
+    if not processes.running(directory, "service"):
         _enrol(directory, count, say)
-        _launch(directory, "service", say)
+        processes.launch(directory, "service", say)
         _await_service(directory, say)
     else:
         _check_same_nodes(directory, count)
-        say(f"the service runs already (pid {running(directory, 'service')})")
-    if not running(directory, "agent"):
-        _launch(directory, "agent", say, *(["--fake-nodes", str(count)] if count else []))
+        say(f"the service runs already (pid {processes.running(directory, 'service')})")
+    if not processes.running(directory, "agent"):
+        processes.launch(directory, "agent", say, *(["--fake-nodes", str(count)] if count else []))
     _await_nodes(directory, say)
     if not count:
         _import_demo(directory, say)
@@ -203,7 +188,7 @@ def _credentials(directory: SiteDirectory) -> list[dict[str, str]]:
 
 
 def _wanted_names(directory: SiteDirectory, count: int) -> list[str]:
-    return [f"fake-{i:04d}" for i in range(1, count + 1)] if count else [_host_name()]
+    return [f"fake-{i:04d}" for i in range(1, count + 1)] if count else [host_name()]
 
 
 def _check_same_nodes(directory: SiteDirectory, count: int) -> None:
@@ -218,7 +203,7 @@ def _enrol(directory: SiteDirectory, count: int, say: Say) -> None:
     wanted, present = _wanted_names(directory, count), _credentials(directory)
     if [node["name"] for node in present] == wanted:
         return
-    if running(directory, "agent"):
+    if processes.running(directory, "agent"):
         raise Conflict("the agent of other nodes still runs", possible="stop it first: vws site stop")
     old = ["--replace-nodes", ",".join(n["id"] for n in present)] if present else []
     image = ["--simulate-image", "demo"] if count else []
@@ -226,24 +211,7 @@ def _enrol(directory: SiteDirectory, count: int, say: Say) -> None:
     made = _bootstrap(directory, *old, "--nodes", ",".join(wanted), *image)
     url = load(directory).service.public_url
     text = json.dumps({"url": url, "ca": str(directory.ca), "nodes": made["nodes"]}, indent=1)
-    _write(directory.credentials, text, 0o600)
-
-
-def _launch(directory: SiteDirectory, process: str, say: Say, *arguments: str) -> None:
-    log = directory.log_file(process)
-    command = [sys.executable, "-m", "vws.main", process, "--dir", str(directory.path), *arguments]
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
-        )
-    _children[(directory.path, process)] = child
-    # The child writes the file too; written here, it is there as soon as this returns.
-    _write(directory.pid_file(process), f"{child.pid}\n", 0o644)
-    say(f"started the {process} (pid {child.pid}, log {log})")
-
-
-# Processes started by this one, so that their exit is noticed and they leave no zombie.
-_children: dict[tuple[Path, str], subprocess.Popen[bytes]] = {}
+    processes.write_file(directory.credentials, text, 0o600)
 
 
 def _await_service(directory: SiteDirectory, say: Say) -> None:
@@ -268,20 +236,15 @@ def _await(
     start = said = time.monotonic()
     while not ready():
         now = time.monotonic()
-        if not running(directory, process):
-            raise Unavailable(f"the {process} ended while starting: {_log_tail(directory, process)}")
+        if not processes.running(directory, process):
+            raise Unavailable(f"the {process} ended while starting: {processes.log_tail(directory, process)}")
         if now - start > limit_s:
-            raise Unavailable(f"{what} did not get ready within {limit_s:.0f} s: {_log_tail(directory, process)}")
+            tail = processes.log_tail(directory, process)
+            raise Unavailable(f"{what} did not get ready within {limit_s:.0f} s: {tail}")
         if now - said > 2:
             said = now
             say(f"waiting for {what} ({now - start:.0f} s)")
         time.sleep(0.05)
-
-
-def _log_tail(directory: SiteDirectory, process: str) -> str:
-    path = directory.log_file(process)
-    lines = path.read_text(errors="replace").strip().splitlines()[-5:] if path.exists() else []
-    return "\n  ".join([f"the end of {path}:", *lines])
 
 
 def _client(directory: SiteDirectory) -> Any:
@@ -311,9 +274,9 @@ def _stay(directory: SiteDirectory, say: Say) -> None:
     say("press Ctrl-C to stop it")
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while running(directory, "service") and running(directory, "agent"):
+        while processes.running(directory, "service") and processes.running(directory, "agent"):
             time.sleep(0.5)
-        gone = "service" if not running(directory, "service") else "agent"
+        gone = "service" if not processes.running(directory, "service") else "agent"
         say(f"the {gone} ended; its log is {directory.log_file(gone)}; `vws site start` starts it again")
     except KeyboardInterrupt:
         stop_site(directory.path, say=say)
@@ -330,20 +293,22 @@ def stop_site(path: Path, *, now: bool = False, say: Say = print) -> dict[str, A
     now: end all leases of this host first. Raises Unavailable when a process does not stop.
     """
     directory = SiteDirectory(path.absolute())
+    if directory.is_joined:
+        return joined.stop(directory, now=now, say=say)
     load(directory)
     if now:
-        if not running(directory, "service"):
+        if not processes.running(directory, "service"):
             raise Conflict(
                 "the service does not run, and only it can end leases",
                 possible="vws site start first; or without --now: the agent ends each lease in time",
             )
         _end_all_leases(directory, say)
-    left = _live_workspaces(directory) if running(directory, "service") else None
-    _stop_process(directory, "service", signal.SIGTERM, say)
-    if not running(directory, "agent"):
+    left = _live_workspaces(directory) if processes.running(directory, "service") else None
+    processes.stop(directory, "service", signal.SIGTERM, say)
+    if not processes.running(directory, "agent"):
         pass
     elif left == []:
-        _stop_process(directory, "agent", signal.SIGTERM, say)
+        processes.stop(directory, "agent", signal.SIGTERM, say)
     else:
         _retire_agent(directory, left, say)
     return site_status(path)
@@ -364,16 +329,16 @@ def _end_all_leases(directory: SiteDirectory, say: Say) -> None:
         client.cancel_lease(lease["id"])
     start = time.monotonic()
     while left := [w for w in client.workspaces(live=True) if w["state"] != "lost"]:
-        if time.monotonic() - start > STOP_LIMIT_S:
+        if time.monotonic() - start > END_LIMIT_S:
             names = ", ".join(w["name"] for w in left)
-            raise Unavailable(f"{names} could not be ended within {STOP_LIMIT_S:.0f} s; the site still runs")
+            raise Unavailable(f"{names} could not be ended within {END_LIMIT_S:.0f} s; the site still runs")
         time.sleep(0.1)
     if leases:
         say(f"ended {len(leases)} leases")
 
 
 def _retire_agent(directory: SiteDirectory, left: list[dict[str, Any]] | None, say: Say) -> None:
-    pid = running(directory, "agent")
+    pid = processes.running(directory, "agent")
     assert pid is not None
     os.kill(pid, signal.SIGUSR1)
     if left:
@@ -384,61 +349,23 @@ def _retire_agent(directory: SiteDirectory, left: list[dict[str, Any]] | None, s
         )
         return
     # Whether anything is leased only the agent knows; with nothing there it goes at once.
-    _wait_gone(directory, "agent", 3.0)
-    if running(directory, "agent"):
+    processes.wait_gone(directory, "agent", 3.0)
+    if processes.running(directory, "agent"):
         say(f"the agent (pid {pid}) stays until the last of its workspaces has ended")
-
-
-def _stop_process(directory: SiteDirectory, process: str, number: int, say: Say) -> None:
-    pid = running(directory, process)
-    if pid is None:
-        directory.pid_file(process).unlink(missing_ok=True)
-        return
-    os.kill(pid, number)
-    if not _wait_gone(directory, process, STOP_LIMIT_S):
-        raise Unavailable(
-            f"the {process} (pid {pid}) did not stop within {STOP_LIMIT_S:.0f} s",
-            possible=f"look at {directory.log_file(process)}; `kill -9 {pid}` is safe, the next start tidies up",
-        )
-    directory.pid_file(process).unlink(missing_ok=True)
-    say(f"stopped the {process}")
-
-
-def _wait_gone(directory: SiteDirectory, process: str, limit_s: float) -> bool:
-    end = time.monotonic() + limit_s
-    while running(directory, process):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def running(directory: SiteDirectory, process: str) -> int | None:
-    """The pid of a site's process if it lives, by its pid file and what /proc says of that pid."""
-    child = _children.get((directory.path, process))
-    # poll() reaps it if it has ended. While it is just being executed, /proc does not show its words yet.
-    if child is not None and child.poll() is None:
-        return child.pid
-    try:
-        pid = int(directory.pid_file(process).read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, ValueError):
-        return None
-    ours = b"vws.main" in words and process.encode() in words and os.fsencode(directory.path) in words
-    return pid if ours and state not in "ZX" else None
 
 
 def site_status(path: Path) -> dict[str, Any]:
     """{"dir", "name", "url", "service": pid or None, "agent": pid or None, "healthy", "counts"}."""
     directory = SiteDirectory(path.absolute())
+    if directory.is_joined:
+        return joined.status(directory)
     config = load(directory)
     status: dict[str, Any] = {
         "dir": str(directory.path),
         "name": config.service.name,
         "url": config.service.public_url,
-        "service": running(directory, "service"),
-        "agent": running(directory, "agent"),
+        "service": processes.running(directory, "service"),
+        "agent": processes.running(directory, "agent"),
         "healthy": False,
     }
     if status["service"]:
@@ -457,63 +384,3 @@ def _tally(items: Any) -> dict[str, int]:
     for item in items:
         counts[item["state"]] = counts.get(item["state"], 0) + 1
     return counts
-
-
-# ---------------------------------------------------------------- a second host
-
-
-def join_node(
-    path: Path,
-    token: str,
-    *,
-    name: str | None = None,
-    isolation: str = "namespace",
-    detach: bool = False,
-    say: Say = print,
-) -> dict[str, Any]:
-    """Make this host a node of the site that gave out `token`, and start its agent."""
-    if os.geteuid() != 0:
-        raise InvalidRequest(
-            "a node needs root: its agent makes virtual machines and networks", possible="run it with sudo"
-        )
-    directory = SiteDirectory(path.absolute())
-    if directory.credentials.exists():
-        raise Conflict(
-            f"{directory.path} belongs to a node already",
-            possible="another --dir; or remove the old node and its directory",
-        )
-    from vws.node.run import join
-
-    config = replace(ServiceConfig(), name="elsewhere")
-    _make_node_directory(directory, config, isolation)
-    try:
-        joined = join(directory.node, token, name or _host_name())
-    except Exception:
-        directory.config.unlink(missing_ok=True)
-        raise
-    say(f"joined as node {joined['name']}")
-    _launch(directory, "agent", say)
-    time.sleep(0.5)
-    if not running(directory, "agent"):
-        raise Unavailable(f"the agent ended while starting: {_log_tail(directory, 'agent')}")
-    if not detach:
-        _stay_agent(directory, say)
-    return dict(joined)
-
-
-def _make_node_directory(directory: SiteDirectory, config: ServiceConfig, isolation: str) -> None:
-    directory.path.mkdir(parents=True, exist_ok=True)
-    directory.logs.mkdir(exist_ok=True, mode=0o755)
-    directory.node.mkdir(exist_ok=True, mode=0o700)
-    if shutil.disk_usage(directory.path).free < 1 << 30:
-        raise Unavailable(f"less than 1 GiB is free in {directory.path}", possible="another --dir with more room")
-    directory.config.write_text(render(config, isolation))
-
-
-def _stay_agent(directory: SiteDirectory, say: Say) -> None:
-    say("press Ctrl-C to stop the agent; its workspaces go on, ends included, only while it runs")
-    try:
-        while running(directory, "agent"):
-            time.sleep(0.5)
-    except KeyboardInterrupt:
-        _stop_process(directory, "agent", signal.SIGTERM, say)

@@ -77,8 +77,8 @@ def test_a_join_token_comes_with_the_line_to_run(vws: Run, client: FakeClient) -
     assert client.asked == [("invite_node", 600)]
 
 
-def test_join_hands_everything_to_the_supervisor(vws: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import vws.supervisor as supervisor
+def test_join_hands_everything_on(vws: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vws.joined as joined
 
     calls: list[Any] = []
 
@@ -87,7 +87,7 @@ def test_join_hands_everything_to_the_supervisor(vws: Run, home: Path, monkeypat
         calls.append((path, token, options))
         return {"name": "host-2"}
 
-    monkeypatch.setattr(supervisor, "join_node", join_node)
+    monkeypatch.setattr(joined, "join_node", join_node)
     result = vws("node", "join", "TOKEN", "--dir", str(home / "n"), "--name", "host-2", "--detach")
     assert result.exit_code == 0
     assert result.stdout == "joined\n"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vws import supervisor
+from vws import processes, supervisor
 from vws.client import ApiError, Client, ConnectionFailed
 from vws.config import SiteDirectory
 from vws.core.errors import Unavailable
@@ -38,14 +38,14 @@ class SiteUnderFire:
         self.directory = SiteDirectory(path)
         text = self.directory.config.read_text().partition("[fake]")[0]
         self.directory.config.write_text(text + FAKE)
-        self.once = path / "died"
+        # Where both may write, the service after it gave root up.
+        self.once = self.directory.service / "died"
         self.deaths = 0
         self.said: list[str] = []
 
     def arm(self, point: str) -> None:
         self.once.unlink(missing_ok=True)
         os.environ["VWS_FAULT"], os.environ["VWS_FAULT_ONCE"] = point, str(self.once)
-        self.once.parent.chmod(0o777)  # the service writes its mark there after it gave root up
 
     def disarm(self) -> None:
         os.environ.pop("VWS_FAULT", None)
@@ -54,7 +54,7 @@ class SiteUnderFire:
     def keep_up(self) -> None:
         """Start what does not run. Dying while being started is part of it."""
         for _ in range(5):
-            if all(supervisor.running(self.directory, p) for p in ("service", "agent")):
+            if all(processes.running(self.directory, p) for p in ("service", "agent")):
                 return
             try:
                 supervisor.start_site(self.directory.path, fake_nodes=self.nodes, detach=True, say=self.said.append)
@@ -62,12 +62,12 @@ class SiteUnderFire:
                 self.said.append(str(error))
         raise AssertionError("the site does not come up: " + "\n".join(self.said[-10:]))
 
-    def kill(self, *processes: str) -> None:
-        for process in processes or ("service", "agent"):
-            pid = supervisor.running(self.directory, process)
+    def kill(self, *which: str) -> None:
+        for process in which or ("service", "agent"):
+            pid = processes.running(self.directory, process)
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
-                supervisor._wait_gone(self.directory, process, 5)
+                processes.wait_gone(self.directory, process, 5)
 
     def client(self) -> Client:
         return Client.from_dir(self.directory.path)

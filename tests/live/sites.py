@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vws import supervisor
+from vws import processes, supervisor
 from vws.client import Client
 from vws.config import SiteDirectory
+from vws.joined import join_node
 
 Json = dict[str, Any]
 GROUP = {"image": "demo", "cpus": 1, "memory_mib": 128, "disk_mib": 128}
@@ -38,7 +39,7 @@ class RealSite:
         """Another node on this machine, in namespaces of its own, by a one-time join token."""
         with self.client() as client:
             word = client.invite_node()["token"]
-        supervisor.join_node(path, word, name=name, detach=True, say=self.said.append)
+        join_node(path, word, name=name, detach=True, say=self.said.append)
         self.others.append(SiteDirectory(path))
         return self.others[-1]
 
@@ -85,10 +86,10 @@ class RealSite:
         """End everything, also after a test that failed half way."""
         for directory in (self.directory, *self.others):
             for process in ("service", "agent"):
-                pid = supervisor.running(directory, process)
+                pid = processes.running(directory, process)
                 if pid:
                     os.kill(pid, signal.SIGKILL)
-                    supervisor._wait_gone(directory, process, 5)
+                    processes.wait_gone(directory, process, 5)
         for directory in (self.directory, *self.others):
             wipe(directory)
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.live.sites import GROUP, RealSite, qemus
-from vws import supervisor
+from vws import processes
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
@@ -24,12 +24,12 @@ def site(tmp_path_factory):
         site.stop()
 
 
-def kill(site, *processes) -> None:
-    for process in processes:
-        pid = supervisor.running(site.directory, process)
+def kill(site, *which) -> None:
+    for process in which:
+        pid = processes.running(site.directory, process)
         if pid:
             os.kill(pid, signal.SIGKILL)
-            assert supervisor._wait_gone(site.directory, process, 5)
+            assert processes.wait_gone(site.directory, process, 5)
 
 
 def left_on_the_node(site) -> list[str]:
@@ -57,7 +57,7 @@ def test_the_agent_killed_at_a_step_of_a_real_deployment(site, point, tmp_path, 
     lease = site.ask(lambda c: c.request_lease([GROUP | {"count": 1}], 600, point.replace(".", "-")))
 
     def active(client) -> bool:
-        if not supervisor.running(site.directory, "agent"):
+        if not processes.running(site.directory, "agent"):
             site.start()
         return client.lease(lease["id"])["state"] == "active"
 
@@ -67,7 +67,7 @@ def test_the_agent_killed_at_a_step_of_a_real_deployment(site, point, tmp_path, 
     site.ask(lambda c: c.cancel_lease(lease["id"]))
 
     def ended(client) -> bool:
-        if not supervisor.running(site.directory, "agent"):
+        if not processes.running(site.directory, "agent"):
             site.start()
         return client.lease(lease["id"])["state"] == "ended"
 

@@ -8,7 +8,9 @@ import signal
 import pytest
 
 from tests.live.sites import RealSite, qemus
-from vws import supervisor
+from vws import processes, supervisor
+from vws.core.errors import VwsError
+from vws.joined import join_node
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
@@ -29,14 +31,14 @@ def states(client, lease) -> dict[str, str]:
 
 
 def kill_agent(directory) -> None:
-    pid = supervisor.running(directory, "agent")
+    pid = processes.running(directory, "agent")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    assert supervisor._wait_gone(directory, "agent", 5)
+    assert processes.wait_gone(directory, "agent", 5)
 
 
 def start_agent(site, directory) -> None:
-    supervisor._launch(directory, "agent", site.said.append)
+    supervisor.start_site(directory.path, detach=True, say=site.said.append)
 
 
 def test_a_node_joins_dies_and_returns(site, tmp_path):
@@ -49,6 +51,11 @@ def test_a_node_joins_dies_and_returns(site, tmp_path):
     members = {w["node_name"]: w for w in lease["workspaces"]}
     for workspace in members.values():
         assert site.ssh(workspace["name"], "hostname") == workspace["name"]
+
+    # Stopping a host whose guests are leased would break their leases' ends.
+    with pytest.raises(VwsError, match="workspaces are leased on this host"):
+        supervisor.stop_site(second.path, say=site.said.append)
+    assert supervisor.site_status(second.path)["healthy"]
 
     # Only the agent dies, as when a network is cut: the guest lives on, and is given up for lost.
     kill_agent(second)
@@ -83,12 +90,13 @@ def test_a_node_joins_dies_and_returns(site, tmp_path):
     site.ask(lambda c: c.cancel_lease(again["id"]))
     site.until(lambda c: c.lease(again["id"])["state"] == "ended", "ended")
 
+    stopped = supervisor.stop_site(second.path, say=site.said.append)
+    assert (stopped["node"], stopped["agent"], stopped["healthy"]) == ("second", None, False)
+
 
 def test_a_second_host_must_have_a_whole_token(site, tmp_path):
-    from vws.core.errors import VwsError
-
     word = site.ask(lambda c: c.invite_node())["token"]
     for wrong, said in [("nonsense", "no join token"), (word[:-40], "no join token")]:
         with pytest.raises(VwsError, match=said):
-            supervisor.join_node(tmp_path / "third", wrong, name="third", detach=True, say=site.said.append)
+            join_node(tmp_path / "third", wrong, name="third", detach=True, say=site.said.append)
     assert len(site.ask(lambda c: list(c.nodes()))) == 1

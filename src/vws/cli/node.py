@@ -231,7 +231,7 @@ def join(session: Session, join_token: str, name: str | None, isolation: str, de
       vws node join TOKEN --name host-2 --isolation host
     """
     from vws.cli.site import say_to
-    from vws.supervisor import join_node
+    from vws.joined import join_node
 
     joined = join_node(
         session.directory, join_token, name=name, isolation=isolation, detach=detach, say=say_to(session.as_json)

@@ -73,7 +73,7 @@ def init(session: Session, /, **options: Any) -> None:
 @click.option("--detach", is_flag=True, help="Return once it is ready, instead of staying in the foreground.")
 @pass_session
 def start(session: Session, fake_nodes: int | None, detach: bool) -> None:
-    """Start what of the site does not run, and wait until it is ready.
+    """Start what of the site does not run, and wait until it is ready; on a host that joined one, the agent.
 
     A real node needs root; a site of fake nodes can be started by anybody. Without --detach, Ctrl-C stops the site.
 
@@ -99,7 +99,7 @@ def stop(session: Session, now: bool) -> None:
     """Stop the site's processes.
 
     While workspaces are leased the service stops, and the agent stays on duty until their ends. With --now everything
-    is ended first.
+    is ended first. On a host that joined a site elsewhere: stop its agent, refused while it has workspaces.
 
     \b
     Examples:
@@ -137,6 +137,9 @@ def status(session: Session) -> None:
 
 
 def card_of(found: Json) -> str:
+    agent = ("agent", f"pid {found['agent']}" if found["agent"] else "not running; vws site start starts it")
+    if "node" in found:
+        return output.card([("node", found["node"]), ("directory", found["dir"]), ("of the site", found["url"]), agent])
     service = f"pid {found['service']}" if found["service"] else "not running; vws site start starts it"
     if found["service"] and not found["healthy"]:
         service += ", but it does not answer"
@@ -145,7 +148,7 @@ def card_of(found: Json) -> str:
         ("directory", found["dir"]),
         ("url", found["url"]),
         ("service", service),
-        ("agent", f"pid {found['agent']}" if found["agent"] else "not running"),
+        agent,
     ]
     tallies = [(what, _tally(found[what])) for what in ("nodes", "leases", "workspaces") if what in found]
     return output.card([*facts, *tallies])
