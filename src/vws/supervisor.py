@@ -150,6 +150,7 @@ def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = Fals
             possible="run it with sudo; or with --fake-nodes N for a simulated site",
         )
     if not processes.running(directory, "service"):
+        _follow_url(directory, config.service.public_url, say)
         _enrol(directory, count, say)
         processes.launch(directory, "service", say)
         _await_service(directory, say)
@@ -166,6 +167,17 @@ def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = Fals
     if not detach:
         _stay(directory, say)
     return status
+
+
+def _follow_url(directory: SiteDirectory, url: str, say: Say) -> None:
+    """The address may have changed in site.toml: this host's agent and command line go by it too."""
+    if directory.url.read_text().strip() != url:
+        processes.write_file(directory.url, url + "\n", 0o644)
+    if directory.credentials.exists():
+        said = json.loads(directory.credentials.read_text())
+        if said["url"] != url:
+            processes.stop(directory, "agent", signal.SIGTERM, say)  # its workspaces go on
+            processes.write_file(directory.credentials, json.dumps(said | {"url": url}, indent=1), 0o600)
 
 
 def _fake_count(directory: SiteDirectory, configured: int, asked: int | None) -> int:

@@ -294,3 +294,16 @@ def test_without_the_service_leases_go_on_and_the_command_line_says_so(shell: Sh
     assert "what is leased goes on" in done.stderr
     shell.ok("site", "start", "--detach")
     assert [w["state"] for w in shell.ask("lease", "show", lease)["workspaces"]] == ["running", "running"]
+
+
+def test_a_changed_address_is_followed_by_all(shell: Shell, lease: str) -> None:
+    shell.ok("site", "stop")
+    config, before = Path(shell.environment["VWS_DIR"]) / "site.toml", shell.vws("site", "status", "--json")
+    url = json.loads(before.stdout)["url"]
+    config.write_text(
+        config.read_text().replace("[service]\n", f'[service]\nurl = "{url.replace("127.0.0.1", "localhost")}"\n')
+    )
+    shell.ok("site", "start", "--detach")
+    assert shell.ask("site", "status")["url"] == url.replace("127.0.0.1", "localhost")
+    assert [w["state"] for w in shell.ask("lease", "show", lease)["workspaces"]] == ["running", "running"]
+    shell.ok("lease", "cancel", lease, "--wait")  # the agent hears it at the new address
