@@ -31,6 +31,14 @@ def test_a_lease_is_active_only_once_all_its_workspaces_ran():
     assert world.lease(lease.id).active_at == world.now
 
 
+def test_a_step_is_told_with_the_state_that_it_belongs_to():
+    world, lease = pair()
+    world.report("nod-001", *facts(world, lease, O.STAGING, O.STAGING, step="copying the image"))
+    assert {(w.state, w.step) for w in world.members(lease)} == {(State.STAGING, "copying the image")}
+    world.report("nod-001", *facts(world, lease, O.RUNNING, O.RUNNING))
+    assert {(w.state, w.step) for w in world.members(lease)} == {(State.RUNNING, "")}
+
+
 def test_before_it_was_active_one_broken_member_ends_the_whole_with_the_reason():
     world, lease = pair()
     world.report("nod-001", *facts(world, lease, O.RUNNING, O.BROKEN, reason="the image is corrupt"))

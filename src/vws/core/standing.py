@@ -91,13 +91,14 @@ def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceF
     """The workspace after a fact. Never refuses."""
     said = said or WorkspaceFact(before.id, fact)
     state = observed(before.state, fact)
-    after = replace(before, step=said.step, host_key=said.host_key or before.host_key)
+    after = before
     if state != before.state:
-        after = draft.move(after, state, said.reason or _reason(before, fact))
+        after = draft.move(before, state, said.reason or _reason(before, fact))
     elif said.reason and state not in FINAL:
-        after = replace(after, reason=said.reason)
+        after = replace(before, reason=said.reason)
     elif state in SETTLED:
-        after = replace(after, reason="")
+        after = replace(before, reason="")
+    after = replace(after, step=said.step, host_key=said.host_key or before.host_key)
     if state is State.RUNNING:
         after = replace(after, came_up=True, running_at=after.running_at or draft.now)
     if state in FINAL and fact in (Observation.GONE, Observation.ENDED):
