@@ -128,7 +128,8 @@ def test_the_stop_ends_followers(mortal: Running):
 
 def test_a_follower_that_leaves_is_forgotten(here: Running):
     with here.ann.stream("GET", "/v1/events", headers={"Accept": "text/event-stream"}) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # let go, it would take the connection along
+        next(lines)
         until(lambda: here.app.state.api.wakeups.count()[1] == 1)
     until(lambda: here.app.state.api.wakeups.count()[1] == 0, 3)
 

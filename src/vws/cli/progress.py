@@ -100,7 +100,7 @@ def _view(stream: TextIO, since: float | None) -> Iterator[View]:
 
 
 class Lines:
-    """One line per change of a workspace's state or step."""
+    """One line per change of what is said of a workspace."""
 
     def __init__(self, stream: TextIO, since: float | None = None) -> None:
         self._stream = stream
@@ -109,7 +109,7 @@ class Lines:
 
     def update(self, workspaces: list[Json]) -> None:
         for workspace in workspaces:
-            now = (workspace["state"], workspace.get("step"), workspace.get("reason"))
+            now = (workspace["state"], note_of(workspace))
             if self._said.get(workspace["id"]) != now:
                 self._said[workspace["id"]] = now
                 click.echo(line_of(workspace, self._since), file=self._stream)
