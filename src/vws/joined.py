@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -108,19 +107,11 @@ def stop(directory: SiteDirectory, *, now: bool, say: Say) -> dict[str, Any]:
             "this host joined a site elsewhere, and only that site can end leases; nothing was changed",
             possible="there: vws node drain, and end or wait for what is leased here; then here: vws site stop",
         )
-    pid = processes.running(directory, "agent")
-    if pid is None:
-        processes.stop(directory, "agent", signal.SIGTERM, say)
-        return status(directory)
-    # Whether anything is leased the agent knows: it leaves if not, and stays on duty otherwise.
-    os.kill(pid, signal.SIGUSR1)
-    if not processes.wait_gone(directory, "agent", LEAVE_LIMIT_S):
+    if not processes.retire_agent(directory, LEAVE_LIMIT_S, say):
         raise Conflict(
-            f"workspaces are leased on this host: the agent (pid {pid}) stays, to serve them and to end them in time",
+            "workspaces are leased on this host: its agent stays, to serve them and to end them in time",
             possible="vws node drain at the site, and `vws site stop` again when they have ended",
         )
-    directory.pid_file("agent").unlink(missing_ok=True)
-    say("stopped the agent")
     return status(directory)
 
 

@@ -222,10 +222,9 @@ def _bootstrap(directory: SiteDirectory, options: argparse.Namespace) -> int:
 
     answer: dict[str, Any] = {"ca": (directory.tls / "ca.crt").read_text()}
     try:
-        for node in filter(None, options.replace_nodes.split(",")):
-            services.nodes.remove(SITE, node)
         if options.nodes:
-            enrolled = services.nodes.enroll(options.nodes.split(","))
+            replacing = filter(None, options.replace_nodes.split(","))
+            enrolled = services.nodes.enroll(options.nodes.split(","), replacing=list(replacing))
             answer["nodes"] = [{"id": node.id, "name": node.name, "token": token} for node, token in enrolled]
         if options.simulate_image:
             services.images.simulate(options.simulate_image)

@@ -7,6 +7,7 @@ never signalled.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,19 @@ def stop(directory: SiteDirectory, process: str, number: int, say: Say) -> None:
         )
     directory.pid_file(process).unlink(missing_ok=True)
     say(f"stopped the {process}")
+
+
+def retire_agent(directory: SiteDirectory, limit_s: float, say: Say) -> bool:
+    """Let the agent go if it has nothing to do any more; False if it stays on duty, which only it can know."""
+    pid = running(directory, "agent")
+    if pid is not None:
+        os.kill(pid, signal.SIGUSR1)
+    if not wait_gone(directory, "agent", limit_s):
+        return False
+    directory.pid_file("agent").unlink(missing_ok=True)
+    if pid is not None:
+        say("stopped the agent")
+    return True
 
 
 def wait_gone(directory: SiteDirectory, process: str, limit_s: float) -> bool:

@@ -45,9 +45,12 @@ def init_site(
     user: str | None = None,
     isolation: str = "namespace",
 ) -> dict[str, Any]:
-    """Make a site in `path`: configuration, CA, store, admin token. Raises Conflict if there is one."""
+    """Make a site in `path`: configuration, CA, store, admin token. Raises Conflict if there is one.
+
+    What was cut off before its end can be repeated: a site is there once its url is, which is written last.
+    """
     directory = SiteDirectory(path.absolute())
-    if directory.config.exists():
+    if directory.url.exists() or directory.is_joined:
         raise Conflict(
             f"there is a site in {directory.path} already",
             asked=str(directory.path),
@@ -67,15 +70,10 @@ def init_site(
     directory.config.write_text(render(config, isolation))
     # A database's URL may hold its password; only root's part of the service and the agent read this file.
     directory.config.chmod(0o644 if store == "sqlite" else 0o600)
-    try:
-        made = _bootstrap(directory, "--admin", "admin")
-    except Exception:
-        # A half-made site would be in the way of the next try.
-        directory.config.unlink()
-        raise
+    made = _bootstrap(directory, "--admin", "admin")
     processes.write_file(directory.ca, made["ca"], 0o644)
-    processes.write_file(directory.url, config.public_url + "\n", 0o644)
     processes.write_file(directory.admin_token, made["admin_token"] + "\n", 0o600)
+    processes.write_file(directory.url, config.public_url + "\n", 0o644)
     return {"dir": str(directory.path), "name": config.name, "url": config.public_url, "user": config.user}
 
 
@@ -142,6 +140,8 @@ def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = Fals
     if directory.is_joined:
         return joined.start(directory, detach=detach, say=say)
     config = load(directory)
+    if not directory.url.exists():
+        raise Conflict(f"the making of the site in {directory.path} was cut off", possible="vws site init, once more")
     count = _fake_count(directory, config.fake.nodes, fake_nodes)
     if not count and os.geteuid() != 0:
         raise InvalidRequest(
@@ -317,11 +317,7 @@ def stop_site(path: Path, *, now: bool = False, say: Say = print) -> dict[str, A
         _end_all_leases(directory, say)
     left = _live_workspaces(directory) if processes.running(directory, "service") else None
     processes.stop(directory, "service", signal.SIGTERM, say)
-    if not processes.running(directory, "agent"):
-        pass
-    elif left == []:
-        processes.stop(directory, "agent", signal.SIGTERM, say)
-    else:
+    if processes.running(directory, "agent"):
         _retire_agent(directory, left, say)
     return site_status(path)
 
@@ -350,20 +346,19 @@ def _end_all_leases(directory: SiteDirectory, say: Say) -> None:
 
 
 def _retire_agent(directory: SiteDirectory, left: list[dict[str, Any]] | None, say: Say) -> None:
-    pid = processes.running(directory, "agent")
-    assert pid is not None
-    os.kill(pid, signal.SIGUSR1)
+    """left: the workspaces that were leased a moment ago; None: nobody could say. A lease may have come since."""
+    limit_s = 0.0 if left else 5.0 if left is None else END_LIMIT_S
+    if processes.retire_agent(directory, limit_s, say):
+        return
     if left:
         last = time.strftime("%H:%M:%S", time.localtime(max(w["end"] for w in left)))
         say(
-            f"{len(left)} workspaces are leased until {last}: the agent (pid {pid}) stays to end them in time, then "
-            "goes; `vws site start` takes up again, `vws site stop --now` ends them at once"
+            f"{len(left)} workspaces are leased until {last}: the agent (pid {processes.running(directory, 'agent')}) "
+            "stays to end them in time, then goes; `vws site start` takes up again, "
+            "`vws site stop --now` ends them at once"
         )
-        return
-    # Whether anything is leased only the agent knows; with nothing there it goes at once.
-    processes.wait_gone(directory, "agent", 3.0)
-    if processes.running(directory, "agent"):
-        say(f"the agent (pid {pid}) stays until the last of its workspaces has ended")
+    else:
+        say("the agent stays until the last of its workspaces has ended")
 
 
 def site_status(path: Path) -> dict[str, Any]:

@@ -232,6 +232,21 @@ def test_a_reboot_is_over_only_when_the_new_boot_runs():
     assert world.members(lease)[0].state is State.RUNNING
 
 
+@pytest.mark.parametrize("state", [Observation.STOPPED, Observation.BROKEN])
+def test_what_became_of_the_boot_before_does_not_undo_a_reboot(state):
+    world = World(node(1))
+    lease = world.grant()
+    world.obey()
+    (running,) = world.members(lease)
+    before = world.present.nodes["nod-001"].generation
+    world.decide(command, running, Command.REBOOT)
+    world.report("nod-001", _fact(running, state, boots=1), generation=before)
+    assert world.members(lease)[0].state is State.REBOOTING
+    # One that knows of the order says that it cannot begin.
+    world.report("nod-001", _fact(running, Observation.BROKEN, boots=1))
+    assert world.members(lease)[0].state is State.FAILED
+
+
 def _fact(workspace, state, boots=1):
     from vws.core.deployment import WorkspaceFact
 

@@ -32,6 +32,10 @@ def test_values_survive_the_journey(value):
         (("capacity", "cpus"), None, "NodeReport.capacity.cpus"),
         (("workspaces", 0, "state"), "flying", "NodeReport.workspaces[0].state"),
         (("workspaces",), {}, "NodeReport.workspaces"),
+        (("capacity", "cpu_ratio"), float("inf"), "NodeReport.capacity.cpu_ratio"),
+        (("at",), float("nan"), "NodeReport.at"),
+        (("at",), 10**400, "NodeReport.at"),
+        (("sequence",), 1 << 63, "NodeReport.sequence"),
     ],
 )
 def test_a_wrong_field_is_named(path, value, named):

@@ -1,6 +1,7 @@
 """Nodes: joining once, one agent each, drained, silent, lost, removed."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -11,9 +12,11 @@ from vws.core.errors import (
     DuplicateNode,
     Forbidden,
     InUse,
+    InvalidRequest,
     NameTaken,
     NotFound,
     Unauthenticated,
+    Unavailable,
 )
 from vws.core.lifecycle import Observation
 from vws.core.site import NodeState, Role
@@ -142,7 +145,6 @@ def test_one_bad_report_does_not_keep_the_others_waiting(rig):
     first, second = rig.enroll("n1", "n2")
     lease = rig.request(2)
     reconciler = rig.services.reconciler
-    rig.nodes.remove  # noqa: B018
     facts = tuple(
         WorkspaceFact(w.id, Observation.RUNNING, boots=1) for w in rig.leases.members(lease.id) if w.node == first.id
     )
@@ -169,6 +171,78 @@ def test_one_bad_report_does_not_keep_the_others_waiting(rig):
     reconciler.stop()
     assert isinstance(results[second.id], NotFound)
     assert results[first.id] == rig.nodes.generation(first.id)
+
+
+def test_who_gave_up_waiting_does_not_end_the_loop(rig):
+    first, second = rig.enroll("n1", "n2")
+    reconciler = rig.services.reconciler
+    reports = [NodeReport(node.id, "inst", 1, 500, 1, 0.0, CAPACITY) for node in (first, second)]
+    given_up, waiting = (reconciler.submit(Caller(r.node, Role.NODE), r) for r in reports)
+    assert given_up.cancel()
+    reconciler.start()
+    assert waiting.result(10) == rig.nodes.generation(second.id)
+    assert rig.services.health()["status"] == "ok"
+    reconciler.stop()
+    with pytest.raises(Unavailable, match="reports of nodes are not taken in"):
+        rig.services.health()
+
+
+def test_a_store_that_does_not_answer_fails_a_batch_at_once_and_the_next_report_is_taken(rig, monkeypatch):
+    nodes = rig.enroll("n1", "n2", "n3")
+    reconciler, asked = rig.services.reconciler, []
+
+    def away(changes, expected):
+        asked.append(changes)
+        raise Unavailable("the store does not answer")
+
+    reports = [NodeReport(node.id, "inst", 1, 500, 1, 0.0, CAPACITY, problem="no disk") for node in nodes]
+    answers = [reconciler.submit(Caller(r.node, Role.NODE), r) for r in reports]
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.site.store, "commit", away)
+        reconciler.start()
+        assert [type(answer.exception(10)) for answer in answers] == [Unavailable] * 3
+        assert len(asked) == 1
+    again = [reconciler.submit(Caller(r.node, Role.NODE), replace(r, sequence=501)) for r in reports]
+    assert all(answer.result(10) for answer in again)
+    reconciler.stop()
+    assert {n.problem for n in rig.site.present.nodes.values()} == {"no disk"}
+
+
+def test_a_capacity_that_cannot_be_is_refused_and_leases_go_on(rig):
+    (node,) = rig.enroll("n1")
+    with pytest.raises(InvalidRequest) as refused:
+        rig.services.reconciler._absorb(
+            [NodeReport(node.id, "inst", 1, 500, 1, 0.0, replace(CAPACITY, memory_mib=1 << 62))]
+        )
+    assert refused.value.field == "capacity.memory_mib"
+    assert rig.request(1)
+
+
+def test_what_a_killed_start_entered_is_given_anew_with_another_token(rig):
+    ((lost, old_token),) = rig.nodes.enroll(["n1"])
+    ((node, token),) = rig.nodes.enroll(["n1"])
+    assert (node.id, node.subnet) == (lost.id, lost.subnet)
+    assert rig.services.access.authenticate(token).subject == node.id
+    with pytest.raises(Unauthenticated, match="revoked"):
+        rig.services.access.authenticate(old_token)
+    rig.report(node.id)
+    with pytest.raises(NameTaken):
+        rig.nodes.enroll(["n1"])
+
+
+def test_nodes_are_replaced_all_or_none_and_a_repeat_does_no_harm(rig):
+    first, second = rig.enroll("n1", "n2")
+    rig.request(1)
+    with pytest.raises(InUse):
+        rig.nodes.enroll(["n1", "n3"], replacing=[first.id, second.id])
+    assert set(rig.site.present.nodes) == {first.id, second.id}
+    rig.leases.cancel(ANN, next(iter(rig.site.present.leases)))
+    for node in (first, second):
+        rig.report(node.id)
+    for _ in range(2):
+        made = [node for node, _ in rig.nodes.enroll(["n1", "n3"], replacing=[first.id, second.id])]
+        assert {n.id for n in made} == set(rig.site.present.nodes)
+        assert not {first.id, second.id} & set(rig.site.present.nodes)
 
 
 def test_a_drained_node_takes_nothing_new_and_keeps_what_it_has(rig):

@@ -10,14 +10,16 @@ into observations for core/lifecycle.py. Two facts need care, and get it here:
 
 - GONE is believed only from a report made under orders that already left the
   workspace out: an older report does not list it because it had not begun.
-- RUNNING is believed only of the boot that was ordered last.
+- RUNNING is believed only of the boot that was ordered last; that it stopped or broke, of an earlier boot only from
+  a node that knows of the order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.site import Capacity, Image, ImageFile, Lease, Node, Workspace
 
@@ -115,8 +117,21 @@ def plain(text: str) -> str:
     return " ".join(words)[:WORDS_MAX]
 
 
+CAPACITY_MAX = Capacity(cpus=1 << 16, memory_mib=1 << 40, disk_mib=1 << 50, cpu_ratio=1000.0, overhead_mib=1 << 20)
+
+
+def check_capacity(capacity: Capacity) -> None:
+    """Raise InvalidRequest unless a machine could offer that: every request of the site is computed with it."""
+    for field in fields(Capacity):
+        asked, high = getattr(capacity, field.name), getattr(CAPACITY_MAX, field.name)
+        if not 0 <= asked <= high:
+            name = f"capacity.{field.name}"
+            raise InvalidRequest(f"{name} is {asked}", field=name, asked=asked, possible=f"0 to {high}")
+
+
 def readable(report: NodeReport) -> NodeReport:
-    """The report with all its free text made plain."""
+    """The report with all its free text made plain. Raises InvalidRequest for a capacity that cannot be."""
+    check_capacity(report.capacity)
     facts = tuple(
         replace(f, reason=plain(f.reason), step=plain(f.step), host_key=plain(f.host_key)) for f in report.workspaces
     )
@@ -186,5 +201,18 @@ def facts_of(
         if fact is None:
             if report.generation >= workspace.generation:
                 yield workspace, Observation.GONE, None
-        elif fact.boots >= workspace.boots or fact.state is not Observation.RUNNING:
+        elif not _outdated(fact, workspace, report):
             yield workspace, fact.state, fact
+
+
+def _outdated(fact: WorkspaceFact, workspace: Workspace, report: NodeReport) -> bool:
+    """Whether the fact is about the boot before the one that is ordered.
+
+    A boot that stopped or broke may still be told of it by the node which knows the present orders: it could not begin
+    the new one.
+    """
+    if fact.boots >= workspace.boots:
+        return False
+    if fact.state in (Observation.STOPPED, Observation.BROKEN):
+        return report.generation < workspace.generation
+    return fact.state is Observation.RUNNING

@@ -67,7 +67,8 @@ def absorb(draft: Draft, report: NodeReport) -> None:
         version=report.version,
         instance=report.instance,
         problem=report.problem,
-        applied_generation=report.generation,
+        # 0: the node sees nothing just now, which undoes nothing.
+        applied_generation=report.generation or node.applied_generation,
         sequence=max(node.sequence, 1),
         silent=False,
         lost=False,

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from vws.core.errors import InvalidRequest
 
 T = TypeVar("T")
+FLOAT_MAX = 1e300
 
 
 def to_json(value: Any) -> Any:
@@ -65,8 +66,9 @@ def _reader(kind: Any) -> Reader:
 def _scalar_reader(kind: Any) -> Reader:
     if kind is float:
         return _float_reader
-    names = {int: "a whole number", str: "a string", bool: "true or false"}
-    return _plain_reader(kind, names[kind])
+    if kind is int:
+        return _int_reader
+    return _plain_reader(kind, {str: "a string", bool: "true or false"}[kind])
 
 
 def _plain_reader(kind: type, expected: str) -> Reader:
@@ -78,9 +80,17 @@ def _plain_reader(kind: type, expected: str) -> Reader:
     return read
 
 
+def _int_reader(data: Any, where: str) -> int:
+    """What a database's bigint holds."""
+    if type(data) is not int or not -(1 << 63) <= data < 1 << 63:
+        raise _wrong(where, data, "a whole number of 64 bits")
+    return data
+
+
 def _float_reader(data: Any, where: str) -> float:
-    if type(data) not in (int, float):
-        raise _wrong(where, data, "a number")
+    # JSON has no infinity, but 1e999 is read as one.
+    if type(data) not in (int, float) or not -FLOAT_MAX <= data <= FLOAT_MAX:
+        raise _wrong(where, data, "a finite number")
     return float(data)
 
 

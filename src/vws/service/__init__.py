@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vws.core.errors import Unavailable
 from vws.ports import Blobs, Clock, Ids, Store
 from vws.service.access import Access
 from vws.service.images import Images
@@ -24,6 +26,12 @@ class Services:
     images: Images
     nodes: Nodes
     reconciler: Reconciler
+
+    def health(self) -> dict[str, Any]:
+        """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
+        if not self.reconciler.works:
+            raise Unavailable("reports of nodes are not taken in: the reconciler ended", possible="restart the service")
+        return self.site.health()
 
 
 def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, directory: Path) -> Services:

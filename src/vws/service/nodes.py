@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,14 @@ class Link:
     newest: tuple[int, int] = (0, 0)
 
 
+@dataclass
+class Vacancies:
+    """What a new node may have: `named`, the names in use; `subnets`, those that are free, to be taken in turn."""
+
+    named: dict[str, Node]
+    subnets: Iterator[str]
+
+
 class Nodes:
     def __init__(self, site: Site, blobs: Blobs, consoles: Path) -> None:
         self._site = site
@@ -66,7 +74,7 @@ class Nodes:
         caller.must_be(Role.JOIN)
 
         def decide(draft: Draft) -> tuple[Node, str]:
-            node, token = self._enter(draft, name, instance, set())
+            node, token = self._enter(draft, name, instance, self._vacancies(draft))
             spent = draft.present.tokens.get(caller.token)
             if spent is None:
                 raise Conflict("this join token was used a moment ago", possible="a new one: vws node token")
@@ -75,44 +83,58 @@ class Nodes:
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.token)
 
-    def enroll(self, names: Iterable[str]) -> list[tuple[Node, str]]:
-        """New nodes with their tokens' texts, as the site's own start makes them, in one commit."""
+    def enroll(self, names: Iterable[str], *, replacing: Iterable[str] = ()) -> list[tuple[Node, str]]:
+        """New nodes with their tokens' texts, as the site's own start makes them, instead of the nodes `replacing`.
+
+        All in one commit. A start may have been killed before it kept what this returned: nodes for which nobody has
+        ever spoken are given anew or taken out, and a replaced one may be gone already.
+        """
+        wanted, old = list(names), set(replacing)
 
         def decide(draft: Draft) -> list[tuple[Node, str]]:
-            taken: set[str] = set()
-            return [self._enter(draft, name, "", taken) for name in names]
+            for node in list(draft.present.nodes.values()):
+                if node.id in old or (_is_unclaimed(node) and node.name not in wanted):
+                    self._take_out(draft, node, force=False)
+            vacancies = self._vacancies(draft)
+            return [self._enter(draft, name, "", vacancies) for name in wanted]
 
         result = self._site.change("site", decide)
         assert isinstance(result, list)
         return result
 
-    def _enter(self, draft: Draft, name: str, instance: str, taken: set[str]) -> tuple[Node, str]:
+    def _vacancies(self, draft: Draft) -> Vacancies:
+        nodes = [node for node in map(draft.node, draft.present.nodes) if node.removed_at is None]
+        used, settings = {node.subnet for node in nodes}, self._site.settings
+        networks = ipaddress.ip_network(settings.guest_network).subnets(new_prefix=settings.node_prefix)
+        return Vacancies({node.name: node for node in nodes}, (s for s in map(str, networks) if s not in used))
+
+    def _enter(self, draft: Draft, name: str, instance: str, vacancies: Vacancies) -> tuple[Node, str]:
         check_name(name)
-        if any(n.name == name for n in draft.present.nodes.values()) or name in taken:
+        node = vacancies.named.get(name)
+        if node is None:
+            node = Node(self._site.ids.new("nod"), name, self._subnet(vacancies), draft.now, instance=instance)
+            vacancies.named[name] = draft.put_node(node)
+            draft.say("node.joined", node=node.id, name=name, subnet=node.subnet)
+        elif instance or not _is_unclaimed(node) or node.id not in draft.present.nodes:
             raise NameTaken(
                 f"a node is already called {name}",
                 field="name",
                 asked=name,
                 possible="another name (--name); or remove the old node first (vws node remove)",
             )
-        subnet = self._free_subnet(draft, taken)
-        taken |= {name, subnet}
-        node = Node(self._site.ids.new("nod"), name, subnet, draft.now, instance=instance)
-        draft.put_node(node)
-        draft.say("node.joined", node=node.id, name=name, subnet=subnet)
+        else:
+            _revoke_all(draft, node)
         _, token = issue(self._site, draft, node.id, Role.NODE, None)
         return node, token
 
-    def _free_subnet(self, draft: Draft, taken: set[str]) -> str:
-        settings = self._site.settings
-        used = {n.subnet for n in draft.present.nodes.values()} | taken
-        for subnet in ipaddress.ip_network(settings.guest_network).subnets(new_prefix=settings.node_prefix):
-            if str(subnet) not in used:
-                return str(subnet)
-        raise Conflict(
-            f"all of {settings.guest_network} is given to nodes",
-            possible="a larger guest_network or a longer node_prefix in site.toml",
-        )
+    def _subnet(self, vacancies: Vacancies) -> str:
+        subnet = next(vacancies.subnets, None)
+        if subnet is None:
+            raise Conflict(
+                f"all of {self._site.settings.guest_network} is given to nodes",
+                possible="a larger guest_network or a longer node_prefix in site.toml",
+            )
+        return subnet
 
     # ------------------------------------------------------------ the link
 
@@ -273,24 +295,25 @@ class Nodes:
         found = self.node(caller, id)
 
         def decide(draft: Draft) -> Node:
-            node = self._alive(draft, found.id)
-            live = [w for w in draft.present.on_node(node.id) if w.state not in UNORDERED]
-            held = draft.present.on_node(node.id)
-            if held and not force:
-                raise InUse(
-                    f"{len(held)} workspaces are on {node.name} ({len(live)} of them leased)",
-                    field="id",
-                    asked=node.name,
-                    possible="drain it and wait, or end their leases; --force only if the host is gone for good",
-                )
-            forsake(draft, node)
-            for token in draft.present.tokens.values():
-                if token.subject == node.id:
-                    revoke(draft, token)
-            draft.say("node.removed", node=node.id, name=node.name, forced=force)
-            return draft.put_node(replace(draft.node(node.id), removed_at=draft.now))
+            return self._take_out(draft, self._alive(draft, found.id), force=force)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    @staticmethod
+    def _take_out(draft: Draft, node: Node, *, force: bool) -> Node:
+        held = draft.present.on_node(node.id)
+        if held and not force:
+            live = [w for w in held if w.state not in UNORDERED]
+            raise InUse(
+                f"{len(held)} workspaces are on {node.name} ({len(live)} of them leased)",
+                field="id",
+                asked=node.name,
+                possible="drain it and wait, or end their leases; --force only if the host is gone for good",
+            )
+        forsake(draft, node)
+        _revoke_all(draft, node)
+        draft.say("node.removed", node=node.id, name=node.name, forced=force)
+        return draft.put_node(replace(draft.node(node.id), removed_at=draft.now))
 
     @staticmethod
     def _alive(draft: Draft, id: str) -> Node:
@@ -298,3 +321,14 @@ class Nodes:
         if node is None:
             raise NotFound("the node was removed", field="id", asked=id, possible="vws node list")
         return node
+
+
+def _is_unclaimed(node: Node) -> bool:
+    """Whether it was entered by a site's start and no agent has spoken for it yet."""
+    return not node.instance and not node.sequence
+
+
+def _revoke_all(draft: Draft, node: Node) -> None:
+    for token in draft.present.tokens.values():
+        if token.subject == node.id:
+            revoke(draft, token)

@@ -58,6 +58,10 @@ class Reconciler:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def works(self) -> bool:
+        return self._thread.is_alive()
+
     def report(self, caller: Caller, report: NodeReport, instance: str | None = None) -> int:
         """Take a report in and return the number of the node's present orders, once it is committed."""
         return self.submit(caller, report, instance).result(REPORT_WAIT_S)
@@ -76,16 +80,15 @@ class Reconciler:
     def _run(self) -> None:
         ticked_at = 0.0
         while not self._stopping.is_set():
-            batch = self._gather()
-            if batch:
-                self._take(batch)
-            now = self._site.clock.now()
-            if not ticked_at <= now < ticked_at + TICK_S:
-                ticked_at = now
-                try:
+            # Whatever goes wrong: a site whose loop has ended would look well and do nothing any more.
+            try:
+                self._take(self._gather())
+                now = self._site.clock.now()
+                if not ticked_at <= now < ticked_at + TICK_S:
+                    ticked_at = now
                     self.tick()
-                except Exception:
-                    log.exception("reconciling failed; it is tried again in %s s", TICK_S)
+            except Exception:
+                log.exception("reconciling failed; it is tried again in %s s", TICK_S)
 
     def _gather(self) -> list[Waiting]:
         batch: list[Waiting] = []
@@ -101,27 +104,26 @@ class Reconciler:
         return batch
 
     def _take(self, batch: list[Waiting]) -> None:
-        try:
-            self._absorb([w.report for w in batch if self._nodes.is_news(w.report)])
-        except Exception as error:
-            if len(batch) == 1:
-                log.exception("a report of %s could not be taken in", batch[0].report.node)
-                batch[0].done.set_exception(error)
-                return
-            # One bad report must not keep the others waiting.
-            for waiting in batch:
-                self._take_again(waiting)
-            return
-        for waiting in batch:
-            waiting.done.set_result(self._nodes.generation(waiting.report.node))
+        """Commit a batch and answer each; who gave up waiting gets no answer."""
+        batch = [each for each in batch if each.done.set_running_or_notify_cancel()]
+        errors = self._absorb_all([each for each in batch if self._nodes.is_news(each.report)])
+        for each in batch:
+            error = errors.get(id(each))
+            if error is None:
+                each.done.set_result(self._nodes.generation(each.report.node))
+            else:
+                each.done.set_exception(error)
 
-    def _take_again(self, waiting: Waiting) -> None:
+    def _absorb_all(self, news: list[Waiting]) -> dict[int, Exception]:
+        """Take reports in together, else one by one: a bad one must not keep the others waiting. Says which failed."""
         try:
-            self._absorb([waiting.report])
-            waiting.done.set_result(self._nodes.generation(waiting.report.node))
+            self._absorb([each.report for each in news])
         except Exception as error:
-            log.exception("a report of %s could not be taken in", waiting.report.node)
-            waiting.done.set_exception(error)
+            if len(news) > 1 and not isinstance(error, Unavailable):
+                return {key: why for each in news for key, why in self._absorb_all([each]).items()}
+            log.exception("the reports of %s could not be taken in", ", ".join(each.report.node for each in news))
+            return {id(each): error for each in news}
+        return {}
 
     def _absorb(self, reports: list[NodeReport]) -> None:
         if not reports:

@@ -28,7 +28,7 @@ def _open(*statuses: int) -> dict[int | str, dict[str, Any]]:
 @routes.get("/v1/health", operation_id="check_health", response_model=models.Health, responses=_open())
 def check_health(api: ApiHere) -> Response:
     """200 while the service and its store answer, 503 otherwise. Needs no token."""
-    found = api.services.site.health()
+    found = api.services.health()
     return Response(json.dumps({"status": found["status"], "time": found["time"]}), media_type="application/json")
 
 
