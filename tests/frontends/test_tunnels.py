@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.frontends.conftest import PlayedNode, Running, until
-from vws.frontends.rest import guests
+from vws.frontends.rest import guests, tunnels
 
 
 def made_ready(running: Running):
@@ -174,6 +174,18 @@ def test_who_may_not_is_refused_before_the_handshake(ready):
     assert (problem["code"], problem["status"]) == ("command-refused", 409)
     assert "pausing" in problem["detail"]
     assert here.app.state.api.tunnels.count() == 0
+
+
+def test_nobody_can_take_all_tunnels(ready, monkeypatch):
+    here, node, workspace = ready
+    monkeypatch.setattr(tunnels, "OWNER_TUNNELS_MAX", 1)
+    path = f"/v1/workspaces/{workspace['id']}/tunnel"
+    with joined(here, node, workspace), pytest.raises(InvalidStatus) as refused, dial(here, path, here.ann_token):
+        pass
+    assert refused.value.response.status_code == 503
+    assert b"tunnels to workspaces of ann are open" in refused.value.response.body
+    with joined(here, node, workspace):
+        pass
 
 
 def test_only_the_workspaces_node_may_take_it_and_once(ready):

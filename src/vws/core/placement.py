@@ -21,7 +21,7 @@ from vws.core.site import Node, NodeState
 from vws.core.terms import GroupRequest, Size
 from vws.core.timeline import NOTHING, Timeline
 
-LATER_TRIES_MAX = 200
+LATER_TRIES_MAX = 60
 
 
 @dataclass(slots=True)

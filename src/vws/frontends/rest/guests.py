@@ -34,7 +34,7 @@ async def open_tunnel(websocket: WebSocket, id: str) -> None:
     api: Api = websocket.app.state.api
     port = _port(websocket)
     workspace = await run_sync(_running, api, websocket, id)
-    with api.tunnels.open(workspace.node, workspace.id, f"tcp:{port}") as tunnel:
+    with api.tunnels.open(workspace, f"tcp:{port}") as tunnel:
         await websocket.accept()
         agent = await api.tunnels.agent(tunnel, AGENT_WAIT_S)
         if agent is None:
@@ -93,7 +93,7 @@ async def _live_console(call: Call, workspace: Workspace, tail_bytes: int) -> by
     if away or workspace.released_at is not None:
         return None
     tunnels = call.api.tunnels
-    with tunnels.open(workspace.node, workspace.id, f"console:tail={tail_bytes}") as tunnel, suppress(TimeoutError):
+    with tunnels.open(workspace, f"console:tail={tail_bytes}") as tunnel, suppress(TimeoutError):
         agent = await tunnels.agent(tunnel, CONSOLE_WAIT_S)
         if agent is not None:
             return await asyncio.wait_for(collect(agent, tail_bytes), CONSOLE_READ_S)

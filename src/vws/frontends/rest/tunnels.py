@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vws.core.errors import Conflict, NotFound, Unavailable
+from vws.core.site import Workspace
 from vws.frontends.rest.wakeups import Wakeups
 
 TUNNELS_MAX = 1000
+# So that nobody can lock the others out.
+OWNER_TUNNELS_MAX = 200
 # An answer that told a node of a tunnel may have been lost: it is told again after this time.
 TELL_AGAIN_S = 3.0
 NORMAL, UNSUPPORTED, TOO_BIG, FAILED = 1000, 1003, 1009, 1011
@@ -38,6 +41,7 @@ class Tunnel:
     node: str
     workspace: str
     target: str
+    owner: str
     told_at: float | None = None
     agent: WebSocket | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,15 +60,20 @@ class Tunnels:
     # ------------------------------------------------------------ the user's end
 
     @contextmanager
-    def open(self, node: str, workspace: str, target: str) -> Iterator[Tunnel]:
-        """A tunnel that waits for its node; it is over when the context ends."""
+    def open(self, workspace: Workspace, target: str) -> Iterator[Tunnel]:
+        """A tunnel that waits for its node; it is over when the context ends. Raises Unavailable if there are many."""
         if len(self._open) >= TUNNELS_MAX:
             raise Unavailable(
                 f"{TUNNELS_MAX} tunnels are open", possible="the same again when others have closed theirs"
             )
-        tunnel = Tunnel("tun-" + secrets.token_hex(12), node, workspace, target)
+        if sum(t.owner == workspace.owner for t in self._open.values()) >= OWNER_TUNNELS_MAX:
+            raise Unavailable(
+                f"{OWNER_TUNNELS_MAX} tunnels to workspaces of {workspace.owner} are open",
+                possible="the same again when some of them are closed",
+            )
+        tunnel = Tunnel("tun-" + secrets.token_hex(12), workspace.node, workspace.id, target, workspace.owner)
         self._open[tunnel.id] = tunnel
-        self._wakeups.wake(node)
+        self._wakeups.wake(workspace.node)
         try:
             yield tunnel
         finally:
