@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import threading
 import time
 from dataclasses import replace
 
@@ -193,21 +194,63 @@ async def test_an_extension_that_comes_too_late_revives_nothing(tmp_path):
         assert node.fake.remains() == {}
 
 
+@pytest.mark.parametrize(("ahead_s", "words"), [(600, "ahead of the service's"), (-600, "behind the service's")])
+def test_ends_are_those_of_the_service_clock_even_after_a_restart_without_it(tmp_path, ahead_s, words):
+    """By the node's own clock the end is 10 minutes past, or 10 minutes off."""
+
+    @in_loop
+    async def run():
+        link = FakeLink()
+        end = link.end_in(1.2)
+        link.order(orders(order(end=end)))
+        async with Node(tmp_path, link, clock=OwnClock(ahead_s)) as node:
+            await node.until_reported(O.RUNNING)
+            await until(lambda: f" s {words}" in link.reports[-1].problem)
+            link.leave()
+        async with Node(tmp_path, link, clock=OwnClock(ahead_s)) as node:
+            await asyncio.sleep(0.4)
+            assert set(node.fake.remains()) == {"wsp-1"}, "it is not removed before its time"
+            await until(lambda: node.fake.remains() == {})
+            assert 0 <= link.now() - end < 1
+
+    run()
+
+
 @in_loop
-async def test_ends_are_those_of_the_service_clock_even_after_a_restart_without_it(tmp_path):
-    """The node's clock is 10 minutes ahead: by it, the end is long past."""
+async def test_an_end_waits_for_no_guest_that_takes_its_time_to_stop(tmp_path):
     link = FakeLink()
     end = link.end_in(1.2)
-    link.order(orders(order(end=end)))
-    async with Node(tmp_path, link, clock=OwnClock(ahead_s=600)) as node:
-        await node.until_reported(O.RUNNING)
-        await until(lambda: " s ahead of the service's" in link.reports[-1].problem)
-        link.leave()
-    async with Node(tmp_path, link, clock=OwnClock(ahead_s=600)) as node:
-        await asyncio.sleep(0.4)
-        assert set(node.fake.remains()) == {"wsp-1"}, "it is not removed before its time"
-        await until(lambda: node.fake.remains() == {})
+    deaf = [order(f"wsp-{number}") for number in range(1, 9)]
+    link.order(orders(*deaf, order("wsp-9", end=end)))
+    async with Node(tmp_path, link, fake=FakeConfig.instant(stop_s=3)) as node:
+        await until(lambda: bool(link.reports) and all(f.state is O.RUNNING for f in link.reports[-1].workspaces))
+        link.order(orders(*(replace(each, boots=2) for each in deaf), order("wsp-9", end=end), generation=2))
+        await node.until_reported(O.ENDED, "wsp-9")
         assert 0 <= link.now() - end < 1
+        assert link.fact().step == "stopping, to boot anew"
+
+
+@in_loop
+async def test_that_an_end_has_come_is_on_disk_before_its_removal_begins_and_holds_nothing_up(tmp_path):
+    writers, there = [], []
+    link = FakeLink(orders(order()))
+    async with Node(tmp_path, link) as node:
+        keep = node.state.keep_memories
+
+        def slowly(memories, *, durable):
+            if durable:
+                writers.append(threading.current_thread())
+                time.sleep(0.1)
+                there.append(set(node.fake.remains()))
+            keep(memories, durable=durable)
+
+        node.state.keep_memories = slowly
+        await node.until_reported(O.RUNNING)
+        link.order(orders(order(end=int(link.now())), generation=2))
+        await node.until_reported(O.ENDED)
+        assert there == [{"wsp-1"}]
+        assert threading.main_thread() not in writers, "it has the other workspaces to see to"
+        assert node.state.memories()["wsp-1"].ended
 
 
 @in_loop
@@ -242,7 +285,7 @@ async def test_a_killed_agent_goes_on_where_it_was(tmp_path):
     heard = len(link.reports)
     link.leave()
     async with Node(tmp_path, link) as node:
-        await until(lambda: node.agent.workspaces.looked)
+        await until(lambda: node.agent.workspaces.sighted)
         link.come_back()
         await until(lambda: len(link.reports) > heard)
         first = link.reports[heard]
@@ -260,7 +303,7 @@ async def test_orders_that_went_missing_with_a_copied_directory_are_not_obeyed_t
     (tmp_path / "a" / "agent").rename(tmp_path / "agent")
     link.leave()
     async with Node(tmp_path, link) as node:
-        await until(lambda: node.agent.workspaces.looked)
+        await until(lambda: node.agent.workspaces.sighted)
         assert node.agent.workspaces.orders is None
         assert node.fake.remains() == {}
 
@@ -505,36 +548,6 @@ async def test_a_workspace_withdrawn_while_it_is_made_is_not_called_gone_before_
         await node.until_reported(None)
         assert slow.remains() == {}
     assert link.states() == [s for s in ("-", "staging", "removing", "-") if s in link.states()][-len(link.states()) :]
-
-
-@in_loop
-async def test_a_hypervisor_that_breaks_down_is_a_problem_and_facts_stand_until_it_is_back(tmp_path):
-    link = FakeLink(orders(order()))
-    async with Node(tmp_path, link) as node:
-        await node.until_reported(O.RUNNING)
-        node.fake.break_down("libvirtd does not answer")
-        await until(lambda: "libvirtd does not answer" in link.reports[-1].problem)
-        assert link.fact().state is O.RUNNING
-        link.order(orders(order("wsp-2"), generation=2))
-        await until(lambda: link.reports[-1].generation == 2)
-        assert link.fact().state is O.REMOVING
-        assert link.fact("wsp-2").state is O.STAGING
-        node.fake.break_down("")
-        await node.until_reported(O.RUNNING, "wsp-2")
-        await node.until_reported(None)
-        assert link.reports[-1].problem == ""
-
-
-@in_loop
-async def test_a_node_that_cannot_look_claims_nothing(tmp_path):
-    link = FakeLink(orders(order()))
-    node = Node(tmp_path, link)
-    node.fake.break_down("no daemon")
-    async with node:
-        await until(lambda: bool(link.reports))
-        await asyncio.sleep(0.2)
-        assert {(r.generation, r.workspaces) for r in link.reports} == {(0, ())}
-        assert "no daemon" in link.reports[-1].problem
 
 
 # ---------------------------------------------------------------- a service with troubles

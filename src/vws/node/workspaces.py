@@ -9,7 +9,9 @@ What is reported is as careful as what is done. `facts` and `generation` change
 together in `take`, for a report that leaves a workspace out is taken as proof
 that nothing of it is left: a workspace that is just being made stays in the
 report as REMOVING from the moment its orders are gone, though no look has shown
-it yet. And before the first look nothing is claimed at all (generation 0).
+it yet. And while nothing can be seen (until the first look, and from one that failed
+to the next that succeeds) nothing is decided: what was begun and never seen would
+pass for absent. Facts stand as they were, and nothing is claimed (generation 0).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from vws.faultpoints import reach
 from vws.node import converge
 from vws.node.clock import ServiceClock
 from vws.node.converge import Decision, Memory, Step
+from vws.node.rounds import Rounds
 from vws.node.state import AgentState
 from vws.ports import Hypervisor, HypervisorError, Instance
 
@@ -38,7 +41,8 @@ CONSOLE_TAIL_BYTES = 64 * 1024
 LAST_WORDS_BYTES = 600
 MEMORY_WRITTEN_AFTER_S = 0.2
 
-# Making a workspace costs the machine much: few at a time. What takes it away or changes it never queues behind that.
+# Making a workspace costs the machine much: few at a time. What changes it never queues behind that, and its removal
+# behind neither: a guest may take its time to stop, an end may not.
 _BUILDING = frozenset({Step.CREATE, Step.START, Step.RESTORE})
 _UNHURRIED = frozenset({Step.LOOK, Step.CONSOLE, Step.END})
 # After these the memory alone has changed: no need to look.
@@ -59,7 +63,8 @@ class Blobs(Protocol):
 
 
 class Workspaces:
-    """`changed` is called whenever `facts` did. Everything runs in one event loop."""
+    """`changed` is called whenever what is to be reported did. sighted: the last look succeeded, so that the next step
+    may be decided by it. Everything runs in one event loop."""
 
     def __init__(
         self,
@@ -78,18 +83,19 @@ class Workspaces:
         self._changed = changed
         self._building = asyncio.Semaphore(builds_at_once)
         self._changing = asyncio.Semaphore(2 * builds_at_once)
+        self._removing = asyncio.Semaphore(2 * builds_at_once)
         self._kept = state.orders()
         self._orders = _by_id(self._kept)
         self._memories = state.memories()
-        self._memories_written: asyncio.TimerHandle | None = None
+        self._memories_due: asyncio.TimerHandle | None = None
+        self._memories_durable = False
+        self._writes = Rounds(self._write_memories)
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, Step] = {}  # those of them that only wait for their turn
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._look: asyncio.Task[None] | None = None
-        self._next_look: asyncio.Task[None] | None = None
-        self._sighted = False
+        self._looks = Rounds(self._see)
         self._closed = False
-        self.looked = False
+        self.sighted = False
         self.instances: dict[str, Instance] = {}
         self.facts: dict[str, WorkspaceFact] = {}
 
@@ -101,13 +107,13 @@ class Workspaces:
 
     @property
     def generation(self) -> int:
-        """Of the orders under which `facts` were made; 0 while nothing was looked at yet."""
-        return self._kept.generation if self._kept and self.looked else 0
+        """Of the orders under which `facts` were made; 0 while nothing can be seen."""
+        return self._kept.generation if self._kept and self.sighted else 0
 
     @property
     def empty(self) -> bool:
         """Nothing is there and nothing is being made, by the last look."""
-        return self._sighted and not self.instances and not self._busy
+        return self.sighted and not self.instances and not self._busy
 
     def order(self, id: str) -> WorkspaceOrder | None:
         return self._orders.get(id)
@@ -133,53 +139,45 @@ class Workspaces:
             self.wake(id)
 
     def wake(self, id: str) -> None:
-        """Decide about `id` now, or when the step under way is done."""
-        if not self.looked or (id in self._busy and id not in self._waiting):
+        """Decide about `id` now, or when the step under way is done, or when there is sight again."""
+        if not self.sighted or (id in self._busy and id not in self._waiting):
             return
         step = self._decide(id).step
         if id in self._busy:
             if step is not self._waiting[id]:
                 self._busy[id].cancel()
             return
-        if step is not Step.NOTHING and self._sighted and not self._closed:
+        if step is not Step.NOTHING and not self._closed:
             self._busy[id] = asyncio.create_task(self._work(id), name=f"workspace {id}")
 
     def lose_sight(self) -> None:
-        """Take no further step until a look succeeds again."""
-        self._sighted = False
+        """Decide nothing and take no further step until a look succeeds again."""
+        self.sighted = False
 
     async def look(self) -> None:
-        """See what is there by a look that begins after this call; those who ask at the same time share one.
+        """See what is there by a look that begins after this call. Raises HypervisorError; see `lose_sight`."""
+        await self._looks.join()
 
-        Raises HypervisorError; until a look succeeds again no step is taken.
-        """
-        if self._next_look is None:
-            self._next_look = asyncio.create_task(self._look_after(self._look))
-        await asyncio.shield(self._next_look)
-
-    async def _look_after(self, current: asyncio.Task[None] | None) -> None:
-        if current is not None:
-            await asyncio.wait([current])
-        self._look, self._next_look = self._next_look, None
+    async def _see(self) -> None:
         try:
             seen = await self._hypervisor.instances()
         except BaseException:
-            self._sighted = False
+            self.lose_sight()
             raise
         self._absorb({instance.id: instance for instance in seen})
 
     def _absorb(self, instances: dict[str, Instance]) -> None:
         before, self.instances = self.instances, instances
-        news = not (self._sighted and self.looked)
-        self._sighted = self.looked = True
+        blind, self.sighted = not self.sighted, True
         now = self._clock.now()
         for id, instance in instances.items():
             self._remember(id, converge.seen(self._memory(id), instance, now))
         for id in before.keys() | instances.keys():
             if before.get(id) != instances.get(id):
                 self.wake(id)
-        if news:
+        if blind:
             self.wake_all()
+            self._changed()
         self._forget()
 
     # -------------------------------------------------------- decide
@@ -219,7 +217,7 @@ class Workspaces:
     async def _work(self, id: str) -> None:
         """Step after step until there is nothing to do now."""
         try:
-            while not self._closed:
+            while self.sighted and not self._closed:
                 step = self._decide(id).step
                 if step is Step.NOTHING:
                     return
@@ -227,10 +225,8 @@ class Workspaces:
                 async with self._turn(step):
                     del self._waiting[id]
                     # The turn may have been long in coming.
-                    if self._decide(id).step is step:
+                    if self.sighted and self._decide(id).step is step:
                         await self._carry_out(id, step)
-                if not self._sighted:
-                    return
         except HypervisorError:
             pass  # The look after the step failed; whoever restores sight wakes all.
         finally:
@@ -243,6 +239,8 @@ class Workspaces:
     def _turn(self, step: Step) -> AbstractAsyncContextManager[None]:
         if step in _BUILDING:
             return self._building
+        if step is Step.REMOVE:
+            return self._removing
         return nullcontext() if step in _UNHURRIED else self._changing
 
     async def _carry_out(self, id: str, step: Step) -> None:
@@ -257,7 +255,9 @@ class Workspaces:
             log.exception("%s: cannot %s", id, step)
             self._fail(id, step, order, f"the node could not {step} it ({error})", False)
         else:
-            self._remember(id, memory, durable=step is Step.END)
+            self._remember(id, memory)
+            if step is Step.END:
+                await self._keep_memories()
         if step in _UNSEEN:
             return
         await self.look()
@@ -376,39 +376,43 @@ class Workspaces:
     def _memory(self, id: str) -> Memory:
         return self._memories.get(id) or Memory()
 
-    def _remember(self, id: str, memory: Memory, *, durable: bool = False) -> None:
+    def _remember(self, id: str, memory: Memory) -> None:
         before = self._memory(id)
         if memory == before:
             return
         self._memories[id] = memory
-        if durable:
-            self._write_memories(durable=True)
-        elif _kept_part(memory) != _kept_part(before):
-            self._write_memories_soon()
+        if _kept_part(memory) != _kept_part(before):
+            self._keep_memories_soon()
 
-    def _write_memories_soon(self) -> None:
-        if self._memories_written is None:
+    def _keep_memories_soon(self) -> None:
+        if self._memories_due is None:
             loop = asyncio.get_running_loop()
-            self._memories_written = loop.call_later(MEMORY_WRITTEN_AFTER_S, self._write_memories)
+            self._memories_due = loop.call_later(MEMORY_WRITTEN_AFTER_S, self._writes.begin)
 
-    def _write_memories(self, *, durable: bool = False) -> None:
+    async def _keep_memories(self) -> None:
+        """Returns when all that is remembered now would survive a power cut, or cannot be kept."""
+        self._memories_durable = True
+        await self._writes.join()
+
+    async def _write_memories(self) -> None:
         """A full disk must stop no removal: what cannot be written is only remembered less well."""
-        if self._memories_written:
-            self._memories_written.cancel()
-            self._memories_written = None
+        if self._memories_due:
+            self._memories_due.cancel()
+            self._memories_due = None
+        durable, self._memories_durable = self._memories_durable, False
         try:
-            self._state.keep_memories(self._memories, durable=durable)
+            await asyncio.to_thread(self._state.keep_memories, dict(self._memories), durable=durable)
         except OSError as error:
             log.error("what is remembered of the workspaces cannot be kept: %s", error)
 
     def _forget(self) -> None:
         """Drop what is neither ordered nor there; only once orders are known, for an end enforced must be told."""
-        if self._kept is None or not self._sighted:
+        if self._kept is None or not self.sighted:
             return
         for id in self._memories.keys() - self._orders.keys() - self.instances.keys() - self._busy.keys():
             del self._memories[id]
             self._set_timer(id, None)
-            self._write_memories_soon()
+            self._keep_memories_soon()
 
     # -------------------------------------------------------- end
 
@@ -423,7 +427,7 @@ class Workspaces:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        self._write_memories()
+        await self._writes.join()
 
 
 def _by_id(orders: NodeOrders | None) -> dict[str, WorkspaceOrder]:
