@@ -2,12 +2,12 @@
 
 Three loops run side by side, each of which outlives whatever the others meet:
 
-- *watch* keeps the hypervisor open and looks at what is there (watch.py);
+- *watch* keeps the hypervisor open, looks at what is there, and looks at once
+  when the hypervisor has news (watch.py);
 - *pull* long-polls for orders, puts them on disk, then hands them to
   `Workspaces`, which does the work (workspaces.py);
 - *report* sends the facts when they changed, and every few seconds: one report
-  at a time, always the latest, until it is acknowledged;
-- *listen* takes the hypervisor's own news.
+  at a time, always the latest, until it is acknowledged.
 
 Only *pull* and *report* need the service. Without it the agent goes on with the
 orders it has and enforces their ends by the service's clock (clock.py).
