@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from tests.frontends.conftest import Running, Server
 from vws.frontends.rest.app import bare_app
+from vws.service.access import SITE
 from vws.store.sql import SqlStore
 
 schema = schemathesis.openapi.from_dict(bare_app().openapi())
@@ -26,6 +27,7 @@ def site(tmp_path_factory):
     (node,) = running.enroll("one")
     running.lease(2, name="cluster")
     node.obey()
+    running.node = node
     yield running
     running.close()
     server.stop()
@@ -39,3 +41,23 @@ def test_the_api_keeps_its_word(case, site):
     excluded = [positive_data_acceptance] if name in SITUATIONAL or name.startswith("list_") else []
     headers = {"Authorization": f"Bearer {site.root_token}"}
     case.call_and_validate(base_url=site.url, headers=headers, timeout=10, excluded_checks=excluded)
+
+
+@schema.include(operation_id=["pull_orders", "send_report", "keep_console", "join_site"]).parametrize()
+@settings(max_examples=30, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_a_nodes_side_keeps_its_word_to_a_node(case, site):
+    """With a token of the right role, so that what reads the messages is reached."""
+    name, token = case.operation.definition.raw["operationId"], site.node.token
+    if name == "join_site":
+        _, token = site.services.nodes.invite(SITE, 60)
+    else:
+        case.path_parameters["id"] = site.node.id
+    if isinstance(case.query.get("wait"), int | float):
+        case.query["wait"] = min(case.query["wait"], 0.05)
+    if isinstance(case.body, dict) and isinstance(case.body.get("node"), str):
+        case.body["node"] = site.node.id
+    headers = {"Authorization": f"Bearer {token}"}
+    # Whose report it is and which names are free, no schema can say.
+    case.call_and_validate(
+        base_url=site.url, headers=headers, timeout=10, excluded_checks=[positive_data_acceptance, ignored_auth]
+    )

@@ -52,6 +52,7 @@ class Nodes:
         self._consoles = consoles
         self._links: dict[str, Link] = {}
         self._lock = threading.Lock()
+        self._heard_before = site.store.heard_at()
         # A node that was heard by an earlier service process gets the full grace time anew.
         self._started_at = site.clock.now()
 
@@ -154,7 +155,7 @@ class Nodes:
         with self._lock:
             link = self._links.get(node.id)
             if link is None:
-                link = self._links[node.id] = Link(node.instance or instance, self._heard_before(node.id))
+                link = self._links[node.id] = Link(node.instance or instance, self._heard_before.get(node.id, 0.0))
             if link.instance != instance:
                 if now - link.heard_at < RIVAL_AFTER_S:
                     raise DuplicateNode(
@@ -165,9 +166,6 @@ class Nodes:
                     )
                 link.instance, link.newest = instance, (0, 0)
             link.heard_at = now
-
-    def _heard_before(self, node_id: str) -> float:
-        return self._site.store.heard_at().get(node_id, 0.0)
 
     def is_news(self, report: NodeReport) -> bool:
         """False for a report that is no newer than one already taken: a repeat, or one that was overtaken."""
@@ -217,7 +215,7 @@ class Nodes:
     def heard_at(self, node_id: str) -> float | None:
         with self._lock:
             link = self._links.get(node_id)
-        return (link.heard_at or None) if link else self._site.store.heard_at().get(node_id)
+        return (link.heard_at if link else self._heard_before.get(node_id)) or None
 
     # ------------------------------------------------------------ files and logs
 
