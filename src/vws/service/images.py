@@ -6,17 +6,22 @@ qemu-img looks at it in a child with limits on time, memory and output.
 
 Two kinds are taken: disk images (qcow2, raw) which firmware boots, and VWS's appliance bundles (a tar of
 appliance.json, kernel, initrd and optionally disk.qcow2) which the hypervisor boots directly.
+
+Files are kept for the images on record and for nothing else. Whatever an upload came to (a refusal, an answer given
+before, a commit that failed), those of its files that no image has are removed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from vws.core.draft import Draft
-from vws.core.errors import Forbidden, InUse, NameTaken, NotFound
+from vws.core.errors import Forbidden, InUse, NameTaken, NotFound, Unavailable
 from vws.core.site import Answer, Image, Role
 from vws.core.terms import check_name
 from vws.ports import Blobs, Filter, Page
@@ -31,6 +36,8 @@ class Images:
         self._site = site
         self._blobs = blobs
         self._uploads = uploads
+        # Between its adoption and its commit a file is of no image: nothing is swept meanwhile.
+        self._keeping = threading.Lock()
 
     def begin(self) -> Path:
         """A new temporary file's path, on the file system of the blob store, to receive an upload."""
@@ -48,17 +55,23 @@ class Images:
         parts = temporary.with_suffix(".parts")
         try:
             found = examine(temporary, parts)
-            sha256 = _sha256(temporary)
-            for file, path in found.files:
-                self._blobs.adopt(path, file.sha256)
-            return self._site.change(
-                caller.subject,
-                lambda draft: self._enter(draft, caller, name, sha256, found),
-                once=once,
-                subject=caller.subject,
-            )
+            return self._keep(caller, name, _sha256(temporary), found, once)
         finally:
             _discard(temporary, parts)
+
+    def _keep(self, caller: Caller, name: str, sha256: str, found: Found, once: Once | None) -> Image | Answer:
+        with self._keeping:
+            try:
+                for file, path in found.files:
+                    self._blobs.adopt(path, file.sha256)
+                return self._site.change(
+                    caller.subject,
+                    lambda draft: self._enter(draft, caller, name, sha256, found),
+                    once=once,
+                    subject=caller.subject,
+                )
+            finally:
+                self._drop_unlisted(file.sha256 for file, _ in found.files)
 
     def _enter(self, draft: Draft, caller: Caller, name: str, sha256: str, found: Found) -> Image:
         other = next((i for i in draft.present.images.values() if i.name == name), None)
@@ -154,25 +167,28 @@ class Images:
             return draft.put_image(replace(image, removed_at=draft.now))
 
         result = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
-        self._sweep(found)
+        with self._keeping:
+            self._drop_unlisted(file.sha256 for file in found.files)
         return result
 
     def sweep(self) -> None:
         """Remove what an earlier process left: unfinished uploads, files of no image. Call it before serving."""
         for leftover in self._uploads.glob("*"):
             _discard(leftover, leftover)
+        with self._keeping:
+            self._drop_unlisted(self._blobs.all())
+
+    def _drop_unlisted(self, sha256s: Iterable[str]) -> None:
+        """Remove those of these files that no image has; the caller holds `_keeping`."""
+        try:
+            self._site.catch_up()  # a commit may have been made though its answer was lost
+        except Unavailable:
+            return  # what is to be kept is not known; the next start sweeps
         with self._site.lock:
             kept = {file.sha256 for image in self._site.present.images.values() for file in image.files}
-        for sha256 in self._blobs.all():
+        for sha256 in sha256s:
             if sha256 not in kept:
                 self._blobs.remove(sha256)
-
-    def _sweep(self, removed: Image) -> None:
-        with self._site.lock:
-            kept = {file.sha256 for image in self._site.present.images.values() for file in image.files}
-            for file in removed.files:
-                if file.sha256 not in kept:
-                    self._blobs.remove(file.sha256)
 
 
 def _sha256(path: Path) -> str:
