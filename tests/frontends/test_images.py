@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import shutil
 import socket
+import subprocess
+import tarfile
 import time
 from collections import namedtuple
 
 import pytest
 
 from tests.frontends.conftest import Running, until
+from tests.service.test_image_check import FILES, bundle, sparse_member, with_member
 
 MIB = 1 << 20
 
 
-def qcow2(path, size: str = "1M") -> bytes:
-    import subprocess
-
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), size], check=True)
+def qcow2(path, *options: str) -> bytes:
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), "1M"]
+    subprocess.run(command, check=True, cwd=path.parent)
     return path.read_bytes()
 
 
@@ -70,6 +72,30 @@ def test_what_is_no_image_is_refused(here):
         assert answer.json()["detail"]
     assert here.ann.post("/v1/images", content=b"x").json()["field"] == "name"
     assert uploads(here) == []
+
+
+HOSTILE = {
+    "backing file": lambda path: qcow2(path, "-u", "-b", "/etc/shadow", "-F", "raw"),
+    "in another file": lambda path: qcow2(path, "-o", "data_file=data"),
+    "not a disk image": lambda path: b"\x7fELF" + b"\0" * 5000,
+    "'disk.qcow2' is not a plain file": lambda path: with_member(
+        bundle(path, FILES), sparse_member("disk.qcow2", 64 * MIB)
+    ).read_bytes(),
+    "holds kernel twice": lambda path: bundle(path, FILES, extra=[tarfile.TarInfo("kernel")]).read_bytes(),
+}
+
+
+@pytest.mark.parametrize("said", HOSTILE)
+@pytest.mark.usefixtures("disk")
+def test_a_hostile_image_is_refused_with_its_reason_and_leaves_nothing(here, tmp_path, said):
+    answer = here.ann.post("/v1/images?name=evil", content=HOSTILE[said](tmp_path / "evil"))
+    assert answer.status_code == 422, answer.text
+    told = answer.json()
+    assert (told["code"], told["field"]) == ("invalid-request", "file")
+    assert said in told["detail"]
+    assert told["possible"]
+    assert uploads(here) == []
+    assert here.services.images._blobs.all() == []
 
 
 def test_a_broken_upload_leaves_nothing(here: Running):

@@ -11,7 +11,8 @@ import tarfile
 
 import pytest
 
-from vws.core.errors import InvalidRequest
+from vws.core.errors import InvalidRequest, Unavailable
+from vws.service import image_check
 from vws.service.image_check import examine
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
@@ -102,6 +103,30 @@ def test_a_damaged_qcow2_is_refused(qcow2):
     refused(qcow2)
 
 
+def test_qemu_img_looks_under_limits_that_a_program_sets(tmp_path, monkeypatch):
+    """No Python between fork and exec: in a process with threads it may find a lock held for ever."""
+    told = tmp_path / "qemu-img"
+    told.write_text(
+        """#!/bin/sh\necho '{"memory": "'$(ulimit -v)'", "cpu": "'$(ulimit -t)'", "file": "'$(ulimit -f)'"}'\n"""
+    )
+    told.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    run, given = subprocess.run, {}
+    monkeypatch.setattr(image_check.subprocess, "run", lambda *a, **more: given.update(more) or run(*a, **more))
+    assert image_check._qemu_img("info", "disk") == {"memory": str(1 << 20), "cpu": "60", "file": "0"}
+    assert "preexec_fn" not in given
+
+
+@pytest.mark.parametrize(("program", "package"), [("prlimit", "util-linux"), ("qemu-img", "qemu-utils")])
+def test_a_missing_program_is_named_with_its_package(qcow2, monkeypatch, program, package):
+    which = shutil.which
+    monkeypatch.setattr(image_check.shutil, "which", lambda name: None if name == program else which(name))
+    with pytest.raises(Unavailable) as error:
+        look(qcow2)
+    assert program in error.value.problem
+    assert package in error.value.possible
+
+
 def _noise(path):
     path.write_bytes(bytes(range(256)) * 4096)
     return path
@@ -156,7 +181,79 @@ def test_a_wrong_bundle_is_refused_by_its_own_reason(tmp_path, files, manifest, 
 def test_a_bundle_with_a_link_in_it_is_refused(tmp_path):
     link = tarfile.TarInfo("disk.qcow2")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/shadow"
-    assert "does not hold" in refused(bundle(tmp_path / "b", FILES, extra=[link])).problem
+    assert "'disk.qcow2' is not a plain file" in refused(bundle(tmp_path / "b", FILES, extra=[link])).problem
+
+
+def sparse_member(name, size_bytes):
+    """A GNU sparse member that has no bytes and says it has many (tar's manual, "Old GNU Format")."""
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (size_bytes, 0)
+    header[483:495] = b"%011o\0" % size_bytes
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def with_member(path, member):
+    """The bundle with one more member before its end."""
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[-1].offset_data + tarfile.BLOCKSIZE
+    path.write_bytes(path.read_bytes()[:end] + member + b"\0" * tarfile.RECORDSIZE)
+    return path
+
+
+def unpacked_bytes(path):
+    return sum(part.stat().st_size for part in path.with_suffix(".parts").iterdir())
+
+
+def test_a_sparse_member_is_refused_before_it_takes_room(tmp_path):
+    path = with_member(bundle(tmp_path / "b", FILES), sparse_member("disk.qcow2", 64 << 20))
+    assert "'disk.qcow2' is not a plain file" in refused(path).problem
+    assert unpacked_bytes(path) < path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(64 << 20)},
+        {"GNU.sparse.size": "9", "GNU.sparse.map": "no numbers"},
+        {"comment": "x" * 100_000},
+    ],
+    ids=["sparse", "damaged", "long"],
+)
+def test_an_extended_header_is_refused_before_it_is_followed(tmp_path, headers):
+    extended = tarfile.TarInfo("disk.qcow2")
+    extended.pax_headers = headers
+    assert "is not a plain file" in refused(bundle(tmp_path / "b", FILES, extra=[extended])).problem
+
+
+@pytest.mark.parametrize("name", ["appliance.json", "kernel"])
+def test_a_repeated_member_is_refused(tmp_path, name):
+    assert f"holds {name} twice" in refused(bundle(tmp_path / "b", FILES, extra=[tarfile.TarInfo(name)])).problem
+
+
+@pytest.mark.parametrize("size_bytes", [1 << 33, -512])
+def test_a_member_of_a_size_that_cannot_be_is_refused(tmp_path, size_bytes):
+    info = tarfile.TarInfo("disk.qcow2")
+    info.size = size_bytes
+    path = with_member(bundle(tmp_path / "b", FILES), info.tobuf(tarfile.GNU_FORMAT))
+    assert f"disk.qcow2 says it has {size_bytes} bytes" in refused(path).problem
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [(b"[" * 100_000, "not JSON"), (b" " * (2 << 20), "too long"), (None, "appliance.json is missing")],
+    ids=["deep", "long", "none"],
+)
+def test_a_bundle_without_a_readable_manifest_is_refused(tmp_path, manifest, said):
+    path = tmp_path / "b"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("appliance.json" if manifest else "kernel")
+        info.size = len(manifest or b"")
+        tar.addfile(info, io.BytesIO(manifest or b""))
+    assert said in refused(path).problem
 
 
 def test_a_bundles_disk_must_stand_alone_too(tmp_path):

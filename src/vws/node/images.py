@@ -19,10 +19,11 @@ import hashlib
 import json
 import os
 import shutil
-import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from vws.core import qcow2
+from vws.core.errors import InvalidRequest
 from vws.core.site import ImageFile
 from vws.node.commands import CommandFailed, Commands
 from vws.node.naming import check_file
@@ -32,7 +33,6 @@ from vws.ports import Fetch, HypervisorError
 _LOOK_MEMORY_MIB = 1024
 _LOOK_CPU_S = 10
 _ROOM_MIB = 64
-_EXTERNAL_DATA = 1 << 2
 
 
 class ImageCache:
@@ -154,7 +154,7 @@ class ImageCache:
         try:
             if file.format == "qcow2":
                 with path.open("rb") as opened:
-                    _check_header(opened.read(104))
+                    _header(opened.read(qcow2.HEADER_BYTES))
             self._check_info(file, path)
         except HypervisorError:
             path.unlink()
@@ -169,21 +169,14 @@ class ImageCache:
             raise HypervisorError(f"the image's disk is not a {file.format} image: {error}", final=True) from None
         data = info.get("format-specific", {}).get("data", {})
         if info.get("backing-filename") or data.get("data-file"):
-            raise _refers()
+            raise HypervisorError("the image's disk refers to another file", final=True)
 
 
-def _check_header(header: bytes) -> None:
-    """`header`: the first 104 bytes of a qcow2 file (QEMU: docs/interop/qcow2.txt)."""
-    if len(header) < 72 or header[:4] != b"QFI\xfb":
-        raise HypervisorError("the image's disk is not a qcow2 image", final=True)
-    version, backing_offset = struct.unpack(">IQ", header[4:16])
-    incompatible = struct.unpack(">Q", header[72:80])[0] if version >= 3 and len(header) >= 80 else 0
-    if backing_offset or incompatible & _EXTERNAL_DATA:
-        raise _refers()
-
-
-def _refers() -> HypervisorError:
-    return HypervisorError("the image's disk refers to another file, which this node does not follow", final=True)
+def _header(data: bytes) -> qcow2.Header:
+    try:
+        return qcow2.read_header(data)
+    except InvalidRequest as error:
+        raise HypervisorError(f"the image's disk is not one to run: {error.problem}", final=True) from None
 
 
 def _identity(path: Path) -> list[int]:
@@ -206,5 +199,5 @@ def _sync(path: Path) -> None:
 
 def virtual_size_mib(header: bytes, size_bytes: int, format: str) -> int:
     """Of a disk image, from the start of its file; rounded up."""
-    size = struct.unpack(">Q", header[24:32])[0] if format == "qcow2" and len(header) >= 32 else size_bytes
-    return -(-int(size) // (1 << 20))
+    size = _header(header).virtual_size_bytes if format == "qcow2" else size_bytes
+    return -(-size // (1 << 20))

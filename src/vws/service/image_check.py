@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import shutil
-import struct
 import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from vws.core import qcow2
 from vws.core.errors import InvalidRequest, Unavailable
 from vws.core.site import ImageFile
 from vws.core.terms import DISK_MIB_MAX
 
 ACCEPTED = "a qcow2 or raw disk image, or a VWS appliance bundle (make appliance)"
 FORMAT = "vws-appliance/1"
+MANIFEST = "appliance.json"
 MANIFEST_BYTES_MAX = 1 << 20
 CMDLINE_LENGTH_MAX = 2048
 CHECK_S = 60
-CHECK_MEMORY_BYTES = 1 << 30
+LIMITS = (f"--as={1 << 30}", f"--cpu={CHECK_S}", "--fsize=0", "--core=0")
 
 # Formats that are disk images, but not ones that a hypervisor here is given: (offset, magic, name).
 OTHER_FORMATS = (
@@ -59,7 +59,7 @@ def examine(path: Path, parts: Path) -> Found:
         head = file.read(0x9000)
     if head[257:262] == b"ustar":
         return _examine_bundle(path, parts)
-    kind = "qcow2" if head[:4] == b"QFI\xfb" else "raw"
+    kind = "qcow2" if head.startswith(qcow2.MAGIC) else "raw"
     if kind == "raw":
         _must_be_raw_disk(head)
     disk = _examine_disk(path, "disk", kind)
@@ -88,7 +88,8 @@ def _must_be_raw_disk(head: bytes) -> None:
 
 def _examine_disk(path: Path, role: str, kind: str) -> ImageFile:
     if kind == "qcow2":
-        _must_stand_alone(path)
+        with path.open("rb") as file:
+            qcow2.read_header(file.read(qcow2.HEADER_BYTES))
     info = _qemu_img("info", "-f", kind, path)
     size_bytes = info.get("virtual-size")
     if not isinstance(size_bytes, int) or not 0 < size_bytes <= DISK_MIB_MAX << 20:
@@ -100,37 +101,14 @@ def _examine_disk(path: Path, role: str, kind: str) -> ImageFile:
     return ImageFile(role, _digest(path), path.stat().st_size, kind, -(-size_bytes // (1 << 20)))
 
 
-def _must_stand_alone(path: Path) -> None:
-    """Refuse a qcow2 that refers to other files, by its header alone (QEMU, docs/interop/qcow2.txt)."""
-    with path.open("rb") as file:
-        header = file.read(104)
-    if len(header) < 72:
-        raise _wrong("this qcow2 image is cut short")
-    version, backing_offset = struct.unpack(">IQ", header[4:16])
-    if version not in (2, 3):
-        raise _wrong(f"this is qcow2 version {version}", "qcow2 version 2 or 3")
-    incompatible = struct.unpack(">Q", header[72:80])[0] if version == 3 and len(header) >= 80 else 0
-    if backing_offset:
-        raise _wrong(
-            "this qcow2 image has a backing file, which would make a node read one of its own files",
-            "flatten it first: qemu-img convert -O qcow2 FILE NEW.qcow2",
-        )
-    if incompatible & 4:
-        raise _wrong("this qcow2 image keeps its data in another file", "a qcow2 image that stands alone")
-    if struct.unpack(">I", header[32:36])[0]:
-        raise _wrong("this qcow2 image is encrypted", "an image that is not encrypted")
-
-
 def _qemu_img(command: str, *arguments: str | Path) -> dict[str, Any]:
-    program = shutil.which("qemu-img")
-    if program is None:
-        raise Unavailable("qemu-img is missing on the service's host", possible="install qemu-utils (vws doctor)")
+    # A program that sets the limits and becomes qemu-img, as no Python may run between fork and exec beside threads.
+    limited = [_program("prlimit", "util-linux"), *LIMITS, "--", _program("qemu-img", "qemu-utils")]
     try:
         done = subprocess.run(
-            [program, command, "--output=json", *map(str, arguments)],
+            [*limited, command, "--output=json", *map(str, arguments)],
             capture_output=True,
             timeout=CHECK_S,
-            preexec_fn=_limit,
             check=False,
         )
         answer = json.loads(done.stdout)
@@ -141,10 +119,11 @@ def _qemu_img(command: str, *arguments: str | Path) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (CHECK_MEMORY_BYTES, CHECK_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CHECK_S, CHECK_S))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise Unavailable(f"{name} is missing on the service's host", possible=f"install {package} (vws doctor)")
+    return found
 
 
 def _last_line(text: bytes) -> str:
@@ -164,37 +143,63 @@ def _digest(path: Path) -> str:
 MEMBERS = {"kernel": ("kernel", "kernel"), "initrd": ("initrd", "initrd"), "disk.qcow2": ("disk", "qcow2")}
 
 
+class _PlainMember(tarfile.TarInfo):
+    """A member that is its own bytes and nothing else, told from its header alone.
+
+    A sparse member is as long as it says, however few bytes came; extended headers are read into memory, however many
+    came. Both are refused before tarfile follows them.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise _wrong(
+                f"the bundle's {member.name[:60]!r} is not a plain file (sparse, a link, or with an extended header)",
+                "a tar of plain files: tar --format=ustar",
+            )
+        return member
+
+
 def _examine_bundle(path: Path, parts: Path) -> Found:
     os.mkdir(parts, 0o700)
     try:
-        manifest = _unpack(path, parts)
+        _unpack(path, parts)
     except (tarfile.TarError, EOFError) as error:
         raise _wrong(f"this tar file cannot be read: {error}") from None
-    return _found(manifest, parts)
+    return _found(_manifest(parts / MANIFEST), parts)
 
 
-def _unpack(path: Path, parts: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] | None = None
-    with tarfile.open(path, "r:") as bundle:
+def _unpack(path: Path, parts: Path) -> None:
+    bytes_max = path.stat().st_size
+    with tarfile.open(path, "r:", tarinfo=_PlainMember) as bundle:
         for member in bundle:
-            if not member.isreg() or member.name not in ("appliance.json", *MEMBERS):
-                raise _wrong(f"an appliance bundle does not hold {member.name[:60]!r}", f"only {', '.join(MEMBERS)}")
+            _check_member(member, parts, bytes_max)
             stream = bundle.extractfile(member)
             assert stream is not None
-            if member.name != "appliance.json":
-                with (parts / member.name).open("xb") as target:
-                    shutil.copyfileobj(stream, target, 1 << 20)
-            elif manifest is None and member.size <= MANIFEST_BYTES_MAX:
-                manifest = _manifest(stream.read())
-    if manifest is None:
+            with (parts / member.name).open("xb") as target:
+                shutil.copyfileobj(stream, target, 1 << 20)
+
+
+def _check_member(member: tarfile.TarInfo, parts: Path, bytes_max: int) -> None:
+    if member.name not in (MANIFEST, *MEMBERS):
+        raise _wrong(
+            f"an appliance bundle does not hold {member.name[:60]!r}", f"only {', '.join((MANIFEST, *MEMBERS))}"
+        )
+    if (parts / member.name).exists():
+        raise _wrong(f"the bundle holds {member.name} twice", "each member once")
+    if not 0 <= member.size <= bytes_max:
+        raise _wrong(f"the bundle's {member.name} says it has {member.size} bytes, more than came", "the whole bundle")
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    if not path.exists():
         raise _wrong("this tar file is no appliance bundle: appliance.json is missing")
-    return manifest
-
-
-def _manifest(data: bytes) -> dict[str, Any]:
+    if path.stat().st_size > MANIFEST_BYTES_MAX:
+        raise _wrong("the bundle's appliance.json is too long", f"at most {MANIFEST_BYTES_MAX} bytes")
     try:
-        manifest = json.loads(data)
-    except ValueError:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
         raise _wrong("the bundle's appliance.json is not JSON") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("boot") != "direct":
         raise _wrong("the bundle's appliance.json is of another kind", f'"format": "{FORMAT}", "boot": "direct"')
@@ -241,12 +246,12 @@ def _text(manifest: dict[str, Any], key: str, length_max: int) -> str:
 def _choice(manifest: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
     value = manifest.get(key, allowed[0])
     if value not in allowed:
-        raise _wrong(f"{key} in appliance.json is {value!r}", " or ".join(allowed))
+        raise _wrong(f"{key} in appliance.json is {value!r:.60}", " or ".join(allowed))
     return str(value)
 
 
 def _whole(manifest: dict[str, Any], key: str) -> int:
     value = manifest.get(key, 0)
     if type(value) is not int or not 0 <= value < 1 << 40:
-        raise _wrong(f"{key} in appliance.json is {value!r}", "a whole number of MiB")
+        raise _wrong(f"{key} in appliance.json is {value!r:.60}", "a whole number of MiB")
     return value
