@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -13,6 +14,7 @@ from tests.service.conftest import ANN
 from tests.service.test_image_check import FILES, bundle
 from vws.core.errors import ClientTokenReused, NameTaken, Unavailable
 from vws.core.site import Answer
+from vws.service import image_check
 from vws.service.once import Once
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
@@ -70,6 +72,18 @@ def test_a_refusal_leaves_the_files_that_another_image_has(rig, tmp_path):
     with pytest.raises(NameTaken):
         upload(rig, bundle(tmp_path / "two", other).read_bytes(), "one")
     assert kept(rig) == sha256s(*FILES.values())
+
+
+def test_a_full_disk_while_unpacking_is_told_and_leaves_nothing(rig, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(image_check.shutil, "copyfileobj", full)
+    data = bundle(tmp_path / "bundle", FILES).read_bytes()
+    with pytest.raises(Unavailable, match="No space left on device"):
+        upload(rig, data, "small")
+    assert kept(rig) == set()
+    assert list(rig.services.images._uploads.iterdir()) == []
 
 
 def test_a_commit_that_failed_leaves_nothing(rig, monkeypatch):

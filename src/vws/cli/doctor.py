@@ -34,6 +34,7 @@ PROGRAMS = {
     "ip": ("iproute2", "makes their network"),
     "nsenter": ("util-linux", "enters the node's namespaces"),
     "unshare": ("util-linux", "makes the node's namespaces"),
+    "prlimit": ("util-linux", "bounds qemu-img while it reads what users bring"),
     "mount": ("mount", "gives the node's libvirtd its own folders"),
     "ssh": ("openssh-client", "vws ssh"),
     "ssh-keygen": ("openssh-client", "makes keys for guests and for you"),

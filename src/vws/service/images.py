@@ -56,6 +56,11 @@ class Images:
         try:
             found = examine(temporary, parts)
             return self._keep(caller, name, _sha256(temporary), found, once)
+        except OSError as error:
+            raise Unavailable(
+                f"the service cannot unpack the image: {error.strerror or error}; nothing was changed",
+                possible="the same when its disk has room",
+            ) from None
         finally:
             _discard(temporary, parts)
 
