@@ -33,7 +33,9 @@ from vws.ports import Hypervisor, Instance
 
 NODE = "nod-1"
 GUEST_UP_WITHIN_S = 60.0
-REACHES = tuple(f"vws.node.{module}.reach" for module in ("fake", "libvirt", "creation", "domains"))
+REACHES = tuple(
+    f"vws.node.{module}.reach" for module in ("fake", "libvirt", "creation", "domains", "network", "records")
+)
 
 
 class Appliance:

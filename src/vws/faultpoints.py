@@ -39,6 +39,9 @@ POINTS: dict[str, str] = {
     "agent.stopped": "agent",
     "agent.domain.destroyed": "agent",
     "agent.overlay.removed": "agent",
+    "agent.address.released": "agent",
+    "agent.address.removed": "agent",
+    "agent.seed.removed": "agent",
     "agent.removed": "agent",
 }
 

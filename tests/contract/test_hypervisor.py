@@ -23,6 +23,14 @@ CREATION = (
     "agent.address.entered",
     "agent.created",
 )
+REMOVAL = (
+    "agent.domain.destroyed",
+    "agent.overlay.removed",
+    "agent.address.released",
+    "agent.address.removed",
+    "agent.seed.removed",
+    "agent.removed",
+)
 
 
 def ignore(text: str) -> None: ...
@@ -278,7 +286,7 @@ async def test_a_suspended_guest_is_restored_by_another_agent(site: Site, monkey
         await hypervisor.remove(order.id)
 
 
-@pytest.mark.parametrize("point", ["agent.domain.destroyed", "agent.overlay.removed", "agent.removed"])
+@pytest.mark.parametrize("point", REMOVAL)
 @in_loop
 async def test_a_removal_cut_off_anywhere_can_be_repeated(site: Site, point: str, monkeypatch) -> None:
     order = site.order("wsp-1")

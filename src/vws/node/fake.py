@@ -127,7 +127,6 @@ class FakeHypervisor:
         self._deaths: dict[str, asyncio.TimerHandle] = {}
         self._staging: dict[str, asyncio.Lock] = {}
         self._full = False
-        self._corrupt = False
         self._unreachable = ""
         make_private(directory / "images")
         make_private(directory / "consoles")
@@ -225,11 +224,11 @@ class FakeHypervisor:
         target = self._directory / "images" / file.sha256
         partial = target.with_suffix(".part")
         for _ in range(2):
-            if target.exists() and not self._corrupt:
+            if target.exists():
                 return
             step(f"fetching the image's {file.role}")
             await fetch(file.sha256, file.size_bytes, partial)
-            if await asyncio.to_thread(_sha256, partial) == file.sha256 and not self._corrupt:
+            if await asyncio.to_thread(_sha256, partial) == file.sha256:
                 partial.replace(target)
                 return
             partial.unlink()
@@ -354,8 +353,12 @@ class FakeHypervisor:
         self._shelf.drop("saved", id)
         self._shelf.drop("overlay", id)
         reach("agent.overlay.removed")
-        for kind in ("seed", "dhcp", "note"):
-            self._shelf.drop(kind, id)
+        reach("agent.address.released")
+        self._shelf.drop("dhcp", id)
+        reach("agent.address.removed")
+        self._shelf.drop("seed", id)
+        reach("agent.seed.removed")
+        self._shelf.drop("note", id)
         reach("agent.removed")
 
     # -------------------------------------------------------- consoles and connections
@@ -464,10 +467,6 @@ class FakeHypervisor:
     def fill_disk(self, full: bool = True) -> None:
         """No disk can be made and no memory saved until it is emptied again."""
         self._full = full
-
-    def corrupt_images(self, corrupt: bool = True) -> None:
-        """Every image file that is fetched from now on arrives wrong."""
-        self._corrupt = corrupt
 
     def break_down(self, reason: str) -> None:
         """The hypervisor's daemon cannot be reached until `reason` is ""."""

@@ -359,6 +359,7 @@ class LibvirtHypervisor:
         self._records.disk(id).unlink(missing_ok=True)
         reach("agent.overlay.removed")
         self._network.leave(id)
+        reach("agent.address.removed")
         self._records.remove(id)
 
     # -------------------------------------------------------- consoles and connections

@@ -20,10 +20,12 @@ import random
 import signal
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from vws.faultpoints import reach
 from vws.node.namespace import Machine, end_processes
 from vws.node.naming import check_address, check_id, check_interface, check_mac, check_network
 from vws.node.state import write_whole
@@ -47,6 +49,7 @@ class Network:
         self.bridge = check_interface(bridge)
         self._table = f"vws_{tag}"
         self._gateway: ipaddress.IPv4Interface | None = None
+        self._starting = threading.Lock()  # dnsmasq, or changing its leases in its stead
 
     def reopen(self) -> None:
         """As `open`, for the subnet that was opened last, if there was one."""
@@ -62,7 +65,8 @@ class Network:
         self._make_bridge(address)
         self._forward()
         self._masquerade(address)
-        self._serve(address)
+        with self._starting:
+            self._serve(address)
         self._gateway = address
 
     def _make_folders(self) -> None:
@@ -219,25 +223,34 @@ class Network:
         return found
 
     def leave(self, id: str) -> None:
-        """Take address and name back; returns when a lease of it is released too."""
+        """Take address and name back, and first the lease of them: what is cut off in between can be repeated as long
+        as the entry tells whose lease it is. HypervisorError while dnsmasq holds on to it."""
         check_id(id)
         path = self._addresses / id
         entry = path.read_text().strip().split(",") if path.exists() else []
-        for file in (path, self._names / id):
+        if len(entry) == 3:
+            self._release(entry[0], entry[1])
+        reach("agent.address.released")
+        for file in (self._names / id, path):
             file.unlink(missing_ok=True)
         self._reread()
-        if len(entry) == 3 and self._leased(entry[0]):
-            self._release(entry[0], entry[1])
 
     def _leased(self, mac: str) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            return any(line.split()[1:2] == [mac] for line in (self._directory / "leases").read_text().splitlines())
-        return False
+        return any(_is_of(mac, line) for line in self._leases())
+
+    def _leases(self) -> list[str]:
+        try:
+            return (self._directory / "leases").read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
 
     def _release(self, mac: str, address: str) -> None:
-        """Say to dnsmasq what the guest cannot say any more."""
-        if self._pid() is None or self._gateway is None:
-            return  # the lease runs out by itself; dnsmasq is not there to be told
+        """Say to dnsmasq what the guest cannot say any more. It is said even if no lease is listed: while dnsmasq
+        writes its list anew, a reader finds it short."""
+        if self._struck(mac):
+            return
+        if self._gateway is None:
+            raise HypervisorError("the node's network is not open")
         message, server = _dhcp_release(mac, address, str(self._gateway.ip)), str(self._gateway.ip)
         for _ in range(10):
             self._place.inside(lambda: _send(message, server)).result()
@@ -247,6 +260,17 @@ class Network:
                     return
                 time.sleep(0.005)
         raise HypervisorError(f"dnsmasq does not release the address {address}; it is tried again")
+
+    def _struck(self, mac: str) -> bool:
+        """Without dnsmasq its list is all there is of a lease, and the next one that starts would go by it."""
+        with self._starting:
+            if self._pid() is not None:
+                return False
+            leases = self._leases()
+            left = [line for line in leases if not _is_of(mac, line)]
+            if left != leases:
+                write_whole(self._directory / "leases", "".join(left).encode(), durable=False)
+            return True
 
     # -------------------------------------------------------- end
 
@@ -260,6 +284,11 @@ class Network:
         run("nft", "-f", "-", stdin=rules.encode())
         for name in ("arguments.json", "gateway", "leases", "log"):
             (self._directory / name).unlink(missing_ok=True)
+
+
+def _is_of(mac: str, lease: str) -> bool:
+    """Lines are `expiry mac address name client-id`."""
+    return lease.split()[1:2] == [mac]
 
 
 def _set_kernel(settings: dict[str, str]) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from vws.core.errors import InvalidRequest
 from vws.core.wire import from_json
+from vws.faultpoints import reach
 from vws.node.naming import check_id
 from vws.node.state import write_whole
 from vws.ports import HypervisorError
@@ -112,6 +113,7 @@ class Records:
         for entry in os.scandir(folder):
             if entry.name != "record.json":
                 _remove(entry)
+        reach("agent.seed.removed")
         shutil.rmtree(folder)
 
     # -------------------------------------------------------- consoles

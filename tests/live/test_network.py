@@ -1,0 +1,173 @@
+"""A node's network without a guest: what leaves it, and how an address is taken back. In namespaces of its own."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hypervisors import Cut, cut_at, machine_network
+from vws.node import network
+from vws.node.namespace import Namespace
+from vws.node.network import Network
+from vws.ports import HypervisorError
+
+pytestmark = pytest.mark.live
+
+SUBNET, GATEWAY, GUEST, MAC = "10.78.1.0/24", "10.78.1.1", "10.78.1.7", "02:77:00:00:00:07"
+PREFIX = f"vws-test-{os.getpid()}-"
+NODE_OUTSIDE, WORLD = "192.0.2.1", "192.0.2.2"
+
+
+@pytest.fixture(autouse=True)
+def machine() -> Iterator[None]:
+    before = machine_network()
+    yield
+    assert machine_network() == before
+    assert list(Path("/run/netns").glob(f"{PREFIX}*")) == []
+
+
+def namespace(name: str) -> Namespace:
+    place = Namespace(PREFIX + name)
+    place.make()
+    return place
+
+
+@pytest.fixture
+def place() -> Iterator[Namespace]:
+    place = namespace("node")
+    yield place
+    place.destroy()
+
+
+@pytest.fixture
+def net(place, tmp_path) -> Iterator[Network]:
+    net = Network(tmp_path, place, "vws0", "test")
+    yield net
+    if place.exists:
+        net.close()
+
+
+# ---------------------------------------------------------------- the way out
+
+
+@pytest.fixture
+def neighbours(place) -> Iterator[tuple[Namespace, Namespace]]:
+    """A guest and the world, each with a cable to the node."""
+    guest, world = namespace("guest"), namespace("world")
+    yield guest, world
+    guest.destroy()
+    world.destroy()
+
+
+def cable(one: Namespace, its: str, other: Namespace, theirs: str) -> None:
+    one.commands.run("ip", "link", "add", its, "type", "veth", "peer", "name", theirs, "netns", other.name)
+    one.commands.run("ip", "link", "set", its, "up")
+    other.commands.run("ip", "link", "set", theirs, "up")
+
+
+def test_what_a_guest_sends_into_the_world_leaves_under_the_nodes_address(place, net, neighbours) -> None:
+    guest, world = neighbours
+    net.open(SUBNET, GATEWAY)
+    cable(place, "tap0", guest, "eth0")
+    place.commands.run("ip", "link", "set", "tap0", "master", "vws0")
+    guest.commands.run("ip", "address", "add", f"{GUEST}/24", "dev", "eth0")
+    guest.commands.run("ip", "route", "add", "default", "via", GATEWAY)
+    cable(place, "uplink", world, "eth0")
+    place.commands.run("ip", "address", "add", f"{NODE_OUTSIDE}/24", "dev", "uplink")
+    world.commands.run("ip", "address", "add", f"{WORLD}/24", "dev", "eth0")
+
+    heard = world.inside(lambda: _bound(WORLD)).result()
+    sender = guest.inside(lambda: _bound(GUEST)).result()
+    with heard, sender:
+        data, source = exchanged(sender, heard)
+        assert (data, source[0]) == (b"hello", NODE_OUTSIDE), "the world knows no way back to a guest's own address"
+        heard.sendto(b"welcome", source)
+        assert sender.recv(100) == b"welcome"
+    assert _rules(place) == [f'ip saddr {SUBNET} ip daddr != {SUBNET} oifname != "vws0" masquerade']
+    net.open("10.78.2.0/24", "10.78.2.1")
+    assert [rule.split()[2] for rule in _rules(place)] == ["10.78.2.0/24"], "one rule, that of the network now"
+
+
+def _bound(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, 4711))
+    sock.settimeout(5)
+    return sock
+
+
+def exchanged(sender: socket.socket, heard: socket.socket) -> tuple[bytes, tuple[str, int]]:
+    """Sent again and again, for a bridge takes a moment to forward."""
+    for _ in range(50):
+        sender.sendto(b"hello", (WORLD, 4711))
+        if select.select([heard], [], [], 0.1)[0]:
+            return heard.recvfrom(100)
+    raise AssertionError("nothing arrives")
+
+
+def _rules(place: Namespace) -> list[str]:
+    ruleset = place.commands.run("nft", "list", "ruleset").decode()
+    return [line.strip() for line in ruleset.splitlines() if "masquerade" in line]
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@pytest.fixture
+def leased(net, tmp_path) -> Network:
+    """Its only workspace holds a lease for the hour to come."""
+    net.enter("wsp-1", MAC, GUEST, "ws-1")
+    (tmp_path / "network/leases").write_text(f"{int(time.time()) + 3600} {MAC} {GUEST} ws-1 *\n")
+    net.open(SUBNET, GATEWAY)
+    return net
+
+
+def listed(tmp_path: Path) -> str:
+    return (tmp_path / "network/leases").read_text()
+
+
+def test_a_lease_that_is_not_released_at_once_is_released_by_the_repeat(leased, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "_send", lambda message, server: None)
+        with pytest.raises(HypervisorError, match="does not release the address"):
+            leased.leave("wsp-1")
+    assert leased.ids() == {"wsp-1"}, "it is still known whose lease it is"
+    leased.leave("wsp-1")
+    assert (listed(tmp_path), leased.ids()) == ("", set())
+    leased.leave("wsp-1")
+
+
+def test_a_lease_is_released_before_it_is_forgotten_whose_it_was(leased, tmp_path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        cut_at(patch, "agent.address.released")
+        with pytest.raises(Cut):
+            leased.leave("wsp-1")
+    assert (listed(tmp_path), leased.ids()) == ("", {"wsp-1"})
+    leased.leave("wsp-1")
+    assert leased.ids() == set()
+
+
+def test_without_dnsmasq_a_lease_is_struck_off_what_the_next_one_reads(leased, tmp_path) -> None:
+    other = f"{int(time.time()) + 3600} 02:77:00:00:00:08 10.78.1.8 ws-2 *\n"
+    os.kill(leased._pid(), signal.SIGKILL)
+    until(lambda: leased._pid() is None)
+    with (tmp_path / "network/leases").open("a") as file:
+        file.write(other)
+    leased.leave("wsp-1")
+    assert (listed(tmp_path), leased.ids()) == (other, set())
+    leased.open(SUBNET, GATEWAY)
+    assert leased._pid() is not None
+    assert listed(tmp_path) == other
+
+
+def until(so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
