@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import os
 import ssl
+import threading
 import time
 from pathlib import Path
 
@@ -129,6 +131,28 @@ async def test_a_blob_resumes_where_it_broke_off(tiny, tmp_path):
         assert progress[-1] == len(data)
         await link.fetch(sha256, len(data), target, progress.append)
         assert len(tiny.ranges) == 2, "what is whole is not asked for again"
+
+
+@in_loop
+async def test_a_slow_disk_holds_up_no_other_work(tiny, tmp_path):
+    data, writers = os.urandom(300_000), set()
+    sha256 = hashlib.sha256(data).hexdigest()
+    tiny.blobs[sha256] = data
+
+    class Slow(io.FileIO):
+        def write(self, chunk):
+            writers.add(threading.current_thread())
+            return super().write(chunk)
+
+    class OnSlowDisk(type(tmp_path)):
+        def open(self, mode="r", *_):
+            return Slow(self, mode.replace("b", ""))
+
+    async with Linked(tiny) as link:
+        await link.fetch(sha256, len(data), OnSlowDisk(tmp_path / "blob"), lambda _: None)
+    assert (tmp_path / "blob").read_bytes() == data
+    assert writers
+    assert threading.main_thread() not in writers
 
 
 @in_loop

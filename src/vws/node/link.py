@@ -339,11 +339,12 @@ def _resume_at(target: Path, size_bytes: int) -> int:
 
 
 async def _save(response: aiohttp.ClientResponse, target: Path, have: int, progress: Callable[[int], None]) -> None:
-    """Append the body at `have`. Chunks are written as they come: one is in memory at a time."""
+    """Append the body at `have`. Chunks are written as they come, one in memory at a time, and by a thread: a disk that
+    is slow or full of work must hold up neither reports nor ends."""
     with target.open("r+b" if have else "wb") as file:
         file.seek(have)
         file.truncate()
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            file.write(chunk)
+            await asyncio.to_thread(file.write, chunk)
             have += len(chunk)
             progress(have)
