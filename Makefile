@@ -3,7 +3,7 @@ VENV := .venv/bin
 SOURCES := src tests bench scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup appliance demo test lint bench openapi docs clean
+.PHONY: help setup appliance demo test soak lint bench openapi docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ demo: setup ## lease three virtual machines, use them, give them back (KEEP=1 le
 
 test: setup lint ## ruff, mypy and all tests (ARGS='tests/core -k name' for some)
 	@$(VENV)/pytest $(ARGS)
+
+soak: setup ## the tests that take long
+	@$(VENV)/pytest -m soak $(ARGS)
 
 lint: setup ## ruff check, ruff format --check, mypy
 	@$(VENV)/ruff check .

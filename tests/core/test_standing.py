@@ -90,6 +90,15 @@ def test_terminating_one_member_leaves_the_rest_active_and_the_last_ends_the_lea
     assert world.lease(lease.id).reason == "all its workspaces were terminated"
 
 
+def test_a_lease_that_its_nodes_ended_while_the_service_was_away_was_over_in_time():
+    world, lease = pair()
+    world.obey()
+    world.now = lease.end + 30
+    world.report("nod-001", *facts(world, lease, O.ENDED, O.ENDED))
+    ended = world.lease(lease.id)
+    assert (ended.state, ended.reason) == (LeaseState.ENDED, "its time was over")
+
+
 def test_a_lease_ends_when_its_time_is_over_and_not_before():
     world, lease = pair()
     world.obey()

@@ -16,6 +16,7 @@ from vws.core.draft import Draft
 from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
 from vws.core.site import LEASE_FINAL, Lease, LeaseState, Node, Workspace
 
+TIME_OVER = "its time was over"
 BROKEN = frozenset({State.FAILED, State.LOST, State.STOPPED})
 
 
@@ -132,7 +133,7 @@ def expire(draft: Draft) -> None:
     """End every lease whose time is over."""
     for lease in list(draft.present.leases.values()):
         if lease.end <= draft.now and lease.state is not LeaseState.ENDING and not lease.ended:
-            begin_end(draft, lease, _natural_outcome(lease), "its time was over")
+            begin_end(draft, lease, _natural_outcome(lease), TIME_OVER)
     settle(draft)
 
 
@@ -192,7 +193,7 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
     if lease.active_at is None and broken:
         begin_end(draft, lease, LeaseState.FAILED, _blame(broken))
     elif not live:
-        begin_end(draft, lease, *_outcome(members, broken))
+        begin_end(draft, lease, *_outcome(draft, lease, broken))
     elif broken:
         _stand(draft, lease, LeaseState.DEGRADED, _blame(broken))
     elif all(w.state in SETTLED and (lease.active_at or w.came_up) for w in live):
@@ -223,7 +224,10 @@ def _blame(broken: Iterable[Workspace]) -> str:
     return "; ".join(f"{w.name} is {w.state}: {w.reason}" for w in broken)
 
 
-def _outcome(members: Iterable[Workspace], broken: list[Workspace]) -> tuple[LeaseState, str]:
+def _outcome(draft: Draft, lease: Lease, broken: list[Workspace]) -> tuple[LeaseState, str]:
+    """What becomes of a lease whose workspaces are all gone; nodes may have ended it in time without the service."""
     if broken:
         return LeaseState.FAILED, _blame(broken)
+    if lease.end <= draft.now:
+        return _natural_outcome(lease), TIME_OVER
     return LeaseState.ENDED, "all its workspaces were terminated"
