@@ -1,7 +1,7 @@
 """Where everything is wired: the processes of a site, each a sub-command of `python -m vws.main`.
 
     service --dir DIR                 the API, the planner, the store
-    agent --dir DIR [--fake-nodes N]  this host as a node, or N simulated ones
+    agent --dir DIR [--fake-nodes N]  this host as a node, or N simulated ones (--retire: until nothing is leased)
     bootstrap --dir DIR ...           what `site init` and `site start` need from the store before the service runs;
                                       answers with JSON on stdout
 
@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name)
         command.add_argument("--dir", type=Path, required=True)
     commands.choices["agent"].add_argument("--fake-nodes", type=int, default=0)
+    commands.choices["agent"].add_argument("--retire", action="store_true", help="leave once nothing is leased here")
     bootstrap_parser = commands.choices["bootstrap"]
     bootstrap_parser.add_argument("--admin", help="make an admin token for this user")
     bootstrap_parser.add_argument("--replace-nodes", default="", help="ids of nodes to take out first, by commas")
@@ -202,8 +203,13 @@ def _agent(directory: SiteDirectory, options: argparse.Namespace) -> int:
     uvloop.install()  # asyncio's own keeps 256 KiB per TLS connection, which hundreds of simulated nodes feel
     try:
         if options.fake_nodes:
-            return int(asyncio.run(run.run_fake_agents(directory.node, options.fake_nodes, config.fake)))
-        return int(asyncio.run(run.run_agent(directory.node, config.node)))
+            agents = run.run_fake_agents(directory.node, options.fake_nodes, config.fake, retire=options.retire)
+        else:
+            agents = run.run_agent(directory.node, config.node, retire=options.retire)
+        status = int(asyncio.run(agents))
+        # What is left of an agent that died is its pid file, by which `vws site stop` knows.
+        directory.pid_file("agent").unlink(missing_ok=True)
+        return status
     finally:
         lock.close()
 

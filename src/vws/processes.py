@@ -20,6 +20,8 @@ from vws.core.errors import Unavailable
 Say = Callable[[str], None]
 
 STOP_LIMIT_S = 30.0
+# libvirtd has to start too.
+REVIVED_LIMIT_S = 30.0
 
 # Processes started by this one, so that their exit is noticed and they leave no zombie.
 _children: dict[tuple[Path, str], subprocess.Popen[bytes]] = {}
@@ -69,16 +71,29 @@ def stop(directory: SiteDirectory, process: str, number: int, say: Say) -> None:
     say(f"stopped the {process}")
 
 
-def retire_agent(directory: SiteDirectory, limit_s: float, say: Say) -> bool:
-    """Let the agent go if it has nothing to do any more; False if it stays on duty, which only it can know."""
+def has_died(directory: SiteDirectory, process: str) -> bool:
+    """Whether it ended without being stopped: then its pid file is still there."""
+    return running(directory, process) is None and directory.pid_file(process).exists()
+
+
+def retire_agent(directory: SiteDirectory, limit_s: float, say: Say, *arguments: str) -> bool:
+    """Let the agent go if it has nothing to do any more; False if it stays on duty, which only it can know.
+
+    An agent that died left its guests to themselves: it is started once more, with its `arguments`, to see to them.
+    """
     pid = running(directory, "agent")
     if pid is not None:
         os.kill(pid, signal.SIGUSR1)
+    elif has_died(directory, "agent"):
+        say("the agent had died; it is started again, to end in time what is leased and to tidy up")
+        launch(directory, "agent", say, "--retire", *arguments)
+        limit_s = limit_s and max(limit_s, REVIVED_LIMIT_S)
+    else:
+        return True
     if not wait_gone(directory, "agent", limit_s):
         return False
     directory.pid_file("agent").unlink(missing_ok=True)
-    if pid is not None:
-        say("stopped the agent")
+    say("stopped the agent")
     return True
 
 

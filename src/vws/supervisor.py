@@ -158,7 +158,7 @@ def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = Fals
         _check_same_nodes(directory, count)
         say(f"the service runs already (pid {processes.running(directory, 'service')})")
     if not processes.running(directory, "agent"):
-        processes.launch(directory, "agent", say, *(["--fake-nodes", str(count)] if count else []))
+        processes.launch(directory, "agent", say, *_kind(count))
     _await_nodes(directory, say)
     if not count:
         _import_demo(directory, say)
@@ -167,6 +167,10 @@ def start_site(path: Path, *, fake_nodes: int | None = None, detach: bool = Fals
     if not detach:
         _stay(directory, say)
     return status
+
+
+def _kind(count: int) -> list[str]:
+    return ["--fake-nodes", str(count)] if count else []
 
 
 def _follow_url(directory: SiteDirectory, url: str, say: Say) -> None:
@@ -307,18 +311,14 @@ def stop_site(path: Path, *, now: bool = False, say: Say = print) -> dict[str, A
     directory = SiteDirectory(path.absolute())
     if directory.is_joined:
         return joined.stop(directory, now=now, say=say)
-    load(directory)
+    kind = _kind(_fake_count(directory, load(directory).fake.nodes, None))
     if now:
-        if not processes.running(directory, "service"):
-            raise Conflict(
-                "the service does not run, and only it can end leases",
-                possible="vws site start first; or without --now: the agent ends each lease in time",
-            )
-        _end_all_leases(directory, say)
+        _end_all_leases(directory, kind, say)
     left = _live_workspaces(directory) if processes.running(directory, "service") else None
     processes.stop(directory, "service", signal.SIGTERM, say)
-    if processes.running(directory, "agent"):
-        _retire_agent(directory, left, say)
+    limit_s = 0.0 if left else 5.0 if left is None else END_LIMIT_S
+    if not processes.retire_agent(directory, limit_s, say, *kind):
+        _say_who_stays(directory, left, say)
     return site_status(path)
 
 
@@ -330,7 +330,15 @@ def _live_workspaces(directory: SiteDirectory) -> list[dict[str, Any]] | None:
         return None  # a service that does not answer is stopped all the same; the agent then decides by what it sees
 
 
-def _end_all_leases(directory: SiteDirectory, say: Say) -> None:
+def _end_all_leases(directory: SiteDirectory, kind: list[str], say: Say) -> None:
+    if not processes.running(directory, "service"):
+        raise Conflict(
+            "the service does not run, and only it can end leases",
+            possible="vws site start first; or without --now: the agent ends each lease in time",
+        )
+    if not processes.running(directory, "agent"):
+        # Nobody else takes down what is leased here.
+        processes.launch(directory, "agent", say, *kind)
     client = _client(directory)
     leases = list(client.leases(live=True))
     for lease in leases:
@@ -342,23 +350,20 @@ def _end_all_leases(directory: SiteDirectory, say: Say) -> None:
             raise Unavailable(f"{names} could not be ended within {END_LIMIT_S:.0f} s; the site still runs")
         time.sleep(0.1)
     if leases:
-        say(f"ended {len(leases)} leases")
+        say(f"ended {len(leases)} leases" if len(leases) > 1 else "ended 1 lease")
 
 
-def _retire_agent(directory: SiteDirectory, left: list[dict[str, Any]] | None, say: Say) -> None:
+def _say_who_stays(directory: SiteDirectory, left: list[dict[str, Any]] | None, say: Say) -> None:
     """left: the workspaces that were leased a moment ago; None: nobody could say. A lease may have come since."""
-    limit_s = 0.0 if left else 5.0 if left is None else END_LIMIT_S
-    if processes.retire_agent(directory, limit_s, say):
-        return
-    if left:
-        last = time.strftime("%H:%M:%S", time.localtime(max(w["end"] for w in left)))
-        say(
-            f"{len(left)} workspaces are leased until {last}: the agent (pid {processes.running(directory, 'agent')}) "
-            "stays to end them in time, then goes; `vws site start` takes up again, "
-            "`vws site stop --now` ends them at once"
-        )
-    else:
+    if not left:
         say("the agent stays until the last of its workspaces has ended")
+        return
+    last = time.strftime("%H:%M:%S", time.localtime(max(w["end"] for w in left)))
+    say(
+        f"{len(left)} workspaces are leased until {last}: the agent (pid {processes.running(directory, 'agent')}) "
+        "stays to end them in time, then goes; `vws site start` takes up again, "
+        "`vws site stop --now` ends them at once"
+    )
 
 
 def site_status(path: Path) -> dict[str, Any]:

@@ -307,3 +307,34 @@ def test_a_changed_address_is_followed_by_all(shell: Shell, lease: str) -> None:
     assert shell.ask("site", "status")["url"] == url.replace("127.0.0.1", "localhost")
     assert [w["state"] for w in shell.ask("lease", "show", lease)["workspaces"]] == ["running", "running"]
     shell.ok("lease", "cancel", lease, "--wait")  # the agent hears it at the new address
+
+
+def kill_agent(shell: Shell) -> None:
+    pid = int((Path(shell.environment["VWS_DIR"]) / "agent.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(0.01)
+
+
+def test_a_stop_sees_to_what_a_dead_agent_left(shell: Shell) -> None:
+    shell.ok("lease", "request", "--image", "demo", "--memory", "160MiB", "--for", "6s", "--name", "orphan", "--wait")
+    kill_agent(shell)
+    said = shell.ok("site", "stop")
+    assert "the agent had died; it is started again" in said
+    end = time.monotonic() + 20
+    while json.loads(shell.vws("site", "status", "--json").stdout)["agent"]:
+        assert time.monotonic() < end, "the agent does not leave after the last end"
+        time.sleep(0.2)
+    assert shell.ok("site", "stop") == "", "nothing is left to be seen to"
+    shell.ok("site", "start", "--detach")
+    end = time.monotonic() + 20
+    while (lease := shell.ask("lease", "show", "orphan"))["state"] != "ended":
+        assert time.monotonic() < end, lease
+    assert lease["reason"] == "its time was over"
+
+
+def test_all_can_be_ended_without_an_agent(shell: Shell, lease: str) -> None:
+    kill_agent(shell)
+    assert "ended 1 lease" in shell.ok("site", "stop", "--now")
+    shell.ok("site", "start", "--detach")
+    assert shell.ask("lease", "show", lease)["state"] == "ended"

@@ -71,10 +71,10 @@ def credentials(directory: Path) -> Credentials:
 # ---------------------------------------------------------------- agents
 
 
-async def run_agent(directory: Path, config: NodeConfig) -> int:
+async def run_agent(directory: Path, config: NodeConfig, *, retire: bool = False) -> int:
     """This host's agent, in `directory` (a site's `node`), until it is told to stop. Returns the exit status.
 
-    SIGTERM, SIGINT: stop; workspaces go on running. SIGUSR1: retire, see agent.py.
+    SIGTERM, SIGINT: stop; workspaces go on running. SIGUSR1, or `retire` from the start: retire, see agent.py.
     Raises DuplicateNode if an agent runs there already.
     """
     from vws.node.libvirt import LibvirtHypervisor  # the simulated nodes do without libvirt
@@ -83,10 +83,10 @@ async def run_agent(directory: Path, config: NodeConfig) -> int:
     node = who.nodes[0]
     hypervisor = LibvirtHypervisor(directory, node.id, config)
     settings = AgentConfig(builds_at_once=config.builds_at_once)
-    return await _run(directory, who, [(node, hypervisor, directory / "agent")], settings)
+    return await _run(directory, who, [(node, hypervisor, directory / "agent")], settings, retire=retire)
 
 
-async def run_fake_agents(directory: Path, count: int, config: FakeConfig) -> int:
+async def run_fake_agents(directory: Path, count: int, config: FakeConfig, *, retire: bool = False) -> int:
     """The first `count` nodes of the credentials, simulated, in this one process; else as `run_agent`."""
     who = credentials(directory)
     if len(who.nodes) < count:
@@ -100,7 +100,8 @@ async def run_fake_agents(directory: Path, count: int, config: FakeConfig) -> in
     for node in who.nodes[:count]:
         own = directory / "fake" / node.id
         nodes.append((node, FakeHypervisor(own, config), own / "agent"))
-    return await _run(directory, who, nodes, _FAKE_AGENT, durable=False)  # a power cut may take what is simulated
+    # A power cut may take what is simulated.
+    return await _run(directory, who, nodes, _FAKE_AGENT, retire=retire, durable=False)
 
 
 async def _run(
@@ -109,6 +110,7 @@ async def _run(
     nodes: Sequence[tuple[Identity, Hypervisor, Path]],
     settings: AgentConfig,
     *,
+    retire: bool,
     durable: bool = True,
 ) -> int:
     lock = Lock(directory)
@@ -125,6 +127,8 @@ async def _run(
             leave = partial(_leave_together, agents)
             agents.append(NodeAgent(identity.id, hypervisor, link, state, config=settings, when_retired=leave))
         _obey_signals(agents)
+        if retire:
+            _retire(agents)
         log.info("serving %s as %s", who.url, _names([node for node, _, _ in nodes]))
         await asyncio.gather(*(agent.run() for agent in agents))
     finally:
@@ -150,15 +154,19 @@ def _obey_signals(agents: Sequence[NodeAgent]) -> None:
         for agent in agents:
             agent.stop()
 
-    def retire() -> None:
-        log.info("told to retire: the ends that are known are enforced, and after the last workspace this process goes")
-        for agent in agents:
-            agent.retire()
-
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
-    loop.add_signal_handler(signal.SIGUSR1, retire)
+    loop.add_signal_handler(signal.SIGUSR1, _retire, agents)
+
+
+def _retire(agents: Sequence[NodeAgent]) -> None:
+    log.info(
+        "told to retire: the ends that are known are enforced, and after the last workspace this process goes, unless "
+        "the service answers again"
+    )
+    for agent in agents:
+        agent.retire()
 
 
 # ---------------------------------------------------------------- joining
