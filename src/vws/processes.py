@@ -115,8 +115,15 @@ def log_tail(directory: SiteDirectory, process: str) -> str:
 def write_file(path: Path, text: str, mode: int) -> None:
     """Whole at any instant: who looked into an empty pid file would take the process for dead."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-    os.replace(new, path)
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+        os.replace(new, path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise Unavailable(
+            f"{path} cannot be written: {error.strerror}",
+            possible="the same when there is room on that disk; what runs goes on, and what is leased ends in time",
+        ) from None

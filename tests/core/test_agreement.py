@@ -1,5 +1,7 @@
 """Granting and changing leases: all or nothing, addresses once, refusals that say what would fit."""
 
+import base64
+
 import pytest
 
 from tests.core.builders import World, image, node
@@ -123,6 +125,9 @@ def test_a_full_subnet_refuses_by_its_reason():
     assert refused.value.details["nodes"][0]["reason"] == "no address is free on its network"
 
 
+KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519" + bytes(36)).decode()
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
@@ -141,6 +146,8 @@ def test_a_full_subnet_refuses_by_its_reason():
         (LeaseRequest((GroupRequest("demo", name="a/b"),), 60), "groups[0].name"),
         (LeaseRequest((GroupRequest("demo", name="a"), GroupRequest("demo", name="a")), 60), "groups"),
         (LeaseRequest((GroupRequest("demo"),), 60, None, ("nonsense",)), "ssh_keys[0]"),
+        (LeaseRequest((GroupRequest("demo"),), 60, None, (KEY,) * 65), "ssh_keys"),
+        (LeaseRequest((GroupRequest("demo"),), 60, None, (f"{KEY} {'x' * 8000}",) * 3), "ssh_keys"),
         (LeaseRequest((GroupRequest("demo"),), 60, None, ("-----BEGIN OPENSSH PRIVATE KEY-----",)), "ssh_keys[0]"),
         (LeaseRequest((GroupRequest("demo", memory_mib=64),), 60), "groups[0].memory_mib"),
     ],

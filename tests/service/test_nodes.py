@@ -208,6 +208,25 @@ def test_a_store_that_does_not_answer_fails_a_batch_at_once_and_the_next_report_
     assert {n.problem for n in rig.site.present.nodes.values()} == {"no disk"}
 
 
+def test_health_tells_of_a_store_that_cannot_be_written(rig, monkeypatch):
+    rig.enroll("n1")
+    rig.services.reconciler.start()
+
+    def full(*_, **__):
+        raise Unavailable("the site's database could not be written: the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.site.store, "commit", full)
+        patched.setattr(rig.site.store, "heard", full)
+        with pytest.raises(Unavailable):
+            rig.request(1)
+        with pytest.raises(Unavailable, match="the disk is full"):
+            rig.services.health()
+    rig.nodes.flush_heard()
+    assert rig.services.health()["status"] == "ok"
+    rig.services.reconciler.stop()
+
+
 def test_a_capacity_that_cannot_be_is_refused_and_leases_go_on(rig):
     (node,) = rig.enroll("n1")
     with pytest.raises(InvalidRequest) as refused:

@@ -31,6 +31,8 @@ DISK_MIB_MAX = 1024 * 1024 * 1024
 DURATION_S_MAX = 366 * 24 * 3600
 SSH_KEYS_MAX = 64
 SSH_KEY_LENGTH_MAX = 8192
+# Each workspace's orders carry all of its lease's keys.
+SSH_KEYS_LENGTH_MAX = 16_384
 SSH_KEY_TYPES = (
     "ssh-ed25519",
     "ssh-rsa",
@@ -168,6 +170,7 @@ def check_request(request: LeaseRequest) -> LeaseRequest:
             possible="different names, such as head and worker",
         )
     keys = tuple(check_ssh_key(key, f"ssh_keys[{i}]") for i, key in enumerate(request.ssh_keys))
+    check_number(sum(map(len, keys)), "ssh_keys", 0, SSH_KEYS_LENGTH_MAX, "characters in all")
     return LeaseRequest(groups, request.duration_s, request.name, keys)
 
 

@@ -210,7 +210,8 @@ class Nodes:
         with self._lock:
             heard = {id: link.heard_at for id, link in self._links.items()}
         if heard:
-            self._site.store.heard(heard)
+            with self._site.writing():
+                self._site.store.heard(heard)
 
     def heard_at(self, node_id: str) -> float | None:
         with self._lock:

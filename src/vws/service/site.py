@@ -8,7 +8,8 @@ again on the new state; a refusal too is only believed when the state it was mad
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -45,6 +46,7 @@ class Site:
         self.settings = settings
         self.lock = threading.RLock()
         self._listeners: list[Listener] = []
+        self._trouble = ""
         self.present = Present()
         snapshot = store.load()
         self.revision = snapshot.revision
@@ -95,8 +97,20 @@ class Site:
     def _commit(self, changes: Changes) -> frozenset[str]:
         if not changes:
             return frozenset()
-        self.revision, self.seq = self.store.commit(changes, expected=self.revision)
+        with self.writing():
+            self.revision, self.seq = self.store.commit(changes, expected=self.revision)
         return self._apply(changes)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around every write to the store: `health` tells whether the last one succeeded."""
+        try:
+            yield
+        except Unavailable as error:
+            self._trouble = error.problem
+            raise
+        else:
+            self._trouble = ""
 
     def _apply(self, changes: Changes) -> frozenset[str]:
         before = {n.id: self.present.nodes[n.id].generation for n in changes.nodes if n.id in self.present.nodes}
@@ -156,7 +170,9 @@ class Site:
         return counted
 
     def health(self) -> dict[str, Any]:
-        """{"status": "ok", ...}; raises Unavailable when the store does not answer."""
+        """{"status": "ok", ...}; raises Unavailable when the store does not answer or could not be written just now."""
+        if self._trouble:
+            raise Unavailable(self._trouble, possible="room on its disk, or the database back")
         return {"status": "ok", "revision": self.store.revision(), "time": self.clock.now()}
 
 
