@@ -35,7 +35,8 @@ def workspace(number: int = 1, **changes: Any) -> Json:
         "id": f"wsp-{number}", "name": f"demo-{number}", "lease": "lse-1", "owner": "ada", "group": "",
         "state": "running", "reason": "", "step": "", "node": "nod-1", "node_name": "host-1",
         "addresses": [f"10.64.0.{number + 1}"],
-        "hostname": f"demo-{number}", "image": "img-1", "user": "root", "cpus": 1, "memory_mib": 160,
+        "hostname": f"demo-{number}", "image": "img-1", "user": "root", "cpus": 1,
+        "cpus_defined": 1, "memory_mib": 160,
         "memory_defined_mib": 160, "disk_mib": 1024, "end": int(time.time()) + 7200, "host_key": HOST_KEY,
         "created_at": 1000.0, "changed_at": 1004.5, "running_at": 1004.5, "boots": 1,
     } | changes  # fmt: skip

@@ -353,6 +353,21 @@ def test_resize_says_which_workspaces_need_a_boot_for_it(vws: Run, client: FakeC
     assert "demo-1: 256 MiB from the next boot on" in result.stdout
 
 
+def test_resize_says_that_the_number_of_cpus_waits_for_a_boot_and_their_share_does_not(
+    vws: Run, client: FakeClient
+) -> None:
+    members = [
+        workspace(1, cpus=1, cpus_defined=2),
+        workspace(2, cpus=1, cpus_defined=1),
+        workspace(3, cpus=4, cpus_defined=2, group="other"),
+        workspace(4, cpus=4, cpus_defined=2, state="terminated"),
+    ]
+    client.lives = [lease(*members)]
+    lines = vws("lease", "resize", "demo", "--cpus", "1", "--group", "").stdout.splitlines()
+    boot = "from the next boot on (vws workspace reboot NAME)"
+    assert lines[1:] == [f"demo-1: 1 CPU {boot}; that share of CPU time now."]
+
+
 def test_resize_of_nothing_is_no_command(vws: Run) -> None:
     assert vws("lease", "resize", "demo").exit_code == 2
 

@@ -43,6 +43,18 @@ def test_show(vws: Run, client: FakeClient) -> None:
     assert json.loads(vws("workspace", "show", "demo-1", "--json").stdout)["id"] == "wsp-1"
 
 
+def test_show_tells_what_waits_for_the_next_boot(vws: Run, client: FakeClient) -> None:
+    client.lives = [lease(workspace(1, cpus=1, cpus_defined=2, memory_mib=256))]
+    card = vws("workspace", "show", "demo-1").stdout.splitlines()
+    assert "CPUs       1 (2 until the next boot)" in card
+    assert "memory     256 MiB (160 MiB until the next boot)" in card
+    client.lives = [lease(workspace(1, cpus=2, cpus_defined=2, memory_mib=128))]
+    card = vws("workspace", "show", "demo-1").stdout.splitlines()
+    assert "CPUs       2" in card
+    assert "memory     128 MiB, up to 160 MiB without a boot" in card
+    assert "2 CPUs, 128 MiB" in vws("workspace", "list").stdout
+
+
 @pytest.mark.parametrize(
     ("verb", "states"),
     [

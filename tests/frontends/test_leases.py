@@ -56,6 +56,9 @@ def test_extend_and_resize(running):
     assert [w["end"] for w in longer["workspaces"]] == [lease["end"] + 60]
     larger = running.ann.post(f"/v1/leases/{lease['id']}/resize", json={"memory_mib": 256}).json()
     assert larger["groups"][0]["memory_mib"] == 256
+    (workspace,) = running.ann.post(f"/v1/leases/{lease['id']}/resize", json={"cpus": 2}).json()["workspaces"]
+    assert (workspace["cpus"], workspace["cpus_defined"]) == (2, 1)
+    assert (workspace["memory_mib"], workspace["memory_defined_mib"]) == (256, 128)
 
 
 def test_what_cannot_fit_is_refused_with_reasons_and_offers(running):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vws.cli import output, progress
+from vws.cli.console import OVER
 from vws.cli.failures import Failed, failed
 from vws.cli.keys import keys_for_lease
 from vws.cli.request import lease_options, terms_of
@@ -404,7 +406,8 @@ def extend(session: Session, lease_id: str, duration_s: int) -> None:
 def resize(session: Session, lease_id: str, memory_mib: int | None, cpus: int | None, group: str | None) -> None:
     """Change how much each workspace of a lease has.
 
-    Memory changes at once up to what the present boot was given, and beyond that at the next boot.
+    Memory changes at once up to what the present boot was given, and beyond that at the next boot. The share of CPU
+    time changes at once, the number of CPUs that the guest sees at the next boot.
 
     \b
     Examples:
@@ -421,9 +424,20 @@ def resize(session: Session, lease_id: str, memory_mib: int | None, cpus: int | 
     for each in after["groups"]:
         if group in (None, each["name"]):
             click.echo(f"{after['name']} {each['name']}: ".replace(" :", ":") + _group(each))
-    waiting = [w["name"] for w in after["workspaces"] if w["memory_mib"] > w["memory_defined_mib"] > 0]
-    if memory_mib and waiting:
-        click.echo(f"{', '.join(waiting)}: {show_size(memory_mib)} from the next boot on (vws workspace reboot NAME).")
+    concerned = [w for w in after["workspaces"] if group in (None, w["group"]) and w["state"] not in OVER]
+    for line in later_of(concerned, memory_mib, cpus):
+        click.echo(line)
+
+
+def later_of(workspaces: list[Json], memory_mib: int | None, cpus: int | None) -> Iterator[str]:
+    """What of a new size these workspaces get at their next boot only."""
+    boot = "from the next boot on (vws workspace reboot NAME)"
+    growing = [w["name"] for w in workspaces if w["memory_mib"] > w["memory_defined_mib"] > 0]
+    if memory_mib and growing:
+        yield f"{', '.join(growing)}: {show_size(memory_mib)} {boot}."
+    counting = [w["name"] for w in workspaces if w["cpus"] != w["cpus_defined"]]
+    if cpus and counting:
+        yield f"{', '.join(counting)}: {output.plural(cpus, 'CPU')} {boot}; that share of CPU time now."
 
 
 @lease.command()

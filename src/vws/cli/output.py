@@ -59,7 +59,7 @@ def until(end: float | None, now: float | None = None) -> str:
 
 
 def size(cpus: int, memory_mib: int, disk_mib: int) -> str:
-    return f"{cpus} CPU{'s' if cpus != 1 else ''}, {show_size(memory_mib)}, disk {show_size(disk_mib)}"
+    return f"{plural(cpus, 'CPU')}, {show_size(memory_mib)}, disk {show_size(disk_mib)}"
 
 
 def plural(count: int, noun: str) -> str:

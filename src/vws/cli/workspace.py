@@ -26,7 +26,7 @@ MEMBER_COLUMNS: list[output.Column] = [
     ("STATE", lambda w: output.state(w["state"])),
     ("NODE", lambda w: w["node_name"] or w["node"]),
     ("ADDRESS", lambda w: progress.address_of(w)),
-    ("SIZE", lambda w: f"{w['cpus']} CPU, {show_size(w['memory_mib'])}"),
+    ("SIZE", lambda w: f"{output.plural(w['cpus'], 'CPU')}, {show_size(w['memory_mib'])}"),
     ("UP AFTER", lambda w: f"{w['running_at'] - w['created_at']:.1f} s" if w["running_at"] else ""),
     ("ID", lambda w: w["id"]),
     ("NOTE", lambda w: "" if w["state"] in ("running", "terminated") else progress.note_of(w)),
@@ -106,8 +106,13 @@ def show(session: Session, name: str) -> None:
 def memory_of(w: Json) -> str:
     asked, defined = w["memory_mib"], w["memory_defined_mib"]
     if asked > defined > 0:
-        return f"{show_size(defined)}, {show_size(asked)} from the next boot on"
+        return f"{show_size(asked)} ({show_size(defined)} until the next boot)"
     return show_size(asked) + (f", up to {show_size(defined)} without a boot" if defined > asked else "")
+
+
+def cpus_of(w: Json) -> str:
+    asked, defined = w["cpus"], w["cpus_defined"]
+    return f"{asked}" + (f" ({defined} until the next boot)" if asked != defined else "")
 
 
 def card_of(w: Json) -> str:
@@ -127,7 +132,7 @@ def card_of(w: Json) -> str:
             ("image", w["image"]),
             ("log in as", w["user"]),
             ("host key", w["host_key"]),
-            ("CPUs", w["cpus"]),
+            ("CPUs", cpus_of(w)),
             ("memory", memory_of(w)),
             ("disk", show_size(w["disk_mib"])),
             ("boots", w["boots"]),

@@ -102,7 +102,7 @@ class Extension(Asked):
 
 class Resizing(Asked):
     """A new size for every workspace of a group. Memory changes live within what the present boot was defined with,
-    beyond that at the next boot."""
+    beyond that at the next boot; the share of CPU time live, the number of virtual CPUs at the next boot."""
 
     group: Annotated[Text | None, Field(description="Which; all of them if not given.", examples=["worker"])] = None
     memory_mib: MemoryMib | None = None
@@ -166,7 +166,8 @@ class Workspace(BaseModel):
     hostname: str
     image: str
     user: str = Field(description="Whom to log in as.")
-    cpus: int
+    cpus: int = Field(description="What was last asked for: its share of CPU time now, its virtual CPUs at a boot.")
+    cpus_defined: int = Field(description="Virtual CPUs of the present boot.")
     memory_mib: int
     memory_defined_mib: int = Field(description="What the present boot may grow to.")
     disk_mib: int

@@ -83,6 +83,7 @@ class Views:
             "image": w.image,
             "user": self._login(w.image),
             "cpus": w.cpus,
+            "cpus_defined": w.cpus_defined,
             "memory_mib": w.memory_mib,
             "memory_defined_mib": w.memory_defined_mib,
             "disk_mib": w.disk_mib,
