@@ -56,6 +56,50 @@ async def test_daemons_that_died_are_started_again_and_guests_do_not_notice(site
 
 
 @in_loop
+async def test_a_libvirtd_that_dies_in_a_suspend_loses_no_guest(site: LibvirtSite) -> None:
+    """Before the memory is on disk, while it is written, and when all of it is there but QEMU has yet to end."""
+    order = site.order("wsp-1")
+    memory = site.directory / "workspaces/wsp-1/memory"
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        for begun in (lambda: memory.exists(), lambda: memory.stat().st_size > 1 << 20, lambda: is_whole(memory)):
+            before_s = await uptime_s(site, order)
+            suspending = asyncio.create_task(hypervisor.suspend(order.id))
+            while not (memory.exists() and begun()):
+                await asyncio.sleep(0.001)
+            os.kill(site.daemon_pid("libvirtd"), signal.SIGKILL)
+            await suspending
+            assert (await until(hypervisor, order.id, O.SUSPENDED)).boots == 1
+            await hypervisor.restore(order)
+            await until_up(hypervisor, order)
+            assert await uptime_s(site, order) > before_s
+        await hypervisor.remove(order.id)
+
+
+def is_whole(memory: Path) -> bool:
+    return memory.read_bytes()[:16] == b"LibvirtQemudSave"
+
+
+@in_loop
+async def test_a_suspend_that_fails_leaves_the_file_to_whoever_is_saving(site: LibvirtSite) -> None:
+    """As an agent that was killed in a suspend leaves libvirtd at work, and its successor suspends too."""
+    order = site.order("wsp-1")
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        before_s = await uptime_s(site, order)
+        first = asyncio.create_task(hypervisor.suspend(order.id))
+        while not (site.directory / "workspaces/wsp-1/memory").exists():
+            await asyncio.sleep(0.001)
+        await hypervisor.suspend(order.id)
+        await first
+        await until(hypervisor, order.id, O.SUSPENDED)
+        await hypervisor.restore(order)
+        await until_up(hypervisor, order)
+        assert await uptime_s(site, order) > before_s
+        await hypervisor.remove(order.id)
+
+
+@in_loop
 async def test_the_loss_of_libvirtd_is_told(site: LibvirtSite) -> None:
     async with site.opened() as hypervisor:
         listening = asyncio.ensure_future(anext(hypervisor.changes()))

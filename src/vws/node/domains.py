@@ -21,7 +21,7 @@ from vws.core.lifecycle import Observation
 from vws.core.site import ImageFile
 from vws.faultpoints import reach
 from vws.node import outcome
-from vws.node.connection import explain, no_domain
+from vws.node.connection import no_domain
 from vws.node.cpushare import CpuGroups
 from vws.node.domain_xml import Files, Host, domain_uuid, domain_xml
 from vws.node.naming import domain_name, id_of
@@ -234,7 +234,7 @@ class Domains:
         """Save to disk. A failure leaves it as it was, and no file."""
         record = self._records.need(id)
         domain = self.find(id)
-        if domain and not domain.isActive() and self._state(record, Seen(*domain.state()))[0] is Observation.SUSPENDED:
+        if domain and self._is_suspended(record, domain):
             return
         domain = self._live(id, "suspend")
         reach("agent.suspend.begun")
@@ -244,11 +244,23 @@ class Domains:
         memory = self._records.memory(id)
         try:
             domain.saveFlags(self._around.shown(memory), None, 0)
-        except libvirt.libvirtError as error:
-            memory.unlink(missing_ok=True)
-            self._undo_pause(domain, was)
-            raise explain(error) from None
+        except libvirt.libvirtError:
+            self._go_on(domain, was, memory)
+            if not self._is_suspended(record, domain):
+                raise
         reach("agent.suspended")
+
+    def _is_suspended(self, record: Record, domain: libvirt.virDomain) -> bool:
+        return self._state(record, Seen(*domain.state()))[0] is Observation.SUSPENDED
+
+    def _go_on(self, domain: libvirt.virDomain, was: Seen, memory: Path) -> None:
+        """After a save that failed. Only beside a domain that lives and is being saved by nobody is the file worth
+        nothing: when libvirtd was lost, or has just ended the save that another agent began, it may be all there is."""
+        with contextlib.suppress(libvirt.libvirtError):
+            if domain.isActive() and domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE:
+                memory.unlink(missing_ok=True)
+                if was.state == libvirt.VIR_DOMAIN_RUNNING and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                    domain.resume()
 
     def _check_room(self, domain: libvirt.virDomain) -> None:
         needed_mib = (domain.maxMemory() >> 10) + _SAVED_MARGIN_MIB
@@ -258,11 +270,6 @@ class Domains:
                 f"the node's disk is too full to save its memory: {needed_mib} MiB needed, {free_mib} MiB free; "
                 "it goes on as it was"
             )
-
-    def _undo_pause(self, domain: libvirt.virDomain, was: Seen) -> None:
-        with contextlib.suppress(libvirt.libvirtError):
-            if was.state == libvirt.VIR_DOMAIN_RUNNING and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
-                domain.resume()
 
     def restore(self, order: WorkspaceOrder) -> None:
         record = self._records.need(order.id)

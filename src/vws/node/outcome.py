@@ -46,6 +46,8 @@ _LOGGED = {
     "saved": SAVED,
     "daemon": DIED,
 }
+# A libvirtd that starts and finds the process gone writes "unknown", even below the reason that its forerunner wrote.
+_ENDED = re.compile(r": shutting down, reason=(?!unknown\b)(\S+)")
 # QEMU's last words when it is killed gently. libvirtd does so itself, once a guest has powered off.
 _SIGNALLED = re.compile(r"terminating on signal \d+ from pid \d+ \((?!(?:\S*/)?(?:libvirtd|virtqemud)\))")
 
@@ -97,8 +99,8 @@ def _logged_end(log: str) -> str:
     run = _last_run(log)
     if ": starting up " not in run:
         return ""
-    _, found, rest = run.rpartition(": shutting down, reason=")
-    return _LOGGED.get(rest.split()[0] if rest.split() else "", DIED) if found else DIED
+    ends = _ENDED.findall(run)
+    return _LOGGED.get(ends[-1], DIED) if ends else DIED
 
 
 def panic_line(console: bytes) -> str:
