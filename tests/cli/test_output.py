@@ -8,7 +8,7 @@ import click
 import pytest
 
 from vws.cli.failures import Failed, failed, failure_of
-from vws.cli.output import card, moment, plural, state, table, until
+from vws.cli.output import card, json_text, moment, plural, state, table, until
 from vws.core.errors import CannotFit, InvalidRequest
 
 
@@ -86,6 +86,29 @@ def test_a_refusal_for_lack_of_room_lists_the_nodes_and_the_offers_once(capsys: 
         "  would fit: 2 of this size would fit now",
         "  kept: nothing was leased",
     ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "members", "told"),
+    [
+        ("'A/B' cannot be a name", {"field": "name", "asked": "A/B"}, ["  field: name"]),
+        ("cpus is 10", {"field": "cpus", "asked": 1}, ["  asked: 1"]),
+        ("count is -3", {"field": "groups[0].count", "asked": -3}, ["  field: groups[0].count"]),
+        ("duration_s is missing", {"field": "duration_s"}, []),
+        ("this cannot be", {"asked": "two\nlines\x1b[2J\x9b2J"}, [r"  asked: two\nlines\x1b[2J\x9b2J"]),
+    ],
+)
+def test_only_what_the_sentence_says_by_itself_is_not_said_again_and_a_fact_is_a_line(
+    problem: str, members: dict[str, object], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown(failed(problem, **members), capsys).splitlines()  # type: ignore[arg-type]
+    assert lines == [f"Error: {problem}", *told]
+
+
+def test_json_on_a_terminal_commands_nothing() -> None:
+    text = json_text({"said": "\x1b[2J\x9b2J ü"})
+    assert text == r'{"said": "\u001b[2J\u009b2J ü"}'
+    assert json.loads(text) == {"said": "\x1b[2J\x9b2J ü"}
 
 
 def test_with_json_the_problem_itself_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,22 @@ def test_the_console_and_its_last_lines(vws: Run, client: FakeClient) -> None:
     assert json.loads(vws("workspace", "console", "demo-1", "--json").stdout)["console"] == "one\ntwo\nthree\n"
 
 
+HOSTILE = b"\x1b]0;root\x07\x1b[31mred\x1b[0m \x08\xc2\x9b5n\x9bz \xc3\xbc\ttab\r\n"
+
+
+@pytest.mark.parametrize("follow", [(), ("--follow",)])
+def test_a_terminal_gets_what_can_be_read_and_a_pipe_every_byte(
+    vws: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch, follow: tuple[str, ...]
+) -> None:
+    client.states["wsp-1"] = ["running", "running", "terminated"]
+    client.consoles = [HOSTILE]
+    line = ("workspace", "console", "demo-1", *follow)
+    assert vws(*line).stdout_bytes == HOSTILE
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
+    assert vws(*line).stdout_bytes.decode() == "]0;rootred 5n\ufffdz ü\ttab\r\n"
+    assert vws(*line, "--raw").stdout_bytes == HOSTILE
+
+
 def test_following_prints_each_part_once_and_ends_with_the_workspace(vws: Run, client: FakeClient) -> None:
     client.states["wsp-1"] = ["running", "running", "running", "running", "terminated"]
     client.consoles = [b"one\n", b"one\ntwo\n", b"one\ntwo\n", b"one\ntwo\nthree\n"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,7 +53,7 @@ def show(found: Iterable[Json], *, as_json: bool) -> None:
     """Each as soon as it is known."""
     try:
         for event in found:
-            click.echo(json.dumps(event, ensure_ascii=False) if as_json else line_of(event))
+            click.echo(output.json_text(event) if as_json else line_of(event))
     except KeyboardInterrupt:
         click.echo(err=True)
 

@@ -12,6 +12,7 @@ that cannot be understood.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -70,15 +71,15 @@ class Failed(click.ClickException):
             click.echo("\n".join(self.lines()), err=True)
 
     def lines(self) -> list[str]:
-        lines = [click.style("Error: ", fg="red") + self.message]
-        lines += [f"  {name}: {value}" for name, value in self._facts() if value not in (None, "", [])]
-        return lines
+        lines = [click.style("Error: ", fg="red") + one_line(self.message)]
+        told = [(name, value) for name, value in self._facts() if value not in (None, "", [])]
+        return lines + [f"  {one_line(name)}: {one_line(value)}" for name, value in told]
 
     def _facts(self) -> list[tuple[str, Any]]:
         problem = self.problem
-        # A field that the sentence already names needs no line of its own.
-        field = None if str(problem.get("field")) in self.message else problem.get("field")
-        asked = None if str(problem.get("asked")) in self.message else problem.get("asked")
+        # What the sentence begins with, or says as a word of its own, needs no line.
+        field = None if re.match(_word(problem.get("field")), self.message) else problem.get("field")
+        asked = None if re.search(_word(problem.get("asked")), self.message) else problem.get("asked")
         # The offers are what is possible, one by one.
         possible = None if problem.get("offers") else problem.get("possible")
         facts = [("field", field), ("asked", asked), ("possible", possible)]
@@ -86,6 +87,16 @@ class Failed(click.ClickException):
         facts += by_reason("workspace", problem.get("workspaces") or ())
         facts += [("would fit", show_offer(offer)) for offer in problem.get("offers") or ()]
         return [*facts, ("kept", self.kept), ("next", self.next_step)]
+
+
+def _word(value: Any) -> str:
+    """A pattern for `value` where it is not a part of a longer word or number."""
+    return rf"(?<![\w.-]){re.escape(str(value))}(?![\w-]|\.\w)"
+
+
+def one_line(value: Any) -> str:
+    """`value` as a line of a terminal may hold it: what was asked, and what guests and nodes said, may be anything."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
 def failed(sentence: str, *, kept: str = "", next_step: str = "", code: str = "failed", **members: Any) -> Failed:

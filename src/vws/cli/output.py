@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -33,8 +34,14 @@ COLOUR_OF_STATE = {state: colour for colour, states in STATE_COLOURS.items() for
 Column = tuple[str, Callable[[dict[str, Any]], Any]]
 
 
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON that a terminal can show: the control characters beyond ASCII are escaped like those within it."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def print_json(value: Any, *, err: bool = False) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False), err=err)
+    click.echo(json_text(value, indent=2), err=err)
 
 
 def state(name: str) -> str:

@@ -148,10 +148,14 @@ def card_of(w: Json) -> str:
 @site_options
 @click.option("--follow", "-f", is_flag=True, help="Go on with what it prints, until it ends or Ctrl-C.")
 @click.option("--tail", type=click.IntRange(1, 100_000), metavar="LINES", help="Only the last lines.")
+@click.option("--raw", is_flag=True, help="On a terminal too, print control characters as the guest wrote them.")
 @click.argument("name", metavar="WORKSPACE")
 @pass_session
-def console(session: Session, name: str, follow: bool, tail: int | None) -> None:
+def console(session: Session, name: str, follow: bool, tail: int | None, raw: bool) -> None:
     """Print what a workspace wrote to its serial console; it is kept after its end.
+
+    On a terminal, control characters (colours too) are left out, since a guest could command your terminal with them;
+    a pipe or a file gets every byte.
 
     \b
     Examples:
@@ -160,15 +164,16 @@ def console(session: Session, name: str, follow: bool, tail: int | None) -> None
       vws workspace console demo-1 --follow
     """
     from vws.cli.console import follow_console, last_lines
+    from vws.cli.console import show as show_part
 
     found = session.client.workspace(name)
     text = last_lines(session.client.console(found["id"]), tail)
     if session.as_json and not follow:
         output.print_json({"workspace": found["id"], "name": found["name"], "console": text.decode(errors="replace")})
     elif follow:
-        follow_console(session.client, found, tail)
+        follow_console(session.client, found, tail, raw=raw)
     else:
-        click.echo(text, nl=False)
+        show_part(text, raw=raw)
 
 
 # ---------------------------------------------------------------- commanding
