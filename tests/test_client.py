@@ -266,8 +266,9 @@ def test_a_url_that_is_none(url):
     client = Client(url, "t")
     assert client.healthy() is False
     for ask in (client.site, lambda: client.tunnel("x"), lambda: next(client.follow_events())):
-        with pytest.raises(ConnectionFailed):
+        with pytest.raises(ConnectionFailed, match="is not a URL") as failed:
             ask()
+        assert failed.value.possible == "VWS_URL=https://HOST:PORT"
 
 
 def test_something_else_answers(flaky):

@@ -46,6 +46,17 @@ def test_an_expired_and_a_revoked_token_are_told_apart(rig):
         rig.services.access.revoke_token(ADMIN, token.id)
 
 
+def test_a_join_token_that_is_no_longer_good_says_how_to_get_another(rig):
+    used, used_text = rig.nodes.invite(ADMIN, 600)
+    rig.services.access.revoke_token(ADMIN, used.id)
+    _, old_text = rig.nodes.invite(ADMIN, 60)
+    rig.clock.time += 60
+    for text, said in ((used_text, "the join token was used"), (old_text, "the join token has expired")):
+        with pytest.raises(Unauthenticated, match=said) as refused:
+            rig.services.access.authenticate(text)
+        assert "vws node token" in refused.value.possible
+
+
 def test_no_secret_is_at_rest(rig):
     _, text = rig.services.access.create_token(ADMIN, "ann", Role.USER, None)
     secret = text.rsplit(".", 1)[1]

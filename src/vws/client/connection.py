@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import threading
 import time
@@ -28,6 +29,7 @@ ANSWER_TIMEOUT_S = 60.0
 # A stream that is silent for longer than two of the service's heartbeats is broken.
 FOLLOW_TIMEOUT_S = 40.0
 PAGE_ITEMS = 1000
+SITE_URL = r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/\S*)?"
 
 
 class Connection:
@@ -144,10 +146,8 @@ class Connection:
                     self._session = httpx.Client(
                         base_url=self.url, headers=self.headers, verify=self.trust() or True, trust_env=False
                     )
-                except (httpx.InvalidURL, UnicodeError) as error:
-                    raise ConnectionFailed(
-                        f"{self.url!r} is no URL: {error}", code="unreachable", possible="VWS_URL=https://host:port"
-                    ) from None
+                except (httpx.InvalidURL, UnicodeError):
+                    raise self._no_url() from None
             return self._session
 
     @property
@@ -183,12 +183,17 @@ class Connection:
                 code="untrusted",
                 possible="VWS_CA=FILE names the certificate of the site's authority (ca.crt in its directory)",
             )
+        if not re.fullmatch(SITE_URL, self.url):
+            return self._no_url()
         why = str(error) or type(error).__name__
         return ConnectionFailed(
             f"{self.url} does not answer: {why}",
             code="unreachable",
             possible="vws site status says what runs, vws site start starts it; VWS_URL names a site elsewhere",
         )
+
+    def _no_url(self) -> ConnectionFailed:
+        return ConnectionFailed(f"{self.url!r} is not a URL", code="no-site", possible="VWS_URL=https://HOST:PORT")
 
     def _stream(self, last_id: str | None, where: Json) -> Iterator[tuple[str | None, Json | None]]:
         import httpx

@@ -74,10 +74,11 @@ class Access:
         digest = hashlib.sha256(match[2].encode()).hexdigest()
         if token is None or not hmac.compare_digest(digest, token.secret_sha256):
             raise _unknown("the token is not known here")
+        is_join = token.role is Role.JOIN
         if token.revoked_at is not None:
-            raise _unknown("the token was revoked" if token.role is not Role.JOIN else "the join token was used")
+            raise _unknown("the join token was used" if is_join else "the token was revoked", is_join)
         if token.expires_at is not None and token.expires_at <= self._site.clock.now():
-            raise _unknown("the token has expired")
+            raise _unknown("the join token has expired" if is_join else "the token has expired", is_join)
         return Caller(token.subject, token.role, token.id)
 
     def create_token(
@@ -122,8 +123,9 @@ class Access:
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
 
-def _unknown(problem: str) -> Unauthenticated:
-    return Unauthenticated(problem, field="Authorization", possible="Bearer with a valid token (vws token create)")
+def _unknown(problem: str, is_join: bool = False) -> Unauthenticated:
+    maker = "vws node token" if is_join else "vws token create"
+    return Unauthenticated(problem, field="Authorization", possible=f"Bearer with a valid token ({maker})")
 
 
 def issue(site: Site, draft: Draft, subject: str, role: Role, lifetime_s: int | None) -> tuple[Token, str]:
