@@ -78,7 +78,13 @@ class RealSite:
     def ssh(self, workspace: str, command: str) -> str:
         """The output of a command in a guest, by `vws ssh` as a user types it."""
         vws = [sys.executable, "-m", "vws.cli.main", "--dir", str(self.directory.path)]
-        done = subprocess.run([*vws, "ssh", workspace, "--", command], capture_output=True, text=True, timeout=60)
+        try:
+            done = subprocess.run(
+                [*vws, "ssh", "-v", workspace, "--", command], capture_output=True, text=True, timeout=60
+            )
+        except subprocess.TimeoutExpired as late:
+            logs = [self.directory.log_file(p).read_text()[-3000:] for p in ("service", "agent")]
+            raise AssertionError("\n".join(["ssh hangs", str(late.stderr), *logs])) from None
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -269,7 +269,7 @@ async def carry_tunnel(websocket: WebSocket, id: str, tunnel: str) -> None:
     """The node's end of a tunnel that it heard of with its orders."""
     api: Api = websocket.app.state.api
     _must_be(await run_sync(authenticated, websocket, api), id)
-    taken = api.tunnels.take(tunnel, id, websocket)
+    taken = api.tunnels.take(tunnel, id)
     await websocket.accept()
-    api.tunnels.joined(taken)
+    api.tunnels.joined(taken, websocket)
     await taken.over.wait()

@@ -35,7 +35,7 @@ _UNSENDABLE = {1005: NORMAL, 1006: FAILED, 1015: FAILED}
 
 @dataclass(eq=False)
 class Tunnel:
-    """target: `tcp:PORT` or `console:tail=BYTES`. agent: the node's end, once it came."""
+    """target: `tcp:PORT` or `console:tail=BYTES`. taken: its node comes; agent: the node's end, once it can be used."""
 
     id: str
     node: str
@@ -43,6 +43,7 @@ class Tunnel:
     target: str
     owner: str
     told_at: float | None = None
+    taken: bool = False
     agent: WebSocket | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -101,21 +102,23 @@ class Tunnels:
         return [{"id": t.id, "workspace": t.workspace, "target": t.target} for t in news]
 
     def _is_news(self, tunnel: Tunnel, node: str) -> bool:
-        if tunnel.node != node or tunnel.agent is not None:
+        if tunnel.node != node or tunnel.taken:
             return False
         return tunnel.told_at is None or time.monotonic() - tunnel.told_at > TELL_AGAIN_S
 
-    def take(self, id: str, node: str, websocket: WebSocket) -> Tunnel:
-        """Give the node's end to the tunnel; NotFound if it is not this node's or is over, Conflict if it was taken."""
+    def take(self, id: str, node: str) -> Tunnel:
+        """The tunnel, for its node alone; NotFound if it is not this node's or is over, Conflict if it was taken."""
         tunnel = self._open.get(id)
         if tunnel is None or tunnel.node != node:
             raise NotFound("nobody waits at this tunnel any more", field="tunnel", asked=id)
-        if tunnel.agent is not None:
+        if tunnel.taken:
             raise Conflict("this tunnel was taken before", field="tunnel", asked=id)
-        tunnel.agent = websocket
+        tunnel.taken = True
         return tunnel
 
-    def joined(self, tunnel: Tunnel) -> None:
+    def joined(self, tunnel: Tunnel, websocket: WebSocket) -> None:
+        """Its node's end was accepted: not before may anything be sent there."""
+        tunnel.agent = websocket
         self._wakeups.wake(tunnel.id)
 
 
