@@ -162,8 +162,8 @@ class FakeClient:
         return self.consoles.pop(0) if len(self.consoles) > 1 else self.consoles[0]
 
     # images, nodes, tokens, events
-    def images(self) -> Iterator[Json]:
-        return iter([image()])
+    def images(self, **where: Any) -> Iterator[Json]:
+        return iter([i for i in [image()] if where.get("name") in (None, i["name"])])
 
     def image(self, id: str) -> Json:
         return self._known([image()], id, "image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from tests.cli.conftest import FakeClient, Refused
+from tests.cli.conftest import FakeClient, Refused, image
 
 Run = Callable[..., Result]
 
@@ -20,19 +21,35 @@ Run = Callable[..., Result]
 
 def test_an_import_says_what_next(vws: Run, client: FakeClient, home: Path) -> None:
     (home / "demo.vws").write_bytes(b"x" * 3000)
-    result = vws("image", "import", str(home / "demo.vws"), "--name", "demo")
+    result = vws("image", "import", str(home / "demo.vws"), "--name", "mine")
     assert result.exit_code == 0
     assert "sending demo.vws (3 KiB)" in result.stdout
-    assert "vws lease request --image demo" in result.stdout
-    result = vws("image", "import", str(home / "demo.vws"), "--name", "demo", "--json")
+    assert "vws lease request --image mine" in result.stdout
+    result = vws("image", "import", str(home / "demo.vws"), "--name", "mine", "--json")
     assert json.loads(result.stdout)["id"] == "img-1"
+
+
+def test_a_name_that_is_taken_is_told_before_anything_is_sent(
+    vws: Run, client: FakeClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "x").write_bytes(b"another")
+    result = vws("image", "import", str(home / "x"), "--name", "demo")
+    assert result.exit_code == 1
+    assert "an image is already called demo, and x is another" in result.stderr
+    assert "kept: nothing was sent" in result.stderr
+    result = vws("image", "import", str(home / "x"), "--name", "A/B")
+    assert "'A/B' cannot be a name" in result.stderr
+    same = hashlib.sha256(b"another").hexdigest()
+    monkeypatch.setattr(client, "images", lambda name: iter([image(sha256=same)]))
+    assert "image demo (img-1) is ready" in vws("image", "import", str(home / "x"), "--name", "demo").stdout
+    assert client.asked == []
 
 
 def test_an_import_of_nothing_is_status_2_and_of_nonsense_status_1(vws: Run, client: FakeClient, home: Path) -> None:
     assert vws("image", "import", str(home / "none"), "--name", "demo").exit_code == 2
     (home / "x").write_text("hello")
     client.refusal = Refused("the file is neither a bundle nor a disk image", code="invalid-request", field="file")
-    result = vws("image", "import", str(home / "x"), "--name", "demo")
+    result = vws("image", "import", str(home / "x"), "--name", "mine")
     assert result.exit_code == 1
     assert "neither a bundle nor a disk image" in result.stderr
 

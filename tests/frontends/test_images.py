@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import json
 import shutil
 import socket
 import subprocess
@@ -72,6 +74,47 @@ def test_what_is_no_image_is_refused(here):
         assert answer.json()["detail"]
     assert here.ann.post("/v1/images", content=b"x").json()["field"] == "name"
     assert uploads(here) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("name=A%2FB", 422, "invalid-request"),
+        ("name=small", 409, "name-taken"),
+        ("name=demo", 409, "name-taken"),
+        ("name=x&size=1", 422, "invalid-request"),
+    ],
+)
+def test_a_name_is_judged_before_the_file_is_sent(here: Running, disk, query, status, code):
+    """The answer reaches even one who listens only when all is sent."""
+    here.services.images.simulate("demo")
+    here.ann.post("/v1/images?name=small", content=disk)
+    host, port = here.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(
+            f"POST /v1/images?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {here.ann_token}\r\n"
+            f"Content-Length: {10**12}\r\n\r\n".encode()
+        )
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert json.loads(answer.read())["code"] == code
+    answer = here.ann.post(
+        f"/v1/images?{query}", content=iter([b"x" * MIB] * 6), headers={"Content-Length": f"{6 * MIB}"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert uploads(here) == []
+
+
+def test_a_refusal_after_the_whole_body_keeps_the_connection(here):
+    assert "connection" not in here.ann.post("/v1/images?name=words", content=b"no disk image").headers
+    assert "connection" not in here.ann.get("/v1/images/none").headers
+
+
+def test_the_same_file_under_the_same_name_is_the_same_image(here, disk):
+    first = here.ann.post("/v1/images?name=small", content=disk)
+    again = here.ann.post("/v1/images?name=small", content=disk)
+    assert (again.status_code, again.json()) == (201, first.json())
 
 
 HOSTILE = {

@@ -50,6 +50,18 @@ def test_a_refused_name_leaves_nothing(rig):
     assert kept(rig) == sha256s(disk())
 
 
+def test_what_the_size_proves_is_refused_before_the_file_is_sent(rig, tmp_path):
+    upload(rig, disk(), "small")
+    whole = bundle(tmp_path / "b", FILES).read_bytes()
+    files = upload(rig, whole, "bundle").size_bytes
+    rig.services.images.simulate("fake")
+    for name, size in (("small", len(disk()) + 1), ("bundle", files - 1), ("fake", None), ("fake", 5000)):
+        with pytest.raises(NameTaken):
+            rig.services.images.check_upload(ANN, name, size)
+    for name, size in (("small", len(disk())), ("small", None), ("bundle", len(whole)), ("new", 1)):
+        rig.services.images.check_upload(ANN, name, size)
+
+
 def test_a_client_token_used_before_leaves_nothing(rig):
     upload(rig, disk(), "small", asked("t"))
     with pytest.raises(ClientTokenReused):

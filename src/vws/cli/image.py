@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vws.cli import output
+from vws.cli.failures import failed
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes, show_size
+from vws.core.terms import check_name
 
 Json = dict[str, Any]
 
@@ -43,13 +46,34 @@ def import_image(session: Session, file: Path, name: str) -> None:
       vws image import build/appliance/demo.vws --name demo
       vws image import debian-12-nocloud-amd64.qcow2 --name debian-12
     """
-    with transfer(f"sending {file.name}", file.stat().st_size, to_stderr=session.as_json) as sent:
-        made = session.client.upload_image(file, name, progress=sent)
+    made = listed(session, file, check_name(name)) or send(session, file, name)
     if session.as_json:
         output.print_json(made)
         return
     click.echo(f"image {made['name']} ({made['id']}) is ready: {show_bytes(made['size_bytes'])}.")
     click.echo("Next: " + session.named(f"vws lease request --image {made['name']} --for 1h --wait"))
+
+
+def listed(session: Session, file: Path, name: str) -> Json | None:
+    """The image of that name if it was made of this file. A failure if it was made of another: nothing is sent."""
+    other: Json | None = next(session.client.images(name=name), None)
+    if other is None:
+        return None
+    with file.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() == other["sha256"]:
+            return other
+    raise failed(
+        f"an image is already called {name}, and {file.name} is another",
+        code="name-taken",
+        kept="nothing was sent",
+        next_step=f"another --name, or remove the old one first: vws image remove {name}",
+    )
+
+
+def send(session: Session, file: Path, name: str) -> Json:
+    with transfer(f"sending {file.name}", file.stat().st_size, to_stderr=session.as_json) as sent:
+        made: Json = session.client.upload_image(file, name, progress=sent)
+        return made
 
 
 COLUMNS: list[output.Column] = [

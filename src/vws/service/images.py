@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,14 @@ class Images:
         """A new temporary file's path, on the file system of the blob store, to receive an upload."""
         self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._uploads / self._site.ids.new("upl")
+
+    def check_upload(self, caller: Caller, name: str, bytes_sent: int | None) -> None:
+        """Raise what `add` is sure to raise for a file of that size (None: not known), so that it need not be sent."""
+        caller.must_be(Role.ADMIN, Role.USER)
+        check_name(name)
+        other = _named(self._site.present.images, name)
+        if other is not None and _is_sure_to_differ(other, bytes_sent):
+            raise _taken(name)
 
     def add(self, caller: Caller, temporary: Path, name: str, once: Once | None = None) -> Image | Answer:
         """The image in a complete upload, checked and kept; the temporary file is gone afterwards in any case.
@@ -79,16 +87,11 @@ class Images:
                 self._drop_unlisted(file.sha256 for file, _ in found.files)
 
     def _enter(self, draft: Draft, caller: Caller, name: str, sha256: str, found: Found) -> Image:
-        other = next((i for i in draft.present.images.values() if i.name == name), None)
+        other = _named(draft.present.images, name)
         if other is not None:
             if other.sha256 == sha256:
                 return other
-            raise NameTaken(
-                f"an image is already called {name}",
-                field="name",
-                asked=name,
-                possible="another name, or remove the old one first (vws image remove)",
-            )
+            raise _taken(name)
         return self._put(
             draft,
             Image(
@@ -138,7 +141,7 @@ class Images:
     def image(self, caller: Caller, id_or_name: str) -> Image:
         caller.must_be(Role.ADMIN, Role.USER)
         images = self._site.present.images
-        found = images.get(id_or_name) or next((i for i in list(images.values()) if i.name == id_or_name), None)
+        found = images.get(id_or_name) or _named(images, id_or_name)
         found = found or self._site.store.get(Image, id_or_name)
         if found is None:
             raise NotFound(
@@ -194,6 +197,26 @@ class Images:
         for sha256 in sha256s:
             if sha256 not in kept:
                 self._blobs.remove(sha256)
+
+
+def _named(images: Mapping[str, Image], name: str) -> Image | None:
+    return next((i for i in list(images.values()) if i.name == name), None)
+
+
+def _taken(name: str) -> NameTaken:
+    return NameTaken(
+        f"an image is already called {name}",
+        field="name",
+        asked=name,
+        possible="another name, or remove the old one first (vws image remove)",
+    )
+
+
+def _is_sure_to_differ(image: Image, size_bytes: int | None) -> bool:
+    """A disk image was uploaded as it is; a bundle holds its files plainly and is larger than they are together."""
+    if image.simulated or size_bytes is None:
+        return image.simulated
+    return size_bytes < image.size_bytes or (image.boot == "disk" and size_bytes != image.size_bytes)
 
 
 def _sha256(path: Path) -> str:

@@ -117,6 +117,12 @@ class Change(Call):
         self._client_token = client_token
         self._fingerprint = fingerprint
 
+    @property
+    def is_repeat(self) -> bool:
+        """Whether something was asked under this client token before; a look into the store."""
+        token = self._client_token
+        return token is not None and self.services.site.store.answer(self.caller.subject, token) is not None
+
     def mutate(
         self,
         act: Callable[[Once | None], Any],

@@ -12,7 +12,7 @@ import secrets
 import time
 from contextlib import suppress
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,8 +23,8 @@ from vws.frontends.rest.wakeups import Wakeups
 
 log = logging.getLogger("vws.access")
 
-# After a 413 the rest of the body is read and dropped for a while: a client that sends before it listens would
-# otherwise meet a reset connection instead of the answer.
+# After a refusal that did not wait for the body, the rest of it is read and dropped for a while: a client that sends
+# before it listens would otherwise meet a reset connection instead of the answer.
 LINGER_S = 2.0
 # Their duration is the news's, not ours.
 _WAITING = {"pull_orders", "list_events"}
@@ -68,12 +68,14 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._status = 0
+        self._is_unread = _has_body(scope)
+        self._cuts_off = False
         self._reference = secrets.token_hex(8)
 
     async def run(self) -> None:
         started_at = time.monotonic()
         try:
-            await self._app(self._scope, self._receive, self._answer)
+            await self._app(self._scope, self._listen, self._answer)
         except ClientDisconnect:
             self._status = self._status or _CLIENT_LEFT
         except Exception:
@@ -92,6 +94,11 @@ class _Exchange:
         )  # fmt: skip
         await problem(fault)(self._scope, self._receive, self._answer)
 
+    async def _listen(self) -> Message:
+        message = await self._receive()
+        self._is_unread = bool(message.get("more_body"))
+        return message
+
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
@@ -99,9 +106,10 @@ class _Exchange:
             headers["X-Request-Id"] = self._reference
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
-            if self._status == 413 or self._wakeups.stopping:
+            self._cuts_off = self._status >= 400 and self._is_unread
+            if self._cuts_off or self._wakeups.stopping:
                 headers["Connection"] = "close"
-        if self._status == 413 and message["type"] == "http.response.body" and not message.get("more_body"):
+        if self._cuts_off and message["type"] == "http.response.body" and not message.get("more_body"):
             await self._send({**message, "more_body": True})
             await self._linger()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -110,8 +118,8 @@ class _Exchange:
     async def _linger(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                while (await self._receive()).get("more_body"):
-                    pass
+                while self._is_unread:
+                    await self._listen()
 
     def _note(self, seconds: float) -> None:
         operation = getattr(self._scope.get("route"), "operation_id", None) or "none"
@@ -123,6 +131,11 @@ class _Exchange:
                 level, "%s %s %d %.1f ms %s %s", self._scope["method"], _path(self._scope), self._status,
                 seconds * 1000, _subject(self._scope), self._reference,
             )  # fmt: skip
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def _path(scope: Scope) -> str:

@@ -16,7 +16,6 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, Query, Request, Response
 
 from vws.core.errors import TooLarge, Unavailable
-from vws.core.terms import check_name
 from vws.frontends.rest import models
 from vws.frontends.rest.call import (
     LIMIT_DEFAULT,
@@ -69,13 +68,21 @@ async def import_image(
     name: Annotated[str, Query(description="Under which name.", examples=["debian-12"])],
 ) -> Response:
     """Take a disk image or an appliance in, after a look at what it really is."""
-    check_name(name)
+    await run_sync(_check_before, request, call, name)
     temporary = await run_sync(call.services.images.begin)
     try:
         sha256 = await _receive(request, temporary, call.services.site.settings.image_bytes_max)
         return await run_sync(_add, call, temporary, name, sha256)
     finally:
         await run_sync(lambda: temporary.unlink(missing_ok=True))
+
+
+def _check_before(request: Request, call: Change, name: str) -> None:
+    """Refuse what the body would not change, before it is sent. A repeat is judged by its first answer alone."""
+    announced = request.headers.get("content-length", "")
+    length = int(announced[:30]) if announced.isdecimal() else None
+    if not call.is_repeat:
+        call.services.images.check_upload(call.caller, name, length)
 
 
 def _add(call: Change, temporary: Path, name: str, sha256: str) -> Response:
