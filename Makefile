@@ -19,7 +19,7 @@ demo: setup ## lease three virtual machines, use them, give them back (KEEP=1 le
 	@KEEP='$(KEEP)' scripts/demo
 
 test: setup lint ## ruff, mypy and all tests (ARGS='tests/core -k name' for some)
-	@$(VENV)/pytest $(ARGS)
+	@$(VENV)/pytest -n 2 --dist loadgroup $(ARGS)
 
 soak: setup ## the tests that take long
 	@$(VENV)/pytest -m soak $(ARGS)

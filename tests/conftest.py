@@ -18,6 +18,13 @@ from vws.store.schema import metadata, site
 from vws.store.sql import SqlStore
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For two workers: real virtual machines on one of them, since they want the CPUs; other files stay whole."""
+    for item in items:
+        live = item.get_closest_marker("live") is not None
+        item.add_marker(pytest.mark.xdist_group("live" if live else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"

@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.live
-
 FAKE = """
 [fake]
 boot_s = 0.3
