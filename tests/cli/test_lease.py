@@ -372,6 +372,17 @@ def test_resize_of_nothing_is_no_command(vws: Run) -> None:
     assert vws("lease", "resize", "demo").exit_code == 2
 
 
+@pytest.mark.parametrize("change", [("extend", "--for", "1h"), ("resize", "--memory", "9GiB")])
+def test_a_change_that_has_no_room_leaves_the_lease_as_it_is(
+    vws: Run, client: FakeClient, change: tuple[str, ...]
+) -> None:
+    client.refusal = Refused(
+        "host-1 has no room for that", code="cannot-fit", field="lease", possible="up to 1 MiB each"
+    )
+    result = vws("lease", change[0], "demo", *change[1:])
+    assert "kept: nothing was changed" in result.stderr
+
+
 def test_a_refused_change_shows_what_would_be_possible(vws: Run, client: FakeClient) -> None:
     client.refusal = Refused("the lease has ended", code="conflict", possible="ask for a new lease")
     result = vws("lease", "extend", "demo", "--for", "1h")

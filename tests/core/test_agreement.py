@@ -1,6 +1,7 @@
 """Granting and changing leases: all or nothing, addresses once, refusals that say what would fit."""
 
 import base64
+import re
 
 import pytest
 
@@ -225,6 +226,26 @@ def test_resizing_within_what_is_defined_and_beyond_it():
     assert (rebooted.memory_defined_mib, rebooted.cpus_defined, rebooted.boots) == (400, 2, 2)
     with pytest.raises(CannotFit):
         world.decide(resize, world.lease(lease.id), group=None, memory_mib=1001, cpus=None)
+
+
+def test_a_refused_change_names_the_largest_that_would_fit():
+    world = World(node(1, cpus=4, memory_mib=1000), node(2, cpus=4, memory_mib=2000))
+    lease = world.grant(GroupRequest("demo", count=3, memory_mib=200))
+    assert len({w.node for w in world.members(lease)}) == 2
+
+    def possible(**sizes):
+        with pytest.raises(CannotFit) as refused:
+            world.decide(resize, world.lease(lease.id), **({"group": None, "memory_mib": None, "cpus": None} | sizes))
+        return refused.value.possible
+
+    said = re.match(r"up to (\d+) MiB and (\d+) CPUs? each, or the same", possible(memory_mib=5000, cpus=50))
+    assert said is not None
+    memory_mib, cpus = map(int, said.groups())
+    assert possible(memory_mib=memory_mib + 1).startswith(f"up to {memory_mib} MiB each, or")
+    assert re.match(rf"up to {cpus} CPUs? each, or", possible(cpus=cpus + 1))
+    world.decide(resize, world.lease(lease.id), group=None, memory_mib=memory_mib, cpus=cpus)
+    (first, *_) = world.members(lease)
+    assert (first.memory_mib, first.cpus) == (memory_mib, cpus)
 
 
 def test_a_reboot_is_over_only_when_the_new_boot_runs():

@@ -59,7 +59,7 @@ class Failed(click.ClickException):
     def __init__(self, problem: dict[str, Any], *, kept: str = "", next_step: str = "", as_json: bool = False) -> None:
         super().__init__(str(problem.get("detail") or problem.get("title") or "it failed, for a reason unknown"))
         self.problem = problem
-        self.kept = kept or KEPT.get(str(problem.get("code")), "")
+        self.kept = kept or _kept(problem)
         # Who refuses often knows what is possible better than this table does.
         self.next_step = next_step or ("" if problem.get("possible") else NEXT.get(str(problem.get("code")), ""))
         self.as_json = as_json
@@ -97,6 +97,12 @@ def _word(value: Any) -> str:
 def one_line(value: Any) -> str:
     """`value` as a line of a terminal may hold it: what was asked, and what guests and nodes said, may be anything."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
+def _kept(problem: dict[str, Any]) -> str:
+    code = str(problem.get("code"))
+    # What is refused for lack of room is a request, or a change of a lease that goes on.
+    return NOTHING_CHANGED if (code, problem.get("field")) == ("cannot-fit", "lease") else KEPT.get(code, "")
 
 
 def failed(sentence: str, *, kept: str = "", next_step: str = "", code: str = "failed", **members: Any) -> Failed:

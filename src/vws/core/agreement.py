@@ -8,8 +8,9 @@ from the passing of time is in core/standing.py.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from vws.core.draft import Draft
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
@@ -201,7 +202,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     end = lease.end + duration_s
     check_number(end - lease.start, "duration_s", 1, DURATION_S_MAX, "s in all")
     live = [w for w in draft.members(lease.id) if w.state not in UNORDERED]
-    _must_fit(draft.present, live, lease.end, end, int(draft.now))
+    _must_fit(draft.present, live, lease.end, end, int(draft.now), lambda: "a shorter extension")
     after = draft.put_lease(replace(lease, end=end))
     draft.say_lease("lease.extended", after, before=lease.end, end=end)
     for workspace in live:
@@ -219,7 +220,9 @@ def resize(draft: Draft, lease: Lease, *, group: str | None, memory_mib: int | N
         for w in draft.members(lease.id)
         if w.state not in UNORDERED and w.group in wanted
     ]
-    _must_fit(draft.present, live, int(draft.now), lease.end, int(draft.now))
+    now = int(draft.now)
+    nearest = partial(_largest, draft.present, live, lease, now, memory_mib, cpus)
+    _must_fit(draft.present, live, now, lease.end, now, nearest)
     groups = tuple(_resized_group(g, memory_mib, cpus) if g.name in wanted else g for g in lease.groups)
     after = draft.put_lease(replace(lease, groups=groups))
     draft.say_lease("lease.resized", after, group=group, memory_mib=memory_mib, cpus=cpus)
@@ -260,20 +263,48 @@ def _must_live(lease: Lease, verb: str) -> None:
         )
 
 
-def _must_fit(present: Present, mine: Sequence[Workspace], start: int, end: int, now: int) -> None:
-    """Raise CannotFit unless each node has room for these workspaces, as they would be, over [start, end)."""
-    for node_id in sorted({w.node for w in mine}):
-        node, here = present.nodes[node_id], [w for w in mine if w.node == node_id]
-        others = present.timeline.peak(node_id, start, end, now=now, without=frozenset(w.id for w in here))
-        free = node.capacity.size - others
+def _must_fit(
+    present: Present, mine: Sequence[Workspace], start: int, end: int, now: int, nearest: Callable[[], str]
+) -> None:
+    """Raise CannotFit unless each node has room for these workspaces, as they would be, over [start, end).
+
+    nearest: says which change like this one would fit.
+    """
+    for node, here, free in _rooms(present, mine, start, end, now):
         for workspace in here:
             free -= node.capacity.taken_by(workspace.held)
         too_wide = max(w.cpus for w in here) > node.capacity.cpus
         if too_wide or min(free.cpus, free.memory_mib, free.disk_mib) < 0:
-            raise _no_room(node, here, free)
+            raise _no_room(node, here, free, nearest())
 
 
-def _no_room(node: Node, here: Sequence[Workspace], free: Size) -> CannotFit:
+def _rooms(
+    present: Present, mine: Sequence[Workspace], start: int, end: int, now: int
+) -> Iterator[tuple[Node, list[Workspace], Size]]:
+    """Each node of these workspaces, those on it, and what it has for them over [start, end)."""
+    for node_id in sorted({w.node for w in mine}):
+        node, here = present.nodes[node_id], [w for w in mine if w.node == node_id]
+        others = present.timeline.peak(node_id, start, end, now=now, without=frozenset(w.id for w in here))
+        yield node, here, node.capacity.size - others
+
+
+def _largest(
+    present: Present, mine: Sequence[Workspace], lease: Lease, now: int, memory_mib: int | None, cpus: int | None
+) -> str:
+    """How much of what was asked for (memory, CPUs) every one of these workspaces could have."""
+    memory_max, cpus_max = MEMORY_MIB_MAX, CPUS_MAX
+    for node, here, room in _rooms(present, mine, now, lease.end, now):
+        memory_max = min(memory_max, room.memory_mib // len(here) - node.capacity.overhead_mib)
+        cpus_max = min(cpus_max, room.cpus // len(here), node.capacity.cpus)
+    # Whoever was given more at his boot holds it until the next one.
+    if memory_max < max(w.memory_defined_mib for w in mine) or cpus_max < 1:
+        return "a smaller change"
+    parts = [f"{memory_max} MiB"] if memory_mib else []
+    parts += [f"{cpus_max} CPU{'s' if cpus_max > 1 else ''}"] if cpus else []
+    return f"up to {' and '.join(parts)} each"
+
+
+def _no_room(node: Node, here: Sequence[Workspace], free: Size, nearest: str) -> CannotFit:
     short = [
         f"{-left} {unit} short"
         for left, unit in ((free.cpus, "CPUs"), (free.memory_mib, "MiB of memory"), (free.disk_mib, "MiB of disk"))
@@ -283,6 +314,6 @@ def _no_room(node: Node, here: Sequence[Workspace], free: Size) -> CannotFit:
     return CannotFit(
         f"{node.name}, where {', '.join(w.name for w in here)} live, has no room for that: {reason}",
         field="lease",
-        possible="a smaller change, or the same after other leases on that node have ended",
+        possible=f"{nearest}, or the same after other leases on that node have ended",
         details={"nodes": [{"node": node.id, "name": node.name, "reason": reason}], "offers": []},
     )
