@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from tests.cli.conftest import FakeClient
 from vws.cli.main import MODULES, cli
+from vws.cli.names import Name
 from vws.cli.session import Session, connect
 
 Run = Callable[..., Result]
@@ -54,6 +55,35 @@ def test_unknown_commands_and_options_are_status_2(vws: Run) -> None:
     assert vws("lend").exit_code == 2
     assert vws("lease", "beg").exit_code == 2
     assert vws("lease", "list", "--frobnicate").exit_code == 2
+
+
+def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, home: Path) -> None:
+    """Every word that names something, found by its type: a new command is held to it too."""
+    (home / "x").write_text("x")
+    given = {"file": [str(home / "x")], "duration_s": ["--for", "1h"], "name": ["--name", "x"]}
+    tried = 0
+    for path, command in commands(cli):
+        for empty in command.params:
+            if not isinstance(empty.type, Name):
+                continue
+            line = [*path]
+            for other in command.params:
+                if other is empty:
+                    line += ["" if isinstance(other, click.Argument) else f"{other.opts[0]}="]
+                elif other.required:
+                    line += given.get(other.name or "") or ["x"]
+            result = vws(*line)
+            assert (result.exit_code, "cannot be empty" in result.stderr) == (2, True), (line, result.stderr)
+            tried += 1
+    assert client.asked == []
+    assert tried > 30
+
+
+def test_every_name_is_read_as_one() -> None:
+    for path, command in commands(cli):
+        for argument in command.params:
+            if isinstance(argument, click.Argument) and argument.name not in ("file", "command"):
+                assert isinstance(argument.type, Name), (path, argument.name)
 
 
 def test_the_version(vws: Run) -> None:

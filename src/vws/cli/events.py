@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vws.cli import output
+from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 
 Json = dict[str, Any]
@@ -19,9 +20,9 @@ SUBJECTS = ("workspace", "lease", "node", "image")
 @click.command()
 @site_options
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens next, until Ctrl-C. Alone: only that.")
-@click.option("--lease", metavar="LEASE", help="Only those of this lease.")
-@click.option("--workspace", metavar="WORKSPACE", help="Only those of this workspace.")
-@click.option("--node", metavar="NODE", help="Only those of this node.")
+@click.option("--lease", metavar="LEASE", type=NAME, help="Only those of this lease.")
+@click.option("--workspace", metavar="WORKSPACE", type=NAME, help="Only those of this workspace.")
+@click.option("--node", metavar="NODE", type=NAME, help="Only those of this node.")
 @click.option("--after", type=click.IntRange(0), metavar="SEQ", help="Only those after this number.")
 @pass_session
 def events(session: Session, /, follow: bool, after: int | None, **subjects: str | None) -> None:

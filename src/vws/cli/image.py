@@ -10,6 +10,7 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
+from vws.cli.names import NAME
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes, show_size
@@ -33,7 +34,7 @@ def image() -> None:
 
 @image.command("import")
 @site_options
-@click.option("--name", required=True, metavar="NAME", help="What leases call it.")
+@click.option("--name", required=True, metavar="NAME", type=NAME, help="What leases call it.")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @pass_session
 def import_image(session: Session, file: Path, name: str) -> None:
@@ -107,7 +108,7 @@ def list_images(session: Session) -> None:
 
 @image.command()
 @site_options
-@click.argument("name", metavar="IMAGE")
+@click.argument("name", metavar="IMAGE", type=NAME)
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show an image and the files it is made of.
@@ -143,7 +144,7 @@ def card_of(i: Json) -> str:
 
 @image.command()
 @site_options
-@click.argument("name", metavar="IMAGE")
+@click.argument("name", metavar="IMAGE", type=NAME)
 @pass_session
 def remove(session: Session, name: str) -> None:
     """Take an image off the list; refused while a lease uses it.

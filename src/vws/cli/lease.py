@@ -13,6 +13,7 @@ from vws.cli import output, progress
 from vws.cli.console import OVER
 from vws.cli.failures import Failed, failed
 from vws.cli.keys import keys_for_lease
+from vws.cli.names import NAME
 from vws.cli.request import lease_options, terms_of
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION, SIZE, show_duration, show_size
@@ -57,7 +58,7 @@ def lease() -> None:
 @lease.command()
 @site_options
 @lease_options
-@click.option("--name", metavar="NAME", help="The lease's name, from which its workspaces' names are made.")
+@click.option("--name", metavar="NAME", type=NAME, help="The lease's name, from which its workspaces' names are made.")
 @click.option(
     "--ssh-key", "ssh_keys", multiple=True, metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -202,7 +203,7 @@ def interrupted(lease: Json) -> Failed:
 @lease.command("wait")
 @site_options
 @wait_options[1]
-@click.argument("lease_id", metavar="LEASE")
+@click.argument("lease_id", metavar="LEASE", type=NAME)
 @pass_session
 def wait_command(session: Session, lease_id: str, timeout_s: int) -> None:
     """Wait until all workspaces of a lease run.
@@ -291,7 +292,7 @@ def list_leases(session: Session, everything: bool, state: str | None) -> None:
 
 @lease.command()
 @site_options
-@click.argument("lease_id", metavar="LEASE")
+@click.argument("lease_id", metavar="LEASE", type=NAME)
 @pass_session
 def show(session: Session, lease_id: str) -> None:
     """Show a lease and its workspaces.
@@ -336,7 +337,7 @@ def _group(group: Json) -> str:
 @lease.command()
 @site_options
 @lease_options
-@click.argument("lease_id", metavar="[LEASE]", required=False)
+@click.argument("lease_id", metavar="[LEASE]", required=False, type=NAME)
 @pass_session
 def explain(session: Session, /, lease_id: str | None, **given: Any) -> None:
     """Say why a lease is as it is, or whether one would be granted.
@@ -379,7 +380,7 @@ def _because(fact: Json) -> str:
 @lease.command()
 @site_options
 @click.option("--for", "duration_s", type=DURATION, required=True, metavar="DURATION", help="How much longer.")
-@click.argument("lease_id", metavar="LEASE")
+@click.argument("lease_id", metavar="LEASE", type=NAME)
 @pass_session
 def extend(session: Session, lease_id: str, duration_s: int) -> None:
     """Move a lease's end further away.
@@ -401,7 +402,7 @@ def extend(session: Session, lease_id: str, duration_s: int) -> None:
 @click.option("--memory", "memory_mib", type=SIZE, metavar="SIZE", help="Memory of each workspace.")
 @click.option("--cpus", type=int, metavar="NUMBER", help="CPUs of each workspace.")
 @click.option("--group", metavar="GROUP", help="Only the workspaces of this group.")
-@click.argument("lease_id", metavar="LEASE")
+@click.argument("lease_id", metavar="LEASE", type=NAME)
 @pass_session
 def resize(session: Session, lease_id: str, memory_mib: int | None, cpus: int | None, group: str | None) -> None:
     """Change how much each workspace of a lease has.
@@ -443,7 +444,7 @@ def later_of(workspaces: list[Json], memory_mib: int | None, cpus: int | None) -
 @lease.command()
 @site_options
 @waitable
-@click.argument("lease_id", metavar="LEASE")
+@click.argument("lease_id", metavar="LEASE", type=NAME)
 @pass_session
 def cancel(session: Session, lease_id: str, wait: bool, timeout_s: int) -> None:
     """End a lease now: its workspaces and their disks are gone for good.

@@ -10,6 +10,7 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
+from vws.cli.names import NAME
 from vws.cli.session import Session, dir_option, json_option, pass_session, site_options
 from vws.cli.sizes import DURATION, show_duration, show_size
 
@@ -73,7 +74,7 @@ def list_nodes(session: Session, state: str | None) -> None:
 
 @node.command()
 @site_options
-@click.argument("name", metavar="NODE")
+@click.argument("name", metavar="NODE", type=NAME)
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show a node.
@@ -111,7 +112,7 @@ def card_of(n: Json) -> str:
 
 @node.command()
 @site_options
-@click.argument("name", metavar="NODE")
+@click.argument("name", metavar="NODE", type=NAME)
 @pass_session
 def drain(session: Session, name: str) -> None:
     """Give a node no new workspaces; those that run there stay until their ends.
@@ -128,7 +129,7 @@ def drain(session: Session, name: str) -> None:
 
 @node.command()
 @site_options
-@click.argument("name", metavar="NODE")
+@click.argument("name", metavar="NODE", type=NAME)
 @pass_session
 def undrain(session: Session, name: str) -> None:
     """Give a drained node new workspaces again.
@@ -152,7 +153,7 @@ def report(session: Session, value: Json, sentence: str) -> None:
 @site_options
 @click.option("--force", is_flag=True, help="Even with workspaces on it: they are given up as lost for good.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.argument("name", metavar="NODE")
+@click.argument("name", metavar="NODE", type=NAME)
 @pass_session
 def remove(session: Session, name: str, force: bool, yes: bool) -> None:
     """Take a node out of the site; refused while workspaces are on it.
@@ -214,13 +215,13 @@ def token(session: Session, lifetime_s: int) -> None:
 @node.command()
 @dir_option
 @json_option
-@click.option("--name", metavar="NAME", help="The node's name.  [default: this host's]")
+@click.option("--name", metavar="NAME", type=NAME, help="The node's name.  [default: this host's]")
 @click.option(
     "--isolation", type=click.Choice(["namespace", "host"]), default="namespace", show_default=True,
     help="Daemons and network of the node's own, or the machine's.",
 )  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return once the agent runs, instead of staying with it.")
-@click.argument("join_token", metavar="TOKEN")
+@click.argument("join_token", metavar="TOKEN", type=NAME)
 @pass_session
 def join(session: Session, join_token: str, name: str | None, isolation: str, detach: bool) -> None:
     """Make this host a node of the site that gave out TOKEN, and start its agent.

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vws.cli import output
+from vws.cli.names import NAME
 from vws.cli.session import Session, dir_option, json_option, pass_session
 
 Json = dict[str, Any]
@@ -37,7 +38,7 @@ def site() -> None:
 @site.command()
 @dir_option
 @json_option
-@click.option("--name", metavar="NAME", help="The site's name.  [default: this host's]")
+@click.option("--name", metavar="NAME", type=NAME, help="The site's name.  [default: this host's]")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The port to listen on.  [default: a free one]")
 @click.option("--store", default="sqlite", show_default=True, metavar="URL", help="sqlite, or a PostgreSQL URL.")

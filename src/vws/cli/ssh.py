@@ -22,6 +22,7 @@ import click
 
 from vws.cli.failures import failed
 from vws.cli.keys import operator_key, usual_keys
+from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 
 WHAT_TO_DO = {
@@ -72,7 +73,7 @@ class SshCommand(click.Command):
 @click.option("-N", "no_command", is_flag=True, help="Run no command: forward ports only.")
 @click.option("-A", "forward_agent", is_flag=True, help="Forward the ssh agent.")
 @click.option("-v", "verbose", count=True, help="ssh tells what it does; twice or thrice for more.")
-@click.argument("workspace")
+@click.argument("workspace", type=NAME)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @pass_session
 def ssh(session: Session, /, workspace: str, command: tuple[str, ...], user: str | None, **given: Any) -> None:

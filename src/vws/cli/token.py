@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vws.cli import output
+from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION
 
@@ -30,7 +31,7 @@ def token() -> None:
 @click.option(
     "--for", "lifetime_s", type=DURATION, metavar="DURATION", help="How long it is good for.  [default: for ever]"
 )
-@click.argument("subject", metavar="USER")
+@click.argument("subject", metavar="USER", type=NAME)
 @pass_session
 def create(session: Session, subject: str, role: str, lifetime_s: int | None) -> None:
     """Make a token for a user. It is shown this once: the site keeps only its hash.
@@ -79,7 +80,7 @@ def list_tokens(session: Session) -> None:
 
 @token.command()
 @site_options
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", metavar="ID", type=NAME)
 @pass_session
 def revoke(session: Session, token_id: str) -> None:
     """Make a token useless, at once.

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import click
 
+from vws.cli.names import NAME
 from vws.cli.session import Session, dir_option, pass_session
 
 CHUNK_BYTES = 65536
@@ -33,7 +34,7 @@ class Tunnel(Protocol):
 @click.command()
 @dir_option
 @click.option("--port", default=22, show_default=True, type=click.IntRange(1, 65535), help="The guest's TCP port.")
-@click.argument("workspace")
+@click.argument("workspace", type=NAME)
 @pass_session
 def tunnel(session: Session, workspace: str, port: int) -> None:
     """Connect stdin and stdout to a port of a workspace.

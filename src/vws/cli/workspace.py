@@ -14,6 +14,7 @@ import click
 
 from vws.cli import output, progress
 from vws.cli.failures import Failed, failed
+from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION, show_size
 
@@ -53,8 +54,8 @@ def workspace() -> None:
 @workspace.command("list")
 @site_options
 @click.option("--all", "everything", is_flag=True, help="Those that have ended too.")
-@click.option("--lease", metavar="LEASE", help="Only those of this lease.")
-@click.option("--node", metavar="NODE", help="Only those on this node.")
+@click.option("--lease", metavar="LEASE", type=NAME, help="Only those of this lease.")
+@click.option("--node", metavar="NODE", type=NAME, help="Only those on this node.")
 @click.option("--state", metavar="STATE", help="Only those in this state.")
 @pass_session
 def list_workspaces(session: Session, everything: bool, lease: str | None, node: str | None, state: str | None) -> None:
@@ -86,7 +87,7 @@ END: output.Column = ("END", lambda w: output.until(w["end"]) if w["state"] not 
 
 @workspace.command()
 @site_options
-@click.argument("name", metavar="WORKSPACE")
+@click.argument("name", metavar="WORKSPACE", type=NAME)
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show a workspace.
@@ -149,7 +150,7 @@ def card_of(w: Json) -> str:
 @click.option("--follow", "-f", is_flag=True, help="Go on with what it prints, until it ends or Ctrl-C.")
 @click.option("--tail", type=click.IntRange(1, 100_000), metavar="LINES", help="Only the last lines.")
 @click.option("--raw", is_flag=True, help="On a terminal too, print control characters as the guest wrote them.")
-@click.argument("name", metavar="WORKSPACE")
+@click.argument("name", metavar="WORKSPACE", type=NAME)
 @pass_session
 def console(session: Session, name: str, follow: bool, tail: int | None, raw: bool) -> None:
     """Print what a workspace wrote to its serial console; it is kept after its end.
@@ -258,7 +259,7 @@ def _command(verb: str, goal: set[str], text: str) -> None:
     """Add `vws workspace VERB` to the group."""
 
     @wait_options
-    @click.argument("names", nargs=-1, required=True, metavar="WORKSPACE...")
+    @click.argument("names", nargs=-1, required=True, metavar="WORKSPACE...", type=NAME)
     @pass_session
     def run(session: Session, names: tuple[str, ...], wait: bool, timeout_s: int) -> None:
         carry_out(session, verb, names, goal, wait, timeout_s)
