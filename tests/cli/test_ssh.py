@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.cli.conftest import HOST_KEY, FakeClient, lease, workspace
+from tests.cli.conftest import HOST_KEY, FakeClient, lease, node, workspace
 from vws.cli.session import Session
 from vws.cli.ssh import proxy_command
 from vws.cli.tunnel import carry
@@ -101,6 +101,21 @@ def test_options_come_first_so_that_they_win(ssh: Ssh) -> None:
     assert words.index("IdentitiesOnly=no") < words.index("IdentitiesOnly=yes")
     assert words[words.index("-L") + 1] == "8080:localhost:80"
     assert {"-N", "-v"} <= set(words)
+
+
+def test_a_session_to_a_guest_that_died_ends_unless_the_user_says_otherwise(ssh: Ssh) -> None:
+    _, words = ssh("demo-1")
+    assert {"ServerAliveInterval=15", "ServerAliveCountMax=4"} <= set(words)
+    _, words = ssh("-o", "ServerAliveInterval=0", "demo-1")
+    assert words.index("ServerAliveInterval=0") < words.index("ServerAliveInterval=15")
+
+
+def test_a_simulated_workspace_is_called_so(vws: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "node", lambda id: node(id=id, hypervisor="fake"))
+    result = vws("ssh", "demo-1")
+    assert result.exit_code == 1
+    assert "demo-1 is simulated" in result.stderr
+    assert "nothing runs inside" in result.stderr
 
 
 @pytest.mark.parametrize("status", [0, 1, 42, 255])

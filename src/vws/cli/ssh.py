@@ -91,6 +91,7 @@ def ssh(session: Session, /, workspace: str, command: tuple[str, ...], user: str
     """
     target = session.client.workspace(workspace)
     check_reachable(target)
+    check_real(target, session.client.node(target["node"]))
     with tempfile.TemporaryDirectory(prefix="vws-ssh-") as folder:
         known_hosts = Path(folder) / "known_hosts"
         known_hosts.write_text(f"{host_alias(target)} {target['host_key']}\n")
@@ -115,6 +116,16 @@ def check_reachable(workspace: dict[str, Any]) -> None:
             f"{workspace['name']} runs, but its ssh host key is not known: its image takes none from VWS",
             code="no-host-key",
             next_step=f"look at its console: vws workspace console {workspace['name']}",
+        )
+
+
+def check_real(workspace: dict[str, Any], node: dict[str, Any]) -> None:
+    """A fake node's guest answers with what it hears, which ssh reports as a broken packet."""
+    if node["hypervisor"] == "fake":
+        raise failed(
+            f"{workspace['name']} is simulated: its node {node['name']} is a fake one, and nothing runs inside",
+            code="simulated",
+            next_step="lease from a site with real nodes; vws workspace console shows what a guest would print",
         )
 
 
@@ -170,6 +181,9 @@ def _options(session: Session, workspace: dict[str, Any], known_hosts: Path) -> 
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
         "CheckHostIP": "no",
+        # A guest that died says nothing more; the session ends after a minute of that.
+        "ServerAliveInterval": "15",
+        "ServerAliveCountMax": "4",
         # A connection shared by name may lead to an earlier workspace of the same name.
         "ControlPath": "none",
         # An agent with many keys would use up the guest's patience before the right one is tried.
