@@ -127,6 +127,20 @@ def test_an_upload_with_progress(here, ann, tmp_path):  # noqa: F811
         ann.upload_image(tmp_path / "none", "none")
 
 
+def test_a_refusal_that_came_early_is_heard_although_the_upload_is_cut_off(here, ann, tmp_path, monkeypatch):  # noqa: F811
+    """The connection breaks in the middle of sending; nothing is sent again."""
+    monkeypatch.setattr("vws.frontends.rest.gate.LINGER_S", 0.05)
+    here.services.images.simulate("taken")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 30)
+    said: list[int] = []
+    with pytest.raises(ApiError, match="already called taken") as refused:
+        ann.upload_image(tmp_path / "large", "taken", progress=said.append)
+    assert refused.value.status == 409
+    assert said == sorted(said)
+    assert said[-1] < 1 << 30
+
+
 def test_a_tunnel(here, ann):  # noqa: F811
     (node,) = here.enroll("one")
     workspace = ann.request_lease([GROUP], 600)["workspaces"][0]
