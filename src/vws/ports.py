@@ -206,6 +206,11 @@ class Hypervisor(Protocol):
         Repeated when orders change the subnet and after a loss of the connection."""
         ...
 
+    async def mend(self) -> None:
+        """Have the guests' network as `open` made it, whatever befell it since. Asked every few seconds, so it costs
+        next to nothing while all is well. What is raised says why guests are without it; they run on."""
+        ...
+
     async def close(self, *, tear_down: bool) -> None:
         """Let go. `tear_down`: remove daemons, bridge and namespace too (only when no workspace is left)."""
         ...

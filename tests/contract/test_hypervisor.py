@@ -187,6 +187,16 @@ async def test_a_node_describes_itself(site: Site) -> None:
         assert why
 
 
+@in_loop
+async def test_a_node_without_orders_and_one_that_is_whole_have_nothing_to_mend(site: Site) -> None:
+    hypervisor = site.agent()
+    await hypervisor.open(None)
+    await hypervisor.mend()
+    await hypervisor.open(site.orders)
+    await hypervisor.mend()
+    await hypervisor.close(tear_down=False)
+
+
 # ---------------------------------------------------------------- life
 
 

@@ -171,3 +171,88 @@ def until(so: Callable[[], bool]) -> None:
     while not so():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+# ---------------------------------------------------------------- what is taken away
+
+
+def opened(net: Network, taps: tuple[str, ...] = ()) -> None:
+    net.open(SUBNET, GATEWAY)
+    net.attach(taps)
+    assert not net.due()
+
+
+def healed(net: Network, taps: tuple[str, ...] = ()) -> None:
+    assert net.due()
+    net.reopen()
+    net.attach(taps)
+    assert not net.due()
+
+
+def test_a_dnsmasq_that_died_is_noticed_and_started_again(net) -> None:
+    opened(net)
+    os.kill(net._pid(), signal.SIGKILL)
+    until(lambda: net._pid() is None)
+    healed(net)
+    assert net._pid() is not None
+
+
+@pytest.mark.parametrize(
+    "trouble", [("link", "delete", "vws0"), ("link", "set", "vws0", "down"), ("address", "flush", "dev", "vws0")]
+)
+def test_guests_reach_a_bridge_that_was_taken_away_once_it_is_back(place, net, neighbours, trouble) -> None:
+    guest, _ = neighbours
+    cable(place, "tap0", guest, "eth0")
+    guest.commands.run("ip", "address", "add", f"{GUEST}/24", "dev", "eth0")
+    opened(net, ("tap0", "tap-of-one-that-ended"))
+    hears_dnsmasq(guest)
+    place.commands.run("ip", *trouble)
+    healed(net, ("tap0",))
+    hears_dnsmasq(guest)
+
+
+def hears_dnsmasq(guest: Namespace) -> None:
+    """A name that is not there is answered too."""
+    sock = guest.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).result()
+    sock.connect((GATEWAY, 53))
+    with sock:
+        for _ in range(30):
+            sock.send(b"\0\7\1\0\0\1\0\0\0\0\0\0\4none\3vws\0\0\1\0\1")
+            if select.select([sock], [], [], 0.1)[0]:
+                assert sock.recv(512)[:2] == b"\0\7"
+                return
+    raise AssertionError("nothing is heard")
+
+
+def test_another_bridge_means_another_dnsmasq(place, net) -> None:
+    opened(net)
+    first = net._pid()
+    net.open(SUBNET, GATEWAY)
+    assert net._pid() == first
+    place.commands.run("ip", "link", "delete", "vws0")
+    healed(net)
+    assert net._pid() not in (None, first), "the first listens on an interface that is gone"
+
+
+def test_the_rest_is_put_right_once_a_minute(place, net, monkeypatch) -> None:
+    opened(net)
+    place.commands.run("nft", "flush", "ruleset")
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "_REOPEN_AFTER_S", 0.0)
+        assert net.due()
+    net.reopen()
+    assert len(_rules(place)) == 1
+
+
+def test_an_opening_that_did_not_come_to_its_end_is_due_again(net) -> None:
+    opened(net)
+    net.open(SUBNET, GATEWAY)
+    assert net.due(), "the guests' taps have yet to be looked at"
+
+
+def test_to_see_that_all_is_well_costs_next_to_nothing(net) -> None:
+    opened(net)
+    before = time.process_time()
+    for _ in range(100):
+        assert not net.due()
+    assert (time.process_time() - before) / 100 < 0.005

@@ -19,7 +19,7 @@ from vws.core.lifecycle import Observation as O
 from vws.node import daemons
 from vws.node.cpushare import CGROUPS
 from vws.node.libvirt import LibvirtHypervisor
-from vws.ports import HypervisorError
+from vws.ports import Hypervisor, HypervisorError
 
 pytestmark = pytest.mark.live
 
@@ -134,6 +134,29 @@ async def test_after_the_machines_own_reboot_a_guest_is_dead_and_may_boot_again(
     finally:
         bystander.kill()
         bystander.wait()
+
+
+@in_loop
+async def test_a_guests_network_that_is_taken_away_is_put_back(site: LibvirtSite) -> None:
+    one, two = site.order("wsp-1"), site.order("wsp-2")
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, one)
+        mending = asyncio.create_task(mend_for_ever(hypervisor))
+        subprocess.run([*site.enter, "ip", "link", "delete", "vws0"], check=True)
+        await until_up(hypervisor, one)
+        os.kill(site.daemon_pid("dnsmasq"), signal.SIGKILL)
+        await boot(hypervisor, site, two)
+        assert two.address in await site.run(one, f"ping -c 1 -W 5 {two.name}.vws.internal")
+        mending.cancel()
+        await hypervisor.remove(one.id)
+        await hypervisor.remove(two.id)
+
+
+async def mend_for_ever(hypervisor: Hypervisor) -> None:
+    """As an agent does, but more often."""
+    while True:
+        await hypervisor.mend()
+        await asyncio.sleep(0.5)
 
 
 @in_loop

@@ -102,3 +102,16 @@ async def test_a_node_that_cannot_look_claims_nothing(tmp_path):
         await asyncio.sleep(0.2)
         assert {(r.generation, r.workspaces) for r in link.reports} == {(0, ())}
         assert "no daemon" in link.reports[-1].problem
+
+
+@in_loop
+async def test_a_network_that_cannot_be_put_right_is_a_problem_but_blinds_nobody(tmp_path):
+    link = FakeLink(orders(order()))
+    async with Node(tmp_path, link) as node:
+        await node.until_reported(O.RUNNING)
+        node.fake.cut_network("dnsmasq does not start")
+        await until(lambda: link.reports[-1].problem == "the guests' network is down: dnsmasq does not start")
+        link.order(orders(generation=2))
+        await node.until_reported(None)
+        node.fake.cut_network("")
+        await until(lambda: link.reports[-1].problem == "")

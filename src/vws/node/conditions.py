@@ -12,7 +12,7 @@ from vws.node.link import Link, LinkError, Refused
 log = logging.getLogger(__name__)
 
 # Those for which a node should get no new workspaces; the others concern the link only.
-REPORTED = ("hypervisor", "disk", "clock", "orders", "generation", "keeping")
+REPORTED = ("hypervisor", "network", "disk", "clock", "orders", "generation", "keeping")
 
 
 class Conditions:

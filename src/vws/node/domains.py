@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,6 +90,16 @@ class Domains:
             if no_domain(error):
                 return None
             raise
+
+    def taps(self) -> list[str]:
+        """The interfaces on this machine of the domains that run."""
+        found: list[str] = []
+        for domain in self.all().values():
+            with contextlib.suppress(libvirt.libvirtError):  # it ended just now
+                if domain.isActive():
+                    targets = ET.fromstring(domain.XMLDesc()).iterfind("devices/interface/target")
+                    found += [target.get("dev", "") for target in targets]
+        return found
 
     def is_active(self, id: str) -> bool:
         domain = self.find(id)

@@ -128,6 +128,7 @@ class FakeHypervisor:
         self._staging: dict[str, asyncio.Lock] = {}
         self._full = False
         self._unreachable = ""
+        self._cut = ""
         make_private(directory / "images")
         make_private(directory / "consoles")
 
@@ -139,6 +140,10 @@ class FakeHypervisor:
             self._shelf.put("network", "bridge", {"subnet": orders.subnet, "gateway": orders.gateway})
         for id in self._shelf.ids("domain"):
             self._expect_death(id)
+
+    async def mend(self) -> None:
+        if self._cut:
+            raise HypervisorError(self._cut)
 
     async def close(self, *, tear_down: bool) -> None:
         for timer in self._deaths.values():
@@ -472,6 +477,10 @@ class FakeHypervisor:
         """The hypervisor's daemon cannot be reached until `reason` is ""."""
         self._unreachable = reason
         self._news.put_nowait("")
+
+    def cut_network(self, reason: str) -> None:
+        """The guests' network cannot be put right until `reason` is ""."""
+        self._cut = reason
 
     def remains(self) -> dict[str, set[str]]:
         """What is there of each workspace, by kind; empty when nothing leaked."""

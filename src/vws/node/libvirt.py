@@ -180,9 +180,18 @@ class LibvirtHypervisor:
             self._network.open(orders.subnet, orders.gateway)
         else:
             self._network.reopen()
+        self._network.attach(self._open_domains.taps())
         if first:
             self._records.forget_old_consoles()
             self._threads.submit(_learn_capabilities, api)
+
+    async def mend(self) -> None:
+        await self._do(self._mend)
+
+    def _mend(self) -> None:
+        if self._network.due():
+            self._network.reopen()
+            self._network.attach(self._open_domains.taps())
 
     def _new_domains(self) -> Domains:
         host = Host(self._kind, self._network.bridge, self.tag)

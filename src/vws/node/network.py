@@ -5,6 +5,12 @@ name. dnsmasq reads a new file by itself, so a creation restarts nothing; a
 deleted one it forgets on SIGHUP. A lease that a guest still holds is released in
 its place, or the address could not be given to the next workspace.
 
+What the machine's administrator or a signal takes away is put back: dnsmasq and
+the bridge are looked at each time `due` is asked, by means that cost nothing; for
+all the rest the network is opened anew once a minute, which touches only what is
+not as it should be. dnsmasq hears on the bridge that was there when it began, so
+another bridge means another dnsmasq.
+
 Only the bridge and one nft table, both named after the node, are touched.
 dnsmasq gives root up. For the folder that it then has to read it gets a mount
 namespace with that folder at /var/lib/misc, wherever the node's directory is.
@@ -13,8 +19,11 @@ namespace with that folder at /var/lib/misc, wherever the node's directory is.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import ipaddress
 import json
+import logging
 import os
 import random
 import signal
@@ -22,22 +31,28 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vws.faultpoints import reach
+from vws.node.commands import CommandFailed
 from vws.node.namespace import Machine, end_processes
 from vws.node.naming import check_address, check_id, check_interface, check_mac, check_network
 from vws.node.state import write_whole
 from vws.ports import HypervisorError
+
+log = logging.getLogger(__name__)
 
 _SEEN = "/var/lib/misc"
 _IN_PLACE = 'set -e; mount --bind -- "$1" "$2"; shift 2; exec "$@"'
 DOMAIN = "vws.internal"
 LEASE_S = 3600
 _READY_WITHIN_S = 5.0
+_REOPEN_AFTER_S = 60.0
 # A guest that has just begun to listen should not wait a second for the next try at its MAC address.
 _ARP_AGAIN_MS = 100
+_SIOCGIFFLAGS, _SIOCGIFADDR, _IFF_UP = 0x8913, 0x8915, 1
 
 
 class Network:
@@ -48,13 +63,18 @@ class Network:
         self._place = place
         self.bridge = check_interface(bridge)
         self._table = f"vws_{tag}"
+        # The same on a bridge that is made anew, so that guests need not learn their gateway's again.
+        self._mac = f"02:76:{hashlib.sha256(tag.encode()).digest()[:4].hex(':')}"
         self._gateway: ipaddress.IPv4Interface | None = None
+        self._whole_at: float | None = None  # by the monotonic clock
         self._starting = threading.Lock()  # dnsmasq, or changing its leases in its stead
 
     def reopen(self) -> None:
         """As `open`, for the subnet that was opened last, if there was one."""
+        last = self._gateway
         with contextlib.suppress(FileNotFoundError):
             last = ipaddress.IPv4Interface((self._directory / "gateway").read_text())
+        if last:
             self.open(str(last.network), str(last.ip))
 
     def open(self, subnet: str, gateway: str) -> None:
@@ -62,12 +82,39 @@ class Network:
         address = check_network(subnet, gateway)
         self._make_folders()
         write_whole(self._directory / "gateway", str(address).encode(), durable=False)
+        self._whole_at = None
         self._make_bridge(address)
         self._forward()
         self._masquerade(address)
         with self._starting:
-            self._serve(address)
+            self._serve(address, self._links()[self.bridge]["ifindex"])
         self._gateway = address
+
+    def due(self) -> bool:
+        """Is it time to open it again, for the subnet that it was opened for?"""
+        if self._gateway is None:
+            return False
+        trouble = self._trouble(self._gateway)
+        if trouble:
+            log.warning("the guests' network: %s; it is put right", trouble)
+        return bool(trouble) or self._whole_at is None or time.monotonic() > self._whole_at + _REOPEN_AFTER_S
+
+    def _trouble(self, gateway: ipaddress.IPv4Interface) -> str:
+        if self._pid() is None:
+            return "dnsmasq has ended"
+        if self._place.inside(lambda: _address_of(self.bridge)).result() != str(gateway.ip):
+            return f"the bridge {self.bridge} is gone, is down or has lost its address"
+        return ""
+
+    def attach(self, taps: Iterable[str]) -> None:
+        """Last of an opening: put those of the guests' `taps` on the bridge that are on none, as after its removal."""
+        if self._gateway is None:
+            return
+        there = self._links()
+        for tap in taps:
+            if "master" not in there.get(tap, {"master": None}):
+                self._place.commands.run("ip", "link", "set", tap, "master", self.bridge)
+        self._whole_at = time.monotonic()
 
     def _make_folders(self) -> None:
         for folder in (self._directory, self._addresses, self._names):
@@ -90,16 +137,18 @@ class Network:
         if self._place.name:
             run("ip", "link", "set", "lo", "up")
         if self.bridge not in there:
-            run("ip", "link", "add", self.bridge, "type", "bridge", "forward_delay", "0", "stp_state", "0")
-        before = {f"{a['local']}/{a['prefixlen']}" for a in there.get(self.bridge, []) if a.get("family") == "inet"}
+            bridge = ("type", "bridge", "forward_delay", "0", "stp_state", "0")
+            run("ip", "link", "add", self.bridge, "address", self._mac, *bridge)
+        known = there.get(self.bridge, {}).get("addr_info", [])
+        before = {f"{a['local']}/{a['prefixlen']}" for a in known if a.get("family") == "inet"}
         if before != {str(address)}:
             run("ip", "-4", "address", "flush", "dev", self.bridge)
             run("ip", "address", "add", str(address), "dev", self.bridge)
         run("ip", "link", "set", self.bridge, "up")
 
-    def _links(self) -> dict[str, list[dict[str, Any]]]:
+    def _links(self) -> dict[str, dict[str, Any]]:
         listed = json.loads(self._place.commands.run("ip", "-json", "address", "show"))
-        return {link["ifname"]: link.get("addr_info", []) for link in listed if "ifname" in link}
+        return {link["ifname"]: link for link in listed if "ifname" in link}
 
     def _forward(self) -> None:
         """Between guests and the world; in a namespace this concerns nobody else."""
@@ -125,22 +174,33 @@ class Network:
 
     # -------------------------------------------------------- dnsmasq
 
-    def _serve(self, address: ipaddress.IPv4Interface) -> None:
-        """Have dnsmasq run with just these arguments."""
+    def _serve(self, address: ipaddress.IPv4Interface, bridge: int) -> None:
+        """Have dnsmasq run with just these arguments, on the bridge of that index."""
         arguments = self._arguments(address)
         told = self._directory / "arguments.json"
-        text = json.dumps(arguments).encode()
+        text = json.dumps([bridge, *arguments]).encode()
         if self._pid() and told.exists() and told.read_bytes() == text:
             return
         self._end_dnsmasq()
-        command = ("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _IN_PLACE, "sh")
-        self._place.commands.run(*command, str(self._directory), _SEEN, *arguments)
         deadline = time.monotonic() + _READY_WITHIN_S
+        self._start(arguments, deadline)
         while not self._pid():
             if time.monotonic() > deadline:
                 raise HypervisorError("dnsmasq does not start; see network/log in the node's directory")
             time.sleep(0.005)
         write_whole(told, text)
+
+    def _start(self, arguments: list[str], deadline: float) -> None:
+        """What a process that has just ended listened on is not free at once."""
+        command = ("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _IN_PLACE, "sh")
+        while True:
+            try:
+                self._place.commands.run(*command, str(self._directory), _SEEN, *arguments)
+                return
+            except CommandFailed as error:
+                if "in use" not in error.output or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def _arguments(self, address: ipaddress.IPv4Interface) -> list[str]:
         network = address.network
@@ -172,15 +232,20 @@ class Network:
         return arguments
 
     def _pid(self) -> int | None:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             pid = int((self._directory / "dnsmasq.pid").read_text())
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-        except (OSError, ValueError):
-            return None
-        return pid if name == "dnsmasq" and self._place.holds(pid) else None
+            return pid if self._is_dnsmasq(pid) else None
+        return None
+
+    def _is_dnsmasq(self, pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/comm").read_text() == "dnsmasq\n" and self._place.holds(pid)
+        return False
 
     def _end_dnsmasq(self) -> None:
-        end_processes(lambda: [pid for pid in [self._pid()] if pid])
+        """It removes its pid file before it ends."""
+        pid = self._pid()
+        end_processes(lambda: [pid] if pid and self._is_dnsmasq(pid) else [])
         (self._directory / "dnsmasq.pid").unlink(missing_ok=True)
 
     def _reread(self) -> None:
@@ -296,6 +361,16 @@ def _set_kernel(settings: dict[str, str]) -> None:
         path = Path("/proc/sys") / name
         if path.read_text().strip() != value:
             path.write_text(value)
+
+
+def _address_of(interface: str) -> str | None:
+    """Its IPv4 address, if it is up and has one."""
+    request = struct.pack("16s24x", interface.encode())  # netdevice(7)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        (flags,) = struct.unpack_from("H", fcntl.ioctl(sock, _SIOCGIFFLAGS, request), 16)
+        address = socket.inet_ntoa(fcntl.ioctl(sock, _SIOCGIFADDR, request)[20:24])
+        return address if flags & _IFF_UP else None
+    return None
 
 
 def _send(message: bytes, server: str) -> None:

@@ -1,7 +1,8 @@
 """Keeps the hypervisor open and an eye on what is there.
 
 A look shows everything; it is taken every few seconds, and at once when the
-hypervisor says that something happened. When the hypervisor is lost (its daemon
+hypervisor says that something happened. Before each, the guests' network is put
+right if something befell it. When the hypervisor is lost (its daemon
 died), nothing is done to any workspace until it was opened again and looked at:
 steps taken blindly would be steps taken twice.
 """
@@ -12,8 +13,9 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from vws.core.deployment import NodeOrders
 from vws.core.site import Capacity
@@ -67,6 +69,7 @@ class Watch:
             self._now.clear()
             try:
                 await self.open(self._workspaces.orders)
+                await self._mend()
                 await self._look()
                 pause_s, trouble_s = self._every_s, 0.5
             except HypervisorError as error:
@@ -82,11 +85,23 @@ class Watch:
             if self._is_open and network == self._network:
                 return
             self._stop_listening()
-            # To be finished even if this agent is told to stop: what is half made would be left behind.
-            self._opening = asyncio.create_task(self._hypervisor.open(orders))
-            await asyncio.shield(self._opening)
+            await self._finish(self._hypervisor.open(orders))
             self._is_open, self._network = True, network
             self._listening = asyncio.create_task(self._listen())
+
+    async def _mend(self) -> None:
+        problem = ""
+        async with self._lock:
+            try:
+                await self._finish(self._hypervisor.mend())
+            except HypervisorError as error:
+                problem = f"the guests' network is down: {error.reason}"
+        self._conditions.tell("network", problem)
+
+    async def _finish(self, making: Coroutine[Any, Any, None]) -> None:
+        """Even if this agent is told to stop: what is half made would be left behind."""
+        self._opening = asyncio.create_task(making)
+        await asyncio.shield(self._opening)
 
     async def prepare(self, orders: NodeOrders) -> None:
         """Before `orders` are obeyed: steps for them need their network."""
