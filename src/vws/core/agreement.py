@@ -312,7 +312,7 @@ def _no_room(node: Node, here: Sequence[Workspace], free: Size, nearest: str) ->
     ] or [f"it has {node.capacity.cpus} CPUs"]
     reason = ", ".join(short)
     return CannotFit(
-        f"{node.name}, where {', '.join(w.name for w in here)} live, has no room for that: {reason}",
+        f"{node.name}, the node of {', '.join(w.name for w in here)}, has no room for that: {reason}",
         field="lease",
         possible=f"{nearest}, or the same after other leases on that node have ended",
         details={"nodes": [{"node": node.id, "name": node.name, "reason": reason}], "offers": []},
