@@ -120,3 +120,32 @@ def test_a_lease_ends_to_the_second_while_the_service_is_away(site):
     site.until(lambda c: c.lease(lease["id"])["state"] == "ended", "the record knows")
     assert left_on_the_node(site) == []
     assert late_s < 3, "the domain's end itself takes QEMU up to 2 s here"
+
+
+def test_daemons_that_die_cost_no_lease_and_no_saved_guest(site):
+    site.start()
+    dnsmasq, libvirtd = "network/dnsmasq.pid", "libvirt/run/libvirt/libvirtd.pid"
+    site.until(lambda _: pid_in(site, dnsmasq) is not None, "dnsmasq running")
+    died = pid_in(site, dnsmasq)
+    os.kill(died, signal.SIGKILL)
+    site.until(lambda _: pid_in(site, dnsmasq) not in (None, died), "dnsmasq started again", within_s=15)
+    lease = site.lease(1, "served")
+    (workspace,) = lease["workspaces"]
+    for delay_s in (0.1, 0.5):
+        before_s = float(site.ssh(workspace["id"], "cat /proc/uptime").split()[0])
+        site.ask(lambda c: c.command(workspace["id"], "suspend"))
+        time.sleep(delay_s)
+        os.kill(pid_in(site, libvirtd), signal.SIGKILL)
+        site.until(lambda c: c.workspace(workspace["id"])["state"] == "suspended", "suspended all the same")
+        site.ask(lambda c: c.command(workspace["id"], "restore"))
+        site.until(lambda c: c.workspace(workspace["id"])["state"] == "running", "restored")
+        assert float(site.ssh(workspace["id"], "cat /proc/uptime").split()[0]) > before_s
+    end(site, lease)
+    assert left_on_the_node(site) == []
+
+
+def pid_in(site, file: str) -> int | None:
+    try:
+        return int((site.directory.node / file).read_text())
+    except FileNotFoundError:
+        return None

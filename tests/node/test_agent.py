@@ -349,7 +349,8 @@ async def test_a_retired_agent_ends_what_is_leased_without_the_service_and_leave
 
 
 @in_loop
-async def test_a_service_that_is_back_calls_retirement_off(tmp_path):
+async def test_a_service_that_is_back_calls_retirement_off_and_the_log_says_so(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     link = FakeLink(orders(order()))
     async with Node(tmp_path, link) as node:
         await node.until_reported(O.RUNNING)
@@ -362,6 +363,7 @@ async def test_a_service_that_is_back_calls_retirement_off(tmp_path):
         await asyncio.sleep(0.1)
         assert node._task is not None
         assert not node._task.done()
+    assert caplog.text.count("the service answers, so this node stays") == 1
 
 
 # ---------------------------------------------------------------- what befalls guests and nodes

@@ -174,6 +174,7 @@ class NodeAgent:
             self._learn(pulled.time, asked_at)
             if self._retiring_since is not None and asked_at > self._retiring_since:
                 self._retiring_since = None
+                log.info("%s: the service answers, so this node stays: it does not retire", self.node)
             reach("agent.orders.received")
             await asyncio.sleep(await self._receive(pulled))
 
