@@ -262,9 +262,12 @@ class LibvirtSite(Site):
         before = self.processes()
         try:
             asyncio.run(retire())
-            assert remains_on_machine(self.tag, self.directory) == []
-            assert [process for process in before if process.alive] == []
-            assert self.remains() == set()
+            # This module's assertions are not rewritten: what is wrong must be said.
+            left = remains_on_machine(self.tag, self.directory)
+            assert left == [], left
+            alive = [process for process in before if process.alive]
+            assert alive == [], alive
+            assert self.remains() == set(), self.remains()
         finally:
             self._clear_away()
 
