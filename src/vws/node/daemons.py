@@ -208,8 +208,10 @@ class Libvirtd:
 
     def clear(self) -> None:
         """Remove what is left of both when neither runs; configuration, capabilities' cache and logs stay."""
-        for name in ("libvirt-sock", "libvirt-sock-ro", "libvirt-admin-sock", "virtlogd-sock", "virtlogd-admin-sock"):
-            (self.sockets / name).unlink(missing_ok=True)
+        # Also the monitors of what a libvirtd that was killed had just started.
+        for path in self._root.rglob("*"):
+            if path.is_socket():
+                path.unlink(missing_ok=True)
 
     # -------------------------------------------------------- what it says
 
