@@ -327,9 +327,9 @@ class Oracle:
 
     def _preempt(self, lease: Lease, at: int, now: int) -> None:
         assert lease.run is not None
-        run, policy = lease.run[0], self._policy
+        run = lease.run[0]
         waits = lease.state in (State.SCHEDULED, State.RESUME_SCHEDULED) and run >= at
-        if waits or self._is_strict(lease) or at - run < self._threshold(lease) or policy.suspension == "none":
+        if waits or self._is_strict(lease) or at - run < self._threshold(lease):
             # At once, a day ahead, even if it runs; its work since its last start is lost.
             self._call_off(lease, now)
             self._enqueue(lease)

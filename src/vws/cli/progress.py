@@ -26,9 +26,7 @@ POLL_MAX_S = 0.5
 PATIENCE_S = 60
 AWAY = {"unreachable", "unavailable"}
 ROWS_MAX = 40  # on a terminal; a larger lease is summed up by state
-
 TROUBLE = {"failed", "lost", "stopped"}
-LEASE_OVER = {"ended", "failed", "ending"}
 
 Json = dict[str, Any]
 
