@@ -1,0 +1,1 @@
+"""The whole site in one process on a virtual clock: workloads in, schedules and numbers out."""
