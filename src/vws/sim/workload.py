@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -237,7 +238,7 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
                 if len(line) == LINE_MAX and not line.endswith("\n"):
                     raise _not_a_trace(path, name, f"{path}, line {number}, is longer than {LINE_MAX} characters")
                 yield number, line
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _not_a_trace(path, name, f"{path} cannot be decompressed: {error}") from error
 
 
