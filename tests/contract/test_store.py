@@ -10,7 +10,19 @@ import pytest
 from tests.store.builders import NOW, answer, event, ground, image, lease, node, token, workspace
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
 from vws.core.lifecycle import Desired, State
-from vws.core.site import Changes, Image, Lease, LeaseState, Node, Role, Token, Workspace
+from vws.core.site import (
+    Changes,
+    Group,
+    Image,
+    Lease,
+    LeaseKind,
+    LeaseState,
+    Node,
+    PlannedMember,
+    Role,
+    Token,
+    Workspace,
+)
 from vws.ports import Filter, Snapshot, StaleRevision
 
 
@@ -54,10 +66,33 @@ def test_values_come_back_as_they_went_in(store):
         step="copying…",
         host_key="ssh-ed25519 BBBB",
     )
+    suspended = lease(
+        kind=LeaseKind.DEADLINE,
+        state=LeaseState.SUSPENDED,
+        groups=(Group("all", "img-000001", "image-1", 2, 1, 160, 1024, "cpus >= 2", apart=True),),
+        start=None,
+        end=None,
+        active_at=NOW,
+        outcome=LeaseState.FAILED,
+        reason="behind reserved",
+        deadline=1_900_000_000,
+        preemptible=True,
+        restartable=True,
+        urgent=True,
+        command="#!/bin/sh\nmake é\n",
+        series="srs-000001",
+        worked_s=40,
+        begun_at=NOW + 0.5,
+        suspensions=2,
+        migrations=1,
+        planned=(PlannedMember("all", 1, "nod-000001"), PlannedMember("all", 2, "nod-000002")),
+        planned_start=1_800_001_000,
+        planned_end=1_800_002_000,
+    )
     values = {
         Image: image(simulated=True, cmdline="quiet", memory_mib_min=96),
         Node: node(drained=True, lost=True, sequence=4, problem="no room", instance="i", version="0.1"),
-        Lease: lease(state=LeaseState.DEGRADED, outcome=LeaseState.FAILED, active_at=NOW, reason="two are lost"),
+        Lease: suspended,
         Workspace: lost,
         Token: token(role=Role.JOIN, expires_at=NOW + 60),
     }

@@ -14,6 +14,7 @@ from vws.core.site import (
     Image,
     ImageFile,
     Lease,
+    LeaseKind,
     LeaseState,
     Node,
     Role,
@@ -36,8 +37,9 @@ def node(number: int = 1, **fields: Any) -> Node:
 
 
 def lease(number: int = 1, **fields: Any) -> Lease:
-    given = {"name": f"lease-{number}", "owner": "ann", "kind": "immediate", "state": LeaseState.PENDING}
-    times = {"start": 1_800_000_000, "end": 5_000_000_000, "created_at": NOW}
+    given = {"name": f"lease-{number}", "owner": "ann", "kind": LeaseKind.IMMEDIATE, "state": LeaseState.PENDING}
+    times = {"start": 1_800_000_000, "end": 5_000_000_000, "duration_s": 3_200_000_000}
+    times |= {"created_at": NOW, "submitted_at": NOW}
     nested = {"groups": (Group("all", "img-000001", "image-1", 3, 1, 160, 1024),), "ssh_keys": ("ssh-ed25519 AAAA é",)}
     return Lease(f"lse-{number:06d}", **{**given, **times, **nested, **fields})
 

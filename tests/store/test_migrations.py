@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from tests.store.builders import ground, lease
-from vws.core.errors import Conflict, InvalidRequest, Unavailable
-from vws.core.site import Answer, Event, Lease
+from vws.core.errors import Conflict, InvalidRequest, NameTaken, Unavailable
+from vws.core.site import Answer, Changes, Event, Group, Lease, LeaseKind, LeaseState
+from vws.ports import Filter
 from vws.store import schema
 from vws.store.database import open_database
 from vws.store.sql import SqlStore
@@ -91,6 +95,79 @@ def test_opening_again_changes_nothing(new_url):
     assert store.get(Lease, "lse-000001") == lease()
     assert store.revision() == 1
     store.close()
+
+
+# A site of the first release: what it said of a lease that ran, of one that never did, and of a workspace.
+FIRST_RELEASE = (
+    "INSERT INTO images VALUES ('img-000001', 'demo', 'ann', 'ef', 1, 'direct', '[]', '', 'root', 'ssh', 96, 8, false, "
+    "1800000000.5, NULL, true, 1)",
+    "INSERT INTO nodes VALUES ('nod-000001', 'n1', '10.64.1.0/24', 1800000000.5, "
+    """'{"cpus": 2, "memory_mib": 4096, "disk_mib": 9000, "cpu_ratio": 1.0, "overhead_mib": 0}', """
+    "'kvm', '', 1, 0, '', 0, '', false, false, false, '', NULL, 'joining', true, 1)",
+    *(
+        f"INSERT INTO leases VALUES ('lse-00000{number}', 'old-{number}', 'ann', 'immediate', '{state}', "
+        """'[{"name": "", "image": "img-000001", "image_name": "demo", "count": 1, "cpus": 1, "memory_mib": 160, """
+        f""""disk_mib": 1024}}]', 1800000000, 1800007200, '[]', 1800000000.5, {active_at}, NULL, NULL, '', true, 1)"""
+        for number, state, active_at in ((1, "active", "1800000004.25"), (2, "pending", "NULL"))
+    ),
+    "INSERT INTO workspaces VALUES ('wsp-000001', 'old-1-1', 'lse-000001', 'ann', '', 1, 'nod-000001', 'img-000001', "
+    "'running', 'run', '10.64.1.2', '02:77:0a:40:01:02', 1, 160, 1024, 1, 160, 1800007200, 1800000000.5, "
+    "1800000004.25, 1, 1, true, 1800000004.25, NULL, '', '', '', true, 1)",
+    "INSERT INTO events VALUES (1800000000.5, 'ann', 'lease.granted', 'ann', 'lse-000001', '', '', '', '{}', 1, 1)",
+    "UPDATE site SET revision = 1, last_seq = 1",
+)
+
+
+def make_first_release(url):
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    database = open_database(url)
+    with database.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    database.close()
+    execute(url, *FIRST_RELEASE)
+
+
+def test_a_site_of_the_first_release_is_taken_over_with_all_it_holds(new_url):
+    make_first_release(new_url)
+    store = SqlStore.open(new_url)
+    ran = Lease(
+        id="lse-000001",
+        name="old-1",
+        owner="ann",
+        kind=LeaseKind.IMMEDIATE,
+        state=LeaseState.ACTIVE,
+        groups=(Group("", "img-000001", "demo", 1, 1, 160, 1024),),
+        start=1_800_000_000,
+        end=1_800_007_200,
+        duration_s=7200,
+        ssh_keys=(),
+        created_at=1_800_000_000.5,
+        submitted_at=1_800_000_000.5,
+        active_at=1_800_000_004.25,
+        begun_at=1_800_000_004.25,
+    )
+    never = replace(ran, id="lse-000002", name="old-2", state=LeaseState.PENDING, active_at=None, begun_at=None)
+    loaded = store.load()
+    assert loaded.leases == (ran, never)
+    assert [(w.lease, w.name, w.end) for w in loaded.workspaces] == [("lse-000001", "old-1-1", 1_800_007_200)]
+    assert [event.kind for event in store.events(Filter(), after=0, limit=10)] == ["lease.granted"]
+    # What refers to a lease, and what keeps the record, still holds.
+    waits = lease(3, state=LeaseState.WAITING, kind=LeaseKind.DEADLINE, start=None, end=None, deadline=1_900_000_000)
+    store.commit(Changes(leases=(waits,)), expected=1)
+    assert store.get(Lease, waits.id) == waits
+    with pytest.raises(NameTaken):
+        store.commit(Changes(leases=(lease(4, name="old-1"),)), expected=2)
+    store.close()
+    for statement in ("DELETE FROM leases WHERE id = 'lse-000001'", "DELETE FROM events"):
+        with pytest.raises(IntegrityError):
+            execute(new_url, statement)
+
+
+def test_a_site_of_the_first_release_gets_the_tables_of_the_code(new_url):
+    make_first_release(new_url)
+    test_the_migrations_make_the_tables_of_the_code(new_url)
 
 
 def test_a_newer_database_is_refused_and_left_alone(new_url):

@@ -17,7 +17,7 @@ from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
 from vws.core.lifecycle import UNORDERED, Command, Desired, State
 from vws.core.placement import place, refusal, rooms
 from vws.core.present import Present
-from vws.core.site import Group, Image, Lease, LeaseState, Node, Workspace
+from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, Workspace
 from vws.core.standing import begin_end, give, settle
 from vws.core.terms import (
     CPUS_MAX,
@@ -49,13 +49,15 @@ def grant(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> Lease
         id=lease_id,
         name=_free_name(present, request.name or f"lease-{lease_id[-6:]}"),
         owner=owner,
-        kind="immediate",
+        kind=LeaseKind.IMMEDIATE,
         state=LeaseState.PENDING,
         groups=tuple(_group(g, image) for g, image in zip(request.groups, images, strict=True)),
         start=start,
         end=start + request.duration_s,
+        duration_s=request.duration_s,
         ssh_keys=request.ssh_keys,
         created_at=now,
+        submitted_at=now,
     )
     draft.put_lease(lease)
     draft.say_lease("lease.granted", lease, end=lease.end, workspaces=sum(g.count for g in lease.groups))
@@ -159,7 +161,7 @@ def _member(
         disk_mib=group.disk_mib,
         cpus_defined=group.cpus,
         memory_defined_mib=group.memory_mib,
-        end=lease.end,
+        end=lease.run[1],
         created_at=now,
         changed_at=now,
     )
@@ -198,13 +200,13 @@ def cancel(draft: Draft, lease: Lease) -> Lease:
 def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     """Moves the lease's end `duration_s` later; raises CannotFit if a later slot is taken by others."""
     check_duration(duration_s)
-    _must_live(lease, "extended")
-    end = lease.end + duration_s
-    check_number(end - lease.start, "duration_s", 1, DURATION_S_MAX, "s in all")
+    start, before = _must_have_run(lease, "extended")
+    end = before + duration_s
+    check_number(end - start, "duration_s", 1, DURATION_S_MAX, "s in all")
     live = [w for w in draft.members(lease.id) if w.state not in UNORDERED]
-    _must_fit(draft.present, live, lease.end, end, int(draft.now), lambda: "a shorter extension")
-    after = draft.put_lease(replace(lease, end=end))
-    draft.say_lease("lease.extended", after, before=lease.end, end=end)
+    _must_fit(draft.present, live, before, end, int(draft.now), lambda: "a shorter extension")
+    after = draft.put_lease(replace(lease, end=end, duration_s=lease.duration_s + duration_s))
+    draft.say_lease("lease.extended", after, before=before, end=end)
     for workspace in live:
         draft.order(replace(workspace, end=end))
     return after
@@ -212,7 +214,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
 
 def resize(draft: Draft, lease: Lease, *, group: str | None, memory_mib: int | None, cpus: int | None) -> Lease:
     """Sets the size of all workspaces of `group` (None: of all groups), the running ones too."""
-    _must_live(lease, "resized")
+    _, end = _must_have_run(lease, "resized")
     _check_resize(draft.present, lease, group, memory_mib, cpus)
     wanted = {g.name for g in lease.groups if group is None or g.name == group}
     live = [
@@ -222,7 +224,7 @@ def resize(draft: Draft, lease: Lease, *, group: str | None, memory_mib: int | N
     ]
     now = int(draft.now)
     nearest = partial(_largest, draft.present, live, lease, now, memory_mib, cpus)
-    _must_fit(draft.present, live, now, lease.end, now, nearest)
+    _must_fit(draft.present, live, now, end, now, nearest)
     groups = tuple(_resized_group(g, memory_mib, cpus) if g.name in wanted else g for g in lease.groups)
     after = draft.put_lease(replace(lease, groups=groups))
     draft.say_lease("lease.resized", after, group=group, memory_mib=memory_mib, cpus=cpus)
@@ -253,7 +255,8 @@ def _check_resize(present: Present, lease: Lease, group: str | None, memory_mib:
         check_number(cpus, "cpus", 1, CPUS_MAX)
 
 
-def _must_live(lease: Lease, verb: str) -> None:
+def _must_have_run(lease: Lease, verb: str) -> tuple[int, int]:
+    """Start and end of its run; raises CommandRefused for a lease that ends, and for one that waits for its time."""
     if lease.ended or lease.state is LeaseState.ENDING:
         raise CommandRefused(
             f"{lease.name} is {lease.state} ({lease.reason}) and cannot be {verb}",
@@ -261,6 +264,14 @@ def _must_live(lease: Lease, verb: str) -> None:
             asked=lease.id,
             possible="ask for a new lease",
         )
+    if lease.start is None or lease.end is None:
+        raise CommandRefused(
+            f"{lease.name} is {lease.state} and has no time yet, so it cannot be {verb}",
+            field="lease",
+            asked=lease.id,
+            possible="the same once it has begun",
+        )
+    return lease.start, lease.end
 
 
 def _must_fit(
@@ -293,7 +304,7 @@ def _largest(
 ) -> str:
     """How much of what was asked for (memory, CPUs) every one of these workspaces could have."""
     memory_max, cpus_max = MEMORY_MIB_MAX, CPUS_MAX
-    for node, here, room in _rooms(present, mine, now, lease.end, now):
+    for node, here, room in _rooms(present, mine, now, lease.run[1], now):
         memory_max = min(memory_max, room.memory_mib // len(here) - node.capacity.overhead_mib)
         cpus_max = min(cpus_max, room.cpus // len(here), node.capacity.cpus)
     # Whoever was given more at his boot holds it until the next one.

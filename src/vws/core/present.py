@@ -96,7 +96,9 @@ class Present:
         self._addresses.setdefault(workspace.node, set()).add(workspace.address)
         capacity, lease = self.nodes[workspace.node].capacity, self.leases[workspace.lease]
         size = capacity.taken_by(workspace.held)
-        self.timeline.hold(Slot(workspace.id, workspace.node, size, lease.start, workspace.end))
+        # While a lease is suspended without a plan, what is saved of its members lies where it was made.
+        start = int(workspace.created_at) if lease.start is None else lease.start
+        self.timeline.hold(Slot(workspace.id, workspace.node, size, start, workspace.end))
 
     def _release(self, workspace: Workspace) -> None:
         self.timeline.release(workspace.id)

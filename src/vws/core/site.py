@@ -26,13 +26,32 @@ class Role(StrEnum):
     JOIN = auto()  # good once, to become a node
 
 
-class LeaseState(StrEnum):
-    """PENDING until all workspaces ran once, then ACTIVE; DEGRADED while one is lost, stopped or failed;
-    ENDING until every node says that nothing is left; then ENDED, or FAILED if it never became active
-    or lost all its workspaces."""
+class LeaseKind(StrEnum):
+    """Hard: IMMEDIATE and RESERVATION start at a given time, and what was granted is never moved or shortened.
+    Soft: BEST_EFFORT starts when it fits, DEADLINE so that it is done in time. What is asked for periodically becomes
+    reservations that share a `series`."""
 
+    IMMEDIATE = auto()
+    RESERVATION = auto()
+    BEST_EFFORT = "best-effort"
+    DEADLINE = auto()
+
+    @property
+    def soft(self) -> bool:
+        return self in (LeaseKind.BEST_EFFORT, LeaseKind.DEADLINE)
+
+
+class LeaseState(StrEnum):
+    """WAITING (soft: in the queue, perhaps with a planned start) or PLANNED (hard: granted for later) while it has no
+    workspaces yet. PENDING until all workspaces ran once, then ACTIVE; SUSPENDED while all of them are saved and wait
+    to be resumed; DEGRADED while one is lost, stopped or failed; ENDING until every node says that nothing is left;
+    then ENDED, or FAILED if it never became active or lost all its workspaces."""
+
+    WAITING = auto()
+    PLANNED = auto()
     PENDING = auto()
     ACTIVE = auto()
+    SUSPENDED = auto()
     DEGRADED = auto()
     ENDING = auto()
     ENDED = auto()
@@ -40,6 +59,8 @@ class LeaseState(StrEnum):
 
 
 LEASE_FINAL = frozenset({LeaseState.ENDED, LeaseState.FAILED})
+# Agreed, but nothing of it is anywhere yet.
+LEASE_AHEAD = frozenset({LeaseState.WAITING, LeaseState.PLANNED})
 
 
 class NodeState(StrEnum):
@@ -91,6 +112,11 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Group:
+    """requirement: an expression that each member's node must meet ("": any), see core/requirements.py.
+
+    apart: no two members on one node. together: all members on one node.
+    """
+
     name: str
     image: str
     image_name: str
@@ -98,26 +124,70 @@ class Group:
     cpus: int
     memory_mib: int
     disk_mib: int
+    requirement: str = ""
+    apart: bool = False
+    together: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMember:
+    """Where the plan puts one member of a group for its next run."""
+
+    group: str
+    number: int
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """`start` and `end`: UTC seconds, half-open. `outcome`: what it becomes once everything is gone."""
+    """An agreement and its life. Times are UTC seconds, intervals half-open.
+
+    start, end: of its run; agreed on for a hard lease. Of a soft one they are its present run's, or else its planned
+    one's, and None while the plan has no place for it. Whatever has workspaces running has both.
+    duration_s: the length of the run that was asked for. worked_s: as much of it as is done and saved.
+    planned, planned_start, planned_end: the next run, promised but not begun; empty and None if there is none.
+    deadline: the run is over by then. command: the script whose end in the guest ends a soft lease; "": none.
+    urgent: it may preempt, preemptible: it may be preempted, restartable: its work may be lost in that; by policy.
+    series: common to the reservations of one periodic request. begun_at: when its first run began.
+    suspensions, migrations: how often so far. `outcome`: what it becomes once everything is gone.
+    """
 
     id: str
     name: str
     owner: str
-    kind: str
+    kind: LeaseKind
     state: LeaseState
     groups: tuple[Group, ...]
-    start: int
-    end: int
+    start: int | None
+    end: int | None
+    duration_s: int
     ssh_keys: tuple[str, ...]
     created_at: float
+    submitted_at: float
     active_at: float | None = None
     ended_at: float | None = None
     outcome: LeaseState | None = None
     reason: str = ""
+    deadline: int | None = None
+    urgent: bool = False
+    preemptible: bool = False
+    restartable: bool = False
+    command: str = ""
+    series: str = ""
+    worked_s: int = 0
+    begun_at: float | None = None
+    suspensions: int = 0
+    migrations: int = 0
+    planned: tuple[PlannedMember, ...] = ()
+    planned_start: int | None = None
+    planned_end: int | None = None
+
+    @property
+    def run(self) -> tuple[int, int]:
+        """Start and end of its run, of a lease that has one."""
+        assert self.start is not None, f"{self.id} has no run"
+        assert self.end is not None, f"the run of {self.id} has no end"
+        return self.start, self.end
 
     @property
     def ended(self) -> bool:

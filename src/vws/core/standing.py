@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from vws.core.deployment import NodeReport, WorkspaceFact, facts_of, readable
 from vws.core.draft import Draft
 from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
-from vws.core.site import LEASE_FINAL, Lease, LeaseState, Node, Workspace
+from vws.core.site import LEASE_AHEAD, LEASE_FINAL, Lease, LeaseState, Node, Workspace
 
 TIME_OVER = "its time was over"
 BROKEN = frozenset({State.FAILED, State.LOST, State.STOPPED})
@@ -132,7 +132,8 @@ def _reason(before: Workspace, fact: Observation) -> str:
 def expire(draft: Draft) -> None:
     """End every lease whose time is over."""
     for lease in list(draft.present.leases.values()):
-        if lease.end <= draft.now and lease.state is not LeaseState.ENDING and not lease.ended:
+        over = lease.end is not None and lease.end <= draft.now
+        if over and lease.state is not LeaseState.ENDING and not lease.ended:
             begin_end(draft, lease, _natural_outcome(lease), TIME_OVER)
     settle(draft)
 
@@ -181,7 +182,7 @@ def settle(draft: Draft) -> None:
 
 
 def _settle_lease(draft: Draft, lease: Lease) -> None:
-    if lease.state in LEASE_FINAL:
+    if lease.state in LEASE_FINAL | LEASE_AHEAD:
         return
     members = draft.members(lease.id)
     if lease.state is LeaseState.ENDING:
@@ -196,6 +197,8 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
         begin_end(draft, lease, *_outcome(draft, lease, broken))
     elif broken:
         _stand(draft, lease, LeaseState.DEGRADED, _blame(broken))
+    elif lease.state is LeaseState.SUSPENDED and all(w.state is State.SUSPENDED for w in live):
+        return  # by the plan, not because its user said so
     elif all(w.state in SETTLED and (lease.active_at or w.came_up) for w in live):
         _stand(draft, lease, LeaseState.ACTIVE, "")
     else:
@@ -208,7 +211,9 @@ def _stand(draft: Draft, lease: Lease, state: LeaseState, reason: str) -> None:
     if (lease.state, lease.reason) == (state, reason):
         return
     first = state is LeaseState.ACTIVE and lease.active_at is None
-    after = replace(lease, state=state, reason=reason, active_at=draft.now if first else lease.active_at)
+    after = replace(lease, state=state, reason=reason)
+    if first:
+        after = replace(after, active_at=draft.now, begun_at=after.begun_at or draft.now)
     draft.put_lease(after)
     if state is not lease.state:
         draft.say_lease(f"lease.{state}", after, before=str(lease.state), reason=reason)
@@ -228,6 +233,6 @@ def _outcome(draft: Draft, lease: Lease, broken: list[Workspace]) -> tuple[Lease
     """What becomes of a lease whose workspaces are all gone; nodes may have ended it in time without the service."""
     if broken:
         return LeaseState.FAILED, _blame(broken)
-    if lease.end <= draft.now:
+    if lease.end is not None and lease.end <= draft.now:
         return _natural_outcome(lease), TIME_OVER
     return LeaseState.ENDED, "all its workspaces were terminated"

@@ -33,11 +33,24 @@ from sqlalchemy import (
 )
 
 from vws.core.lifecycle import Desired, State
-from vws.core.site import Capacity, Group, Image, ImageFile, Lease, LeaseState, Node, Role, Token, Workspace
+from vws.core.site import (
+    Capacity,
+    Group,
+    Image,
+    ImageFile,
+    Lease,
+    LeaseKind,
+    LeaseState,
+    Node,
+    PlannedMember,
+    Role,
+    Token,
+    Workspace,
+)
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0001"
+REVISION = "0002"
 
 
 class Choice(TypeDecorator[Any]):
@@ -81,6 +94,10 @@ def _text(name: str, **more: Any) -> Column[Any]:
 
 def _whole(name: str) -> Column[Any]:
     return Column(name, BigInteger, nullable=False)
+
+
+def _whole_if(name: str) -> Column[Any]:
+    return Column(name, BigInteger)
 
 
 def _truth(name: str) -> Column[Any]:
@@ -186,17 +203,32 @@ leases = Table(
     _id(),
     _text("name"),
     _text("owner"),
-    _text("kind"),
+    _choice("kind", LeaseKind),
     _choice("state", LeaseState),
     _nested("groups", tuple[Group, ...]),
-    _whole("start"),
-    _whole("end"),
+    _whole_if("start"),
+    _whole_if("end"),
+    _whole("duration_s"),
     _nested("ssh_keys", tuple[str, ...]),
     _time("created_at"),
+    _time("submitted_at"),
     _time_if("active_at"),
     _time_if("ended_at"),
     Column("outcome", Choice(LeaseState)),
     _text("reason"),
+    _whole_if("deadline"),
+    _truth("urgent"),
+    _truth("preemptible"),
+    _truth("restartable"),
+    _text("command"),
+    _text("series"),
+    _whole("worked_s"),
+    _time_if("begun_at"),
+    _whole("suspensions"),
+    _whole("migrations"),
+    _nested("planned", tuple[PlannedMember, ...]),
+    _whole_if("planned_start"),
+    _whole_if("planned_end"),
     _truth("live"),
     _whole("revision"),
 )

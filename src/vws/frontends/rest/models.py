@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from vws.core import terms
 from vws.core.deployment import NodeOrders
 from vws.core.lifecycle import State
-from vws.core.site import LeaseState, NodeState, Role
+from vws.core.site import LeaseKind, LeaseState, NodeState, Role
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl anna@desk"
 
@@ -147,6 +147,17 @@ class Group(BaseModel):
     cpus: int
     memory_mib: int
     disk_mib: int
+    requirement: str = Field(description="What each member's node must be; empty: anything.")
+    apart: bool = Field(description="No two members on one node.")
+    together: bool = Field(description="All members on one node.")
+
+
+class PlannedMember(BaseModel):
+    """Where the plan puts one member of a group for its next run."""
+
+    group: str
+    number: int
+    node: str
 
 
 class Workspace(BaseModel):
@@ -186,14 +197,29 @@ class Lease(BaseModel):
     id: str = Field(examples=["lse-01jd3k9q4t7c2vw"])
     name: str = Field(examples=["cluster"])
     owner: str
-    kind: str
+    kind: LeaseKind = Field(description="best-effort and deadline are soft: the site chooses when they run.")
     state: LeaseState
     reason: str
-    start: int
-    end: int
+    start: int | None = Field(description="Of its run; of a soft lease that waits the planned one's, null for none.")
+    end: int | None
+    duration_s: int = Field(description="The length of the run that was asked for.")
+    deadline: int | None
+    urgent: bool = Field(description="It may preempt others, by the site's policy.")
+    preemptible: bool = Field(description="It may be preempted, by the site's policy.")
+    restartable: bool = Field(description="Its work may be lost when it is preempted.")
+    command: str = Field(description="The script whose end in the guest ends the lease.")
+    series: str = Field(description="Common to the reservations of one periodic request.")
     created_at: float
+    submitted_at: float
+    begun_at: float | None = Field(description="When its first run began.")
     active_at: float | None
     ended_at: float | None
+    worked_s: int = Field(description="How much of its run is done and saved.")
+    suspensions: int = Field(description="How often so far.")
+    migrations: int = Field(description="How often so far.")
+    planned_start: int | None = Field(description="Of its next run, promised but not begun.")
+    planned_end: int | None
+    planned: list[PlannedMember]
     groups: list[Group]
     workspaces: list[Workspace]
 
