@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.haizea.schedules import LONG, SHARED, SHORT
-from vws.sim.report import Fate, Run, numbers, refused, rows, rss_mib_max
+from vws.sim.report import Fate, Run, numbers, rows, rss_mib_max, with_refused
 from vws.sim.workload import Job, SimulatedSite
 
 SITE = SimulatedSite(nodes=4, cpus=1, memory_mib=1024)
@@ -86,7 +86,7 @@ def test_reservations_alone_have_a_makespan_and_no_waits():
 
 
 def test_the_refused_and_the_unfinished_are_counted():
-    found = numbers(run(*refused([Job(1, 0, 9, 10, 10)]), Fate(Job(2, 0, 1, 10, 10), True, None, None)), SITE)
+    found = numbers(with_refused(run(Fate(Job(2, 0, 1, 10, 10), True, None, None)), [Job(1, 0, 9, 10, 10)]), SITE)
     assert (found["granted"], found["refused"], found["unfinished"]) == (1, 1, 1)
     assert (found["makespan_s"], found["utilization"]) == (None, None)
 
@@ -104,7 +104,7 @@ def test_several_cpus_count_each():
 
 
 def test_rows_are_one_a_lease_by_id():
-    found = rows(run(*refused([Job(3, 0, 9, 10, 10, at=40)]), soft(1, 5, 2, 100, 10, 110)))
+    found = rows(with_refused(run(soft(1, 5, 2, 100, 10, 110)), [Job(3, 0, 9, 10, 10, at=40)]))
     assert [row["id"] for row in found] == [1, 3]
     assert (found[0]["kind"], found[0]["wait_s"], found[0]["end"]) == ("best-effort", 5, 110)
     assert (found[1]["kind"], found[1]["granted"], found[1]["wait_s"]) == ("reservation", False, None)

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
+from vws.core.calendar import Bar
 from vws.sim.workload import Job, SimulatedSite
-
-if TYPE_CHECKING:
-    from vws.core.calendar import Bar
 
 SHORTEST_S = 10
 
@@ -54,9 +52,9 @@ class Run:
     cpu_s: float
 
 
-def refused(jobs: Iterable[Job]) -> tuple[Fate, ...]:
-    """The fates of jobs that no site of this size could run."""
-    return tuple(Fate(job, granted=False, start=None, end=None) for job in jobs)
+def with_refused(run: Run, jobs: Iterable[Job]) -> Run:
+    """`run` with the fates of jobs that were never tried, because no site of this size could run them."""
+    return replace(run, fates=run.fates + tuple(Fate(job, granted=False, start=None, end=None) for job in jobs))
 
 
 def numbers(run: Run, site: SimulatedSite) -> dict[str, Any]:
