@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "vws"
 
 PURE = {
-    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "enum", "functools", "heapq",
-    "ipaddress", "itertools", "math", "operator", "re", "types", "typing", "vws.core",
+    "__future__", "ast", "base64", "binascii", "bisect", "collections", "dataclasses", "difflib", "enum", "functools",
+    "heapq", "ipaddress", "itertools", "keyword", "math", "operator", "re", "types", "typing", "vws.core",
 }  # fmt: skip
 AMBIENT = {"now", "utcnow", "today", "time", "time_ns", "monotonic", "uuid1", "uuid4", "random", "open", "getenv"}
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
-from vws.core.site import Answer, Capacity, Changes, Event, Image, Lease, Node, Token, Workspace
+from vws.core.site import Answer, Capacity, Changes, Event, Image, Lease, Maintenance, Node, Token, Workspace
 
 
 class Clock(Protocol):
@@ -40,7 +40,8 @@ class Snapshot:
     """All that is alive (`Store.load`), or all that changed after a revision (`Store.changed_since`).
 
     Alive: leases not ended with all their workspaces (released ones too); nodes and images not removed; tokens
-    neither revoked, nor expired long ago. In `changed_since`, ended and removed values are included.
+    neither revoked, nor expired long ago; maintenances neither over nor removed. In `changed_since`, ended and removed
+    values are included.
     """
 
     revision: int
@@ -49,6 +50,7 @@ class Snapshot:
     nodes: tuple[Node, ...] = ()
     images: tuple[Image, ...] = ()
     tokens: tuple[Token, ...] = ()
+    maintenances: tuple[Maintenance, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Store(Protocol):
         ...
 
     def get(self, kind: type[Any], id: str) -> Any:
-        """The Lease, Workspace, Node, Image or Token of that id, alive or ended; None if there never was one."""
+        """The Lease, Workspace, Node, Image, Token or Maintenance of that id, alive or ended; None if there never was
+        one."""
         ...
 
     def page(self, kind: type[Any], where: Filter, *, after: str | None, limit: int) -> Page:
@@ -162,6 +165,7 @@ class Instance:
     first boot), BROKEN (with reason: crashed, disk full, panicked).
     boots: the number of the last boot started, kept on disk. created: its disk exists.
     end: the lease's end that it was told, kept on disk, so that ends are enforced by an agent that has no orders yet.
+    exit_status: of the order's command, once the guest has powered off after it; it outlives later boots.
     """
 
     id: str
@@ -173,6 +177,7 @@ class Instance:
     host_key: str = ""
     memory_mib: int = 0
     memory_defined_mib: int = 0
+    exit_status: int | None = None
 
 
 class Stream(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.store.builders import NOW, answer, event, ground, image, lease, node, token, workspace
+from tests.store.builders import NOW, answer, event, ground, image, lease, maintenance, node, token, workspace
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
@@ -17,12 +17,14 @@ from vws.core.site import (
     Lease,
     LeaseKind,
     LeaseState,
+    Maintenance,
     Node,
     PlannedMember,
     Role,
     Token,
     Workspace,
 )
+from vws.core.traits import Attribute, Traits
 from vws.ports import Filter, Snapshot, StaleRevision
 
 
@@ -91,16 +93,27 @@ def test_values_come_back_as_they_went_in(store):
     )
     values = {
         Image: image(simulated=True, cmdline="quiet", memory_mib_min=96),
-        Node: node(drained=True, lost=True, sequence=4, problem="no room", instance="i", version="0.1"),
+        Node: node(
+            drained=True,
+            lost=True,
+            sequence=4,
+            problem="no room",
+            instance="i",
+            version="0.1",
+            traits=Traits("x86_64", ("nvidia", "10de:2204"), ("ssd",), (Attribute("rack", "r1"), Attribute("gpus", 2))),
+            labels=("zone/b",),
+            attributes=(Attribute("rack", "é"), Attribute("row", 1 << 62)),
+        ),
         Lease: suspended,
         Workspace: lost,
         Token: token(role=Role.JOIN, expires_at=NOW + 60),
+        Maintenance: maintenance(begun_at=NOW + 1),
     }
-    images, nodes, leases, workspaces, tokens = ((value,) for value in values.values())
-    store.commit(Changes(leases, workspaces, nodes, images, tokens), expected=0)
+    images, nodes, leases, workspaces, tokens, maintenances = ((value,) for value in values.values())
+    store.commit(Changes(leases, workspaces, nodes, images, tokens, maintenances=maintenances), expected=0)
     for kind, value in values.items():
         assert store.get(kind, value.id) == value
-    assert store.load() == Snapshot(1, leases, workspaces, nodes, images, tokens)
+    assert store.load() == Snapshot(1, leases, workspaces, nodes, images, tokens, maintenances)
 
 
 def test_a_commit_replaces_whole_values(grounded, put):

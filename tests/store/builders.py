@@ -16,6 +16,7 @@ from vws.core.site import (
     Lease,
     LeaseKind,
     LeaseState,
+    Maintenance,
     Node,
     Role,
     Token,
@@ -56,6 +57,11 @@ def workspace(number: int = 1, **fields: Any) -> Workspace:
 def token(number: int = 1, **fields: Any) -> Token:
     given = {"subject": "ann", "role": Role.USER, "secret_sha256": f"{number:064x}", "created_at": NOW}
     return Token(f"tok-{number:06d}", **{**given, **fields})
+
+
+def maintenance(number: int = 1, **fields: Any) -> Maintenance:
+    given = {"node": "nod-000001", "start": 1_800_003_600, "end": 1_800_007_200, "reason": "new disks"}
+    return Maintenance(f"mnt-{number:06d}", **{**given, "created_at": NOW, **fields})
 
 
 def event(number: int = 1, **fields: Any) -> Event:

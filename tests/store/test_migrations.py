@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.store.builders import ground, lease
 from vws.core.errors import Conflict, InvalidRequest, NameTaken, Unavailable
-from vws.core.site import Answer, Changes, Event, Group, Lease, LeaseKind, LeaseState
+from vws.core.site import Answer, Capacity, Changes, Event, Group, Lease, LeaseKind, LeaseState
+from vws.core.traits import Traits
 from vws.ports import Filter
 from vws.store import schema
 from vws.store.database import open_database
@@ -151,6 +152,7 @@ def test_a_site_of_the_first_release_is_taken_over_with_all_it_holds(new_url):
     never = replace(ran, id="lse-000002", name="old-2", state=LeaseState.PENDING, active_at=None, begun_at=None)
     loaded = store.load()
     assert loaded.leases == (ran, never)
+    assert [(n.capacity, n.traits, n.labels) for n in loaded.nodes] == [(Capacity(2, 4096, 9000), Traits(), ())]
     assert [(w.lease, w.name, w.end) for w in loaded.workspaces] == [("lse-000001", "old-1-1", 1_800_007_200)]
     assert [event.kind for event in store.events(Filter(), after=0, limit=10)] == ["lease.granted"]
     # What refers to a lease, and what keeps the record, still holds.

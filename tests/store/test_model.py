@@ -14,15 +14,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.store.builders import NOW, answer, event, image, lease, node, token, workspace
+from tests.store.builders import NOW, answer, event, image, lease, maintenance, node, token, workspace
 from vws.core.errors import Conflict
 from vws.core.lifecycle import State
-from vws.core.site import Changes, Image, Lease, LeaseState, Node, Token, Workspace
+from vws.core.site import Changes, Image, Lease, LeaseState, Maintenance, Node, Token, Workspace
 from vws.ports import Filter
 from vws.store.schema import live
 from vws.store.sql import SqlStore
 
-KINDS = {"leases": Lease, "workspaces": Workspace, "nodes": Node, "images": Image, "tokens": Token}
+KINDS = {
+    "leases": Lease,
+    "workspaces": Workspace,
+    "nodes": Node,
+    "images": Image,
+    "tokens": Token,
+    "maintenances": Maintenance,
+}
 IDS = st.integers(1, 6)
 
 
@@ -48,6 +55,7 @@ WORKSPACES = st.builds(
 )
 NODES = st.builds(lambda n, gone: node(n, name=f"n{n % 4}", removed_at=gone), IDS, st.none() | st.just(NOW))
 TOKENS = st.builds(lambda n, gone: token(n, secret_sha256=f"s{n % 5}", revoked_at=gone), IDS, st.none() | st.just(NOW))
+MAINTENANCES = st.builds(lambda n, gone: maintenance(n, removed_at=gone), IDS, st.none() | st.just(NOW))
 EVENTS = st.builds(lambda n, of: event(n, lease=f"lse-{of:06d}"), st.integers(0, 99), IDS)
 ANSWERS = st.builds(lambda n, subject: answer(n, subject=subject), IDS, st.sampled_from(["ann", "bob"]))
 CHANGES = st.builds(
@@ -56,6 +64,7 @@ CHANGES = st.builds(
     workspaces=few(WORKSPACES),
     nodes=few(NODES),
     tokens=few(TOKENS),
+    maintenances=few(MAINTENANCES),
     events=st.lists(EVENTS, max_size=3).map(tuple),
     answers=few(ANSWERS, 1),
 )

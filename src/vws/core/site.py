@@ -17,6 +17,7 @@ from typing import Any
 
 from vws.core.lifecycle import Desired, State
 from vws.core.terms import Size
+from vws.core.traits import UNSAID, Attribute, Traits
 
 
 class Role(StrEnum):
@@ -203,6 +204,7 @@ class Workspace:
     boots: how many boots were ordered. generation: its node's generation when its orders last changed.
     came_up: it ran once, so its disk holds work and must never be made anew.
     released_at: when its node said that nothing of it is left; till then it holds its slot and address.
+    exit_status: of its lease's command here, once that has ended and the guest has powered off after it.
     """
 
     id: str
@@ -233,6 +235,7 @@ class Workspace:
     reason: str = ""
     step: str = ""
     host_key: str = ""
+    exit_status: int | None = None
 
     @property
     def held(self) -> Size:
@@ -243,13 +246,15 @@ class Workspace:
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """What a node offers. `cpus` are real; `cpu_ratio` times as many are leased. Memory is never overcommitted:
-    each workspace takes `overhead_mib` beside its own (the emulator's caches)."""
+    each workspace takes `overhead_mib` beside its own (the emulator's caches). bandwidth_mbit: of its network, 0 while
+    nothing is said of it."""
 
     cpus: int
     memory_mib: int
     disk_mib: int
     cpu_ratio: float = 1.0
     overhead_mib: int = 0
+    bandwidth_mbit: int = 0
 
     @property
     def size(self) -> Size:
@@ -264,6 +269,7 @@ class Node:
     """A physical host. `instance` names the one agent that may speak for it; `sequence` its last report.
 
     generation: of its orders; `subnet`: the private network its workspaces' addresses come from.
+    traits: as its agent reports them; labels, attributes: what the site's administrator says beside (core/traits.py).
     """
 
     id: str
@@ -283,6 +289,9 @@ class Node:
     lost: bool = False
     problem: str = ""
     removed_at: float | None = None
+    traits: Traits = UNSAID
+    labels: tuple[str, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
 
     @property
     def state(self) -> NodeState:
@@ -299,6 +308,39 @@ class Node:
     @property
     def gateway(self) -> str:
         return str(next(ipaddress.ip_network(self.subnet).hosts()))
+
+
+class MaintenanceState(StrEnum):
+    """OVER: it lasted to its end; REMOVED: it was called off, or cut short."""
+
+    PLANNED = auto()
+    ON = auto()
+    OVER = auto()
+    REMOVED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """A time over which a node runs nothing: [start, end), UTC seconds. begun_at, removed_at: when the record says so."""
+
+    id: str
+    node: str
+    start: int
+    end: int
+    reason: str
+    created_at: float
+    begun_at: float | None = None
+    removed_at: float | None = None
+
+    @property
+    def state(self) -> MaintenanceState:
+        if self.removed_at is not None:
+            return MaintenanceState.OVER if self.removed_at >= self.end else MaintenanceState.REMOVED
+        return MaintenanceState.PLANNED if self.begun_at is None else MaintenanceState.ON
+
+    def meets(self, start: float, end: float) -> bool:
+        """Whether it has an instant in common with [start, end)."""
+        return self.start < end and start < self.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +395,7 @@ class Changes:
     tokens: tuple[Token, ...] = ()
     events: tuple[Event, ...] = ()
     answers: tuple[Answer, ...] = ()
+    maintenances: tuple[Maintenance, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
         """Both, the later value of each id winning; events and answers in order."""
@@ -364,6 +407,7 @@ class Changes:
             _latest(self.tokens, later.tokens),
             self.events + later.events,
             self.answers + later.answers,
+            _latest(self.maintenances, later.maintenances),
         )
 
     def __bool__(self) -> bool:
@@ -376,6 +420,7 @@ class Changes:
                 self.tokens,
                 self.events,
                 self.answers,
+                self.maintenances,
             )
         )
 

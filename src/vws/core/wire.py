@@ -56,6 +56,8 @@ def _reader(kind: Any) -> Reader:
     if origin is tuple:
         return _tuple_reader(_reader(arguments[0]))
     if origin in (types.UnionType, typing.Union):
+        if type(None) not in arguments:
+            return _either_reader([_reader(a) for a in arguments])
         inner = next(a for a in arguments if a is not type(None))
         return _optional_reader(_reader(inner))
     if origin is dict:
@@ -116,6 +118,19 @@ def _tuple_reader(item: Reader) -> Reader:
 def _optional_reader(inner: Reader) -> Reader:
     def read(data: Any, where: str) -> Any:
         return None if data is None else inner(data, where)
+
+    return read
+
+
+def _either_reader(inner: list[Reader]) -> Reader:
+    def read(data: Any, where: str) -> Any:
+        expected = []
+        for each in inner:
+            try:
+                return each(data, where)
+            except InvalidRequest as error:
+                expected.append(error.possible or "")
+        raise _wrong(where, data, " or ".join(expected))
 
     return read
 

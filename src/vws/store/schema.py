@@ -41,16 +41,18 @@ from vws.core.site import (
     Lease,
     LeaseKind,
     LeaseState,
+    Maintenance,
     Node,
     PlannedMember,
     Role,
     Token,
     Workspace,
 )
+from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0002"
+REVISION = "0004"
 
 
 class Choice(TypeDecorator[Any]):
@@ -191,8 +193,26 @@ nodes = Table(
     _truth("lost"),
     _text("problem"),
     _time_if("removed_at"),
+    _nested("traits", Traits),
+    _nested("labels", tuple[str, ...]),
+    _nested("attributes", tuple[Attribute, ...]),
     # Derived from the fields before; kept so that listings can be limited by it.
     _text("state"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+maintenances = Table(
+    "maintenances",
+    metadata,
+    _id(),
+    _refers("node", "nodes"),
+    _whole("start"),
+    _whole("end"),
+    _text("reason"),
+    _time("created_at"),
+    _time_if("begun_at"),
+    _time_if("removed_at"),
     _truth("live"),
     _whole("revision"),
 )
@@ -264,6 +284,7 @@ workspaces = Table(
     _text("reason"),
     _text("step"),
     _text("host_key"),
+    _whole_if("exit_status"),
     _truth("live"),
     _whole("revision"),
 )
@@ -314,7 +335,14 @@ answers = Table(
 # Apart from `nodes`: being heard every few seconds is no change of the site.
 heard = Table("heard", metadata, _text("node", primary_key=True), _time("at"))
 
-TABLES: dict[type[Any], Table] = {Image: images, Node: nodes, Lease: leases, Workspace: workspaces, Token: tokens}
+TABLES: dict[type[Any], Table] = {
+    Image: images,
+    Node: nodes,
+    Lease: leases,
+    Workspace: workspaces,
+    Token: tokens,
+    Maintenance: maintenances,
+}
 
 
 def live(value: Any) -> bool:
@@ -356,6 +384,7 @@ for _table in (leases, workspaces):
     Index(f"ix_{_table.name}_owner_live", _table.c.owner, _table.c.id, **_WHILE_LIVE)
 Index(None, workspaces.c.lease, workspaces.c.id)
 Index(None, workspaces.c.node, workspaces.c.id)
+Index(None, maintenances.c.node, maintenances.c.id)
 for _name in ("owner", "lease", "workspace", "node"):
     Index(None, events.c[_name], events.c.seq)
 Index(None, answers.c.at)

@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, o
 from sqlalchemy.exc import IntegrityError
 
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
-from vws.core.site import Answer, Changes, Event, Image, Lease, Node, Token, Workspace
+from vws.core.site import Answer, Changes, Event, Image, Lease, Maintenance, Node, Token, Workspace
 from vws.ports import Filter, Page, Snapshot, StaleRevision
 from vws.store import schema
 from vws.store.database import Database, open_database
@@ -42,6 +42,7 @@ WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Lease, "leases"),
     (Workspace, "workspaces"),
     (Token, "tokens"),
+    (Maintenance, "maintenances"),
 )
 # What a filter's field means where it is no column of that name.
 MEANINGS: dict[tuple[Table, str], str] = {
