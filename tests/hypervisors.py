@@ -63,8 +63,11 @@ class Appliance:
     async def fetch(self, sha256: str, size_bytes: int, target: Path) -> None:
         self.fetched.append(sha256)
         await asyncio.sleep(0.01)
-        data = next(data for data in self._all() if hashlib.sha256(data).hexdigest() == sha256)
+        data = self.by_sha256()[sha256]
         target.write_bytes(data[:-1] + b"?" if self.wrong else data)
+
+    def by_sha256(self) -> dict[str, bytes]:
+        return {hashlib.sha256(data).hexdigest(): data for data in self._all()}
 
     def _all(self) -> list[bytes]:
         return [path.read_bytes() for path in self.folder.iterdir() if path.is_file()]

@@ -38,7 +38,7 @@ def workspace(number: int = 1, **changes: Any) -> Json:
         "hostname": f"demo-{number}", "image": "img-1", "user": "root", "cpus": 1,
         "cpus_defined": 1, "memory_mib": 160,
         "memory_defined_mib": 160, "disk_mib": 1024, "end": int(time.time()) + 7200, "host_key": HOST_KEY,
-        "created_at": 1000.0, "changed_at": 1004.5, "running_at": 1004.5, "boots": 1,
+        "created_at": 1000.0, "changed_at": 1004.5, "running_at": 1004.5, "boots": 1, "exit_status": None,
     } | changes  # fmt: skip
 
 

@@ -57,6 +57,10 @@ ROWS = [
     ("paused", run(), instance(state=O.PAUSED), UP, S.RESUME, O.PAUSED),
     ("suspended", run(), instance(state=O.SUSPENDED), UP, S.RESTORE, O.SUSPENDED),
     ("powered itself off", run(), instance(state=O.STOPPED), UP, S.NOTHING, O.STOPPED),
+    ("its command ended unseen", run(), instance(state=O.STOPPED, exit_status=0), Memory(), S.NOTHING, O.STOPPED),
+    ("done, booted anew", run(boots=2), instance(state=O.STOPPED, exit_status=0), UP, S.START, O.STARTING),
+    ("done, boot noted, never seen", run(boots=2), instance(boots=2, state=O.STOPPED, exit_status=0), UP,
+     S.START, O.STARTING),
     ("died, console not kept", run(), instance(state=O.BROKEN), UP, S.CONSOLE, O.RUNNING),
     ("died", run(), instance(state=O.BROKEN, reason="panic"), replace(UP, console=1), S.NOTHING, O.BROKEN),
     ("to pause", run(desired=D.PAUSE), instance(), UP, S.PAUSE, O.RUNNING),
@@ -92,6 +96,12 @@ def test_row(ordered, there, memory, step, state):
     decision = decide(ordered, there, memory)
     assert decision.step is step
     assert (decision.fact.state if decision.fact else None) is state
+
+
+@pytest.mark.parametrize("state", [O.STOPPED, O.RUNNING])
+def test_how_a_command_ended_is_told_in_every_later_boot(state):
+    assert decide(run(), instance(state=state, exit_status=3)).fact.exit_status == 3
+    assert decide(run(), instance(state=state)).fact.exit_status is None
 
 
 def test_without_orders_everything_is_left_alone_until_its_own_end():

@@ -171,3 +171,86 @@ async def test_many_in_memory_cost_little(tmp_path):
     await fake.instances()
     assert time.process_time() - start < 1
     assert list((tmp_path / "consoles").iterdir()) == []
+
+
+# ---------------------------------------------------------------- commands
+
+
+async def ended(fake: FakeHypervisor, id: str = "wsp-1"):
+    """(state, exit status)"""
+    (seen,) = [i for i in await fake.instances() if i.id == id]
+    return seen.state, seen.exit_status
+
+
+class Time:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("command", "takes_s", "status"),
+    [("", None, None), ("make", 2, 0), ("#!/bin/sh\nsleep 5\nmake\nsleep 0.5\nexit 3\nsleep 9", 7.5, 3)],
+)
+@in_loop
+async def test_a_command_takes_what_it_sleeps_and_ends_as_it_says(tmp_path, command, takes_s, status):
+    time = Time()
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant(command_s=2.0), now=time)
+    await running(fake, command=command)
+    time.now += (takes_s or 1e6) - 0.1
+    assert await ended(fake) == (O.RUNNING, None)
+    time.now += 0.2
+    assert await ended(fake) == ((O.RUNNING, None) if takes_s is None else (O.STOPPED, status))
+
+
+@in_loop
+async def test_a_suspended_command_goes_on_where_it_was(tmp_path):
+    time = Time()
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant(), now=time)
+    ordered = order(command="sleep 10\nexit 1")
+    await running(fake, command=ordered.command)
+    time.now += 4
+    await fake.suspend("wsp-1")
+    time.now += 1000
+    assert await ended(fake) == (O.SUSPENDED, None)
+    await fake.restore(ordered)
+    time.now += 5
+    assert await ended(fake) == (O.RUNNING, None)
+    time.now += 2
+    assert await ended(fake) == (O.STOPPED, 1)
+
+
+@in_loop
+async def test_a_command_runs_once_and_its_status_outlives_agents_and_boots(tmp_path):
+    time = Time()
+    await running(FakeHypervisor(tmp_path, FakeConfig.instant(), now=time), command="sleep 10\nexit 7")
+    time.now += 20
+    again = FakeHypervisor(tmp_path, FakeConfig.instant(), now=time)
+    await again.open(orders())
+    assert await ended(again) == (O.STOPPED, 7)
+    await again.start(order(command="sleep 10\nexit 7", boots=2))
+    time.now += 1000
+    assert await ended(again) == (O.RUNNING, 7)
+    later = FakeHypervisor(tmp_path, FakeConfig.instant(), now=time)
+    assert await ended(later) == (O.RUNNING, 7)
+
+
+@in_loop
+async def test_a_command_that_a_reboot_cut_off_is_not_begun_anew(tmp_path):
+    time = Time()
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant(), now=time)
+    await running(fake, command="sleep 10")
+    fake.power_off("wsp-1")
+    assert await ended(fake) == (O.STOPPED, None)
+    await fake.start(order(command="sleep 10", boots=2))
+    time.now += 1000
+    assert await ended(fake) == (O.RUNNING, None)
+
+
+@in_loop
+async def test_the_end_of_a_command_is_news(tmp_path):
+    fake = FakeHypervisor(tmp_path, FakeConfig.instant())
+    await running(fake, command="sleep 0.05")
+    assert await asyncio.wait_for(anext(fake.changes()), 5) == "wsp-1"
+    assert await ended(fake) == (O.STOPPED, 0)

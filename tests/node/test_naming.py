@@ -57,8 +57,10 @@ def test_a_sound_order_passes() -> None:
         {"memory_defined_mib": 1 << 40},
         {"disk_mib": -1},
         {"boots": -1},
+        {"command": "exit\0"},
+        {"command": "é" * 16_385},
     ],
-    ids=str,
+    ids=lambda wrong: str(wrong)[:60],
 )
 def test_anything_else_is_refused_for_good(wrong: dict[str, object]) -> None:
     with pytest.raises(HypervisorError) as refused:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import subprocess
 from dataclasses import replace
 
 import pycdlib
@@ -12,7 +14,7 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
 from tests.node.builders import order
-from vws.node.seed import new_host_key, seed_files, seed_iso
+from vws.node.seed import RUN_COMMAND, exit_status, new_host_key, seed_files, seed_iso
 
 WORKSPACE = order(name="alpha-1", ssh_keys=("ssh-ed25519 AAAA first", 'ssh-rsa BBBB "second": {x}'))
 
@@ -75,3 +77,51 @@ def test_the_public_key_is_that_of_the_private_one(keys) -> None:
     loaded = load_ssh_private_key(private.encode(), None)
     assert loaded.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() == public
     assert new_host_key()[1] != public
+
+
+# ---------------------------------------------------------------- a command
+
+SCRIPT = "#!/usr/bin/env python3\nprint('é \U0001f600 ${HOME} %s')\n"
+
+
+def test_without_a_command_nothing_is_run(keys) -> None:
+    files = seed_files(WORKSPACE, *keys)
+    assert not {"vws/command", "vws/run-command"} & files.keys()
+    assert not {"runcmd", "write_files"} & yaml.safe_load(files["user-data"]).keys()
+
+
+def test_cloud_init_lays_the_command_down_and_runs_it(keys) -> None:
+    ordered = replace(WORKSPACE, command=SCRIPT, user="debian")
+    user = yaml.safe_load(seed_files(ordered, *keys)["user-data"])
+    written = {f["path"]: base64.b64decode(f["content"]).decode() for f in user["write_files"]}
+    assert all((f["encoding"], f["permissions"]) == ("b64", "0600") for f in user["write_files"])
+    assert written.keys() == {"/run/vws/env", "/run/vws/command", "/run/vws/run-command"}
+    assert (written["/run/vws/command"], written["/run/vws/run-command"]) == (SCRIPT, RUN_COMMAND)
+    assert "VWS_USER=debian\n" in written["/run/vws/env"]
+    assert len(user["runcmd"]) == 1
+    assert user["runcmd"][0].startswith("sh /run/vws/run-command ")
+
+
+def test_a_shell_finds_the_command_on_the_disk(keys) -> None:
+    data = seed_iso(replace(WORKSPACE, command=SCRIPT), *keys)
+    assert read(data, "/vws/command") == SCRIPT
+    assert read(data, "/vws/run-command") == RUN_COMMAND
+
+
+def test_run_command_is_a_shell_script() -> None:
+    subprocess.run(["sh", "-n"], input=RUN_COMMAND, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("console", "status"),
+    [
+        (b"", None),
+        (b"\r\nVWS: the command of wsp-1 ended with status 3\r\n[  9.1] reboot: Power down", 3),
+        (b"VWS: the command of wsp-1 ended wi[  9.1] acpi\r\nVWS: the command of wsp-1 ended with status 0\r\n", 0),
+        (b"VWS: the command of wsp-11 ended with status 3\r\n", None),
+        (b"VWS: the command of wsp-1 ended with status $status", None),
+        (b"VWS: the command of wsp-1 ended with status 0\nVWS: the command of wsp-1 ended with status 137\n", 137),
+    ],
+)
+def test_the_console_tells_how_it_ended(console, status) -> None:
+    assert exit_status(console, "wsp-1") == status

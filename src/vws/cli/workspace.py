@@ -137,6 +137,7 @@ def card_of(w: Json) -> str:
             ("memory", memory_of(w)),
             ("disk", show_size(w["disk_mib"])),
             ("boots", w["boots"]),
+            ("exit status", "" if w["exit_status"] is None else w["exit_status"]),
             ("asked for", output.moment(w["created_at"])),
             ("up after", f"{w['running_at'] - w['created_at']:.1f} s" if w["running_at"] else ""),
             ("changed", output.moment(w["changed_at"])),

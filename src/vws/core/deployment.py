@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields, replace
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.site import Capacity, Image, ImageFile, Lease, Node, Workspace
+from vws.core.traits import UNSAID, Traits, checked_traits
 
 BOOT_LIMIT_S = 300
 
@@ -33,6 +34,7 @@ class WorkspaceOrder:
     boots: a node starts the domain once for each number it has not started yet, never twice for one.
     may_create: the disk may be made from the image; else a missing disk is a loss to be reported.
     end: UTC seconds (the service's clock) at which the node removes it by itself.
+    command: a script that the guest runs once and then powers itself off; "": none.
     """
 
     id: str
@@ -57,6 +59,7 @@ class WorkspaceOrder:
     mac: str
     address: str
     ssh_keys: tuple[str, ...] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class WorkspaceFact:
     """state: any Observation but GONE and SILENT, which nobody reports. boots: the last boot that was started.
 
     step: what is being done, for people ("fetching the image, 40 %"); reason: why it is broken or not getting on.
+    exit_status: of its lease's command, once that has ended; so a STOPPED guest with one has done what it was for.
     """
 
     id: str
@@ -85,6 +89,7 @@ class WorkspaceFact:
     step: str = ""
     host_key: str = ""
     memory_mib: int = 0
+    exit_status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,7 @@ class NodeReport:
     version: str = ""
     problem: str = ""
     workspaces: tuple[WorkspaceFact, ...] = ()
+    traits: Traits = UNSAID
 
 
 WORDS_MAX = 1000
@@ -117,7 +123,7 @@ def plain(text: str) -> str:
     return " ".join(words)[:WORDS_MAX]
 
 
-CAPACITY_MAX = Capacity(cpus=1 << 16, memory_mib=1 << 40, disk_mib=1 << 50, cpu_ratio=1000.0, overhead_mib=1 << 20)
+CAPACITY_MAX = Capacity(1 << 16, 1 << 40, 1 << 50, cpu_ratio=1000.0, overhead_mib=1 << 20, bandwidth_mbit=1 << 24)
 
 
 def check_capacity(capacity: Capacity) -> None:
@@ -130,7 +136,7 @@ def check_capacity(capacity: Capacity) -> None:
 
 
 def readable(report: NodeReport) -> NodeReport:
-    """The report with all its free text made plain. Raises InvalidRequest for a capacity that cannot be."""
+    """The report with all its free text made plain. Raises InvalidRequest for a capacity or traits that cannot be."""
     check_capacity(report.capacity)
     facts = tuple(
         replace(f, reason=plain(f.reason), step=plain(f.step), host_key=plain(f.host_key)) for f in report.workspaces
@@ -142,6 +148,7 @@ def readable(report: NodeReport) -> NodeReport:
         version=plain(report.version),
         problem=plain(report.problem),
         workspaces=facts,
+        traits=checked_traits(report.traits),
     )
 
 
@@ -183,6 +190,7 @@ def _order(workspace: Workspace, lease: Lease, image: Image) -> WorkspaceOrder:
         mac=workspace.mac,
         address=workspace.address,
         ssh_keys=lease.ssh_keys,
+        command=lease.command,
     )
 
 

@@ -4,6 +4,9 @@ A lease's state follows from its workspaces' (`settle`), so that there is one
 truth: no lease is active whose workspaces do not run. All or nothing holds until
 a lease was active once: a member that breaks before ends the whole. Afterwards the
 others stay and the lease is degraded.
+
+A member whose command has ended is done: that its guest is off then breaks nothing, and
+when all that are left are done, so is the lease.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ def give(draft: Draft, workspace: Workspace, command: Command, reason: str = "")
 def begin_end(draft: Draft, lease: Lease, outcome: LeaseState, reason: str) -> Lease:
     """Order everything of a lease removed; it has ended once every node says that nothing is left."""
     lease = draft.put_lease(replace(lease, state=LeaseState.ENDING, outcome=outcome, reason=reason))
-    draft.say_lease("lease.ending", lease, reason=reason, outcome=str(outcome))
+    draft.say_lease("lease.ending", lease, reason=reason, outcome=str(outcome), **_exit_statuses(draft, lease))
     for workspace in draft.members(lease.id):
         if workspace.state not in UNORDERED:
             give(draft, workspace, Command.TERMINATE, reason)
@@ -63,6 +66,7 @@ def absorb(draft: Draft, report: NodeReport) -> None:
     seen = replace(
         node,
         capacity=report.capacity,
+        traits=report.traits,
         hypervisor=report.hypervisor,
         hypervisor_reason=report.hypervisor_reason,
         version=report.version,
@@ -95,12 +99,15 @@ def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceF
     state = observed(before.state, fact)
     after = before
     if state != before.state:
-        after = draft.move(before, state, said.reason or _reason(before, fact))
+        after = draft.move(before, state, said.reason or _reason(before, fact, said))
     elif said.reason and state not in FINAL:
         after = replace(before, reason=said.reason)
     elif state in SETTLED:
         after = replace(before, reason="")
     after = replace(after, step=said.step, host_key=said.host_key or before.host_key)
+    if said.exit_status not in (None, before.exit_status):
+        after = replace(after, exit_status=said.exit_status)
+        draft.say_workspace("workspace.done", after, exit_status=said.exit_status)
     if state is State.RUNNING:
         after = replace(after, came_up=True, running_at=after.running_at or draft.now)
     if state in FINAL and fact in (Observation.GONE, Observation.ENDED):
@@ -115,9 +122,11 @@ def _released(draft: Draft, workspace: Workspace) -> Workspace:
     return replace(workspace, released_at=draft.now, step="")
 
 
-def _reason(before: Workspace, fact: Observation) -> str:
+def _reason(before: Workspace, fact: Observation, said: WorkspaceFact) -> str:
     if fact is Observation.GONE:
         return before.reason or "it vanished from its node"
+    if fact is Observation.STOPPED and said.exit_status is not None:
+        return f"its command ended with status {said.exit_status}"
     return {
         Observation.ENDED: "its lease's time was over",
         Observation.SILENT: "its node has not been heard from",
@@ -190,16 +199,19 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
             _end(draft, lease)
         return
     live = [w for w in members if w.state not in UNORDERED]
-    broken = [w for w in members if w.state in BROKEN]
+    broken = [w for w in members if w.state in BROKEN and not _is_done(w)]
+    busy = [w for w in live if not _is_done(w)]
     if lease.active_at is None and broken:
         begin_end(draft, lease, LeaseState.FAILED, _blame(broken))
     elif not live:
         begin_end(draft, lease, *_outcome(draft, lease, broken))
+    elif not busy:
+        _end_done(draft, lease, live, broken)
     elif broken:
         _stand(draft, lease, LeaseState.DEGRADED, _blame(broken))
-    elif lease.state is LeaseState.SUSPENDED and all(w.state is State.SUSPENDED for w in live):
+    elif lease.state is LeaseState.SUSPENDED and all(w.state is State.SUSPENDED for w in busy):
         return  # by the plan, not because its user said so
-    elif all(w.state in SETTLED and (lease.active_at or w.came_up) for w in live):
+    elif all(w.state in SETTLED and (lease.active_at or w.came_up) for w in busy):
         _stand(draft, lease, LeaseState.ACTIVE, "")
     else:
         return
@@ -222,11 +234,34 @@ def _stand(draft: Draft, lease: Lease, state: LeaseState, reason: str) -> None:
 def _end(draft: Draft, lease: Lease) -> None:
     after = replace(lease, state=lease.outcome or LeaseState.ENDED, ended_at=draft.now)
     draft.put_lease(after)
-    draft.say_lease(f"lease.{after.state}", after, before=str(lease.state), reason=after.reason)
+    statuses = _exit_statuses(draft, lease)
+    draft.say_lease(f"lease.{after.state}", after, before=str(lease.state), reason=after.reason, **statuses)
 
 
 def _blame(broken: Iterable[Workspace]) -> str:
     return "; ".join(f"{w.name} is {w.state}: {w.reason}" for w in broken)
+
+
+def _is_done(workspace: Workspace) -> bool:
+    """Its command has ended, however; a reboot since then is its user's own affair."""
+    return workspace.exit_status is not None
+
+
+def _end_done(draft: Draft, lease: Lease, done: list[Workspace], broken: list[Workspace]) -> None:
+    """The commands of all that are left have ended, perhaps before anybody saw all guests answer."""
+    if lease.active_at is None:
+        _stand(draft, lease, LeaseState.ACTIVE, "")
+    failed = [w for w in done if w.exit_status]
+    statuses = ", ".join(f"with status {w.exit_status} on {w.name}" for w in failed)
+    reason = f"its command ended {statuses}" if failed else "its command ended"
+    blame = f"; {_blame(broken)}" if broken else ""
+    begin_end(draft, draft.lease(lease.id), LeaseState.ENDED, reason + blame)
+
+
+def _exit_statuses(draft: Draft, lease: Lease) -> dict[str, dict[str, int]]:
+    """What an event tells of the lease's command; nothing of a lease without one."""
+    ended = {w.name: w.exit_status for w in draft.members(lease.id) if w.exit_status is not None}
+    return {"exit_statuses": ended} if ended else {}
 
 
 def _outcome(draft: Draft, lease: Lease, broken: list[Workspace]) -> tuple[LeaseState, str]:

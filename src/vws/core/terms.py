@@ -1,8 +1,8 @@
 """What a user asks for and what a site may agree to.
 
 A `LeaseRequest` is checked here for being sensible by itself (`check_request`):
-names, numbers and keys, each error naming its field. Whether the site has room
-is another question, answered by core/placement.py.
+names, numbers and keys, times, and which of them go together, each error naming
+its field. Whether the site has room is another question, answered by core/placement.py.
 
 The bounds below catch slips of the pen (a memory of 10**12 MiB), they are not
 a site's policy.
@@ -13,9 +13,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
+from enum import StrEnum, auto
+from itertools import pairwise
+from typing import Final
 
 from vws.core.errors import InvalidRequest
+from vws.core.recurrence import SERIES_S_MAX, said, starts
 
 # A name becomes a host name inside the cluster, hence RFC 1123 labels; room is left for "-group-123".
 NAME_LENGTH_MAX = 40
@@ -29,10 +34,14 @@ MEMORY_MIB_MAX = 16 * 1024 * 1024
 MEMORY_MIB_MIN = 32
 DISK_MIB_MAX = 1024 * 1024 * 1024
 DURATION_S_MAX = 366 * 24 * 3600
+# How far ahead a lease may be asked for.
+AHEAD_S_MAX = SERIES_S_MAX
 SSH_KEYS_MAX = 64
 SSH_KEY_LENGTH_MAX = 8192
 # Each workspace's orders carry all of its lease's keys.
 SSH_KEYS_LENGTH_MAX = 16_384
+# A lease's command travels the same way. A longer program is fetched by a short one.
+COMMAND_LENGTH_MAX = 16_384
 SSH_KEY_TYPES = (
     "ssh-ed25519",
     "ssh-rsa",
@@ -62,9 +71,35 @@ class Size:
         return self.cpus <= room.cpus and self.memory_mib <= room.memory_mib and self.disk_mib <= room.disk_mib
 
 
+class When(StrEnum):
+    """When a lease is to run: now; at a time; when it fits; so that it is done by a time; again and again by a rule."""
+
+    IMMEDIATE = auto()
+    RESERVATION = auto()
+    BEST_EFFORT = "best-effort"
+    DEADLINE = auto()
+    PERIODIC = auto()
+
+    @property
+    def soft(self) -> bool:
+        """The site chooses when it runs, and may suspend it in between."""
+        return self in (When.BEST_EFFORT, When.DEADLINE)
+
+
+class Exceptions(StrEnum):
+    """What becomes of a series of which some instances cannot be had: all of it refused, or those left out."""
+
+    REFUSE = auto()
+    SKIP = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class GroupRequest:
-    """`count` equal workspaces of one image (a name or an id)."""
+    """`count` equal workspaces of one image (a name or an id).
+
+    requirement: an expression that their nodes must meet, see core/requirements.py; "": any node.
+    apart: each on a node of its own. together: all on one node.
+    """
 
     image: str
     count: int = 1
@@ -72,6 +107,9 @@ class GroupRequest:
     memory_mib: int = 512
     disk_mib: int = 1024
     name: str = ""
+    requirement: str = ""
+    apart: bool = False
+    together: bool = False
 
     @property
     def size(self) -> Size:
@@ -80,12 +118,33 @@ class GroupRequest:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """An immediate lease of all its groups or of none, for `duration_s` seconds from now."""
+    """A lease of all its groups or of none, for `duration_s` seconds. Times are UTC seconds.
+
+    start: of a reservation; of a series the time from which on its rule counts (None: now). deadline: the run is over
+    by then. rule: RFC 5545, on the clock of `zone`; until: the last possible start of a series.
+    urgent: it may preempt, preemptible: it may be preempted, restartable: its work may be lost in that; by policy.
+    command: a script that each guest runs; once all have ended, so does the (soft) lease.
+    """
 
     groups: tuple[GroupRequest, ...]
     duration_s: int
     name: str | None = None
-    ssh_keys: tuple[str, ...] = field(default=())
+    ssh_keys: tuple[str, ...] = ()
+    when: When = When.IMMEDIATE
+    start: int | None = None
+    deadline: int | None = None
+    rule: str = ""
+    until: int | None = None
+    zone: tzinfo = UTC
+    exceptions: Exceptions = Exceptions.REFUSE
+    urgent: bool = False
+    preemptible: bool = False
+    restartable: bool = False
+    command: str = ""
+
+    def starts(self, now: int) -> tuple[int, ...]:
+        """When the instances of a series start. Raises InvalidRequest for a rule that gives none."""
+        return starts(self.rule, zone=self.zone, now=now, start=self.start, until=self.until)
 
 
 def check_name(name: str, field_name: str = "name") -> str:
@@ -141,8 +200,8 @@ def check_ssh_key(key: str, field_name: str) -> str:
     return line
 
 
-def check_request(request: LeaseRequest) -> LeaseRequest:
-    """Return the request with its groups named and keys stripped, or raise InvalidRequest."""
+def check_request(request: LeaseRequest, *, now: int) -> LeaseRequest:
+    """Return the request with its keys stripped, or raise InvalidRequest. now: UTC seconds."""
     if request.name is not None:
         check_name(request.name)
     check_duration(request.duration_s)
@@ -171,7 +230,9 @@ def check_request(request: LeaseRequest) -> LeaseRequest:
         )
     keys = tuple(check_ssh_key(key, f"ssh_keys[{i}]") for i, key in enumerate(request.ssh_keys))
     check_number(sum(map(len, keys)), "ssh_keys", 0, SSH_KEYS_LENGTH_MAX, "characters in all")
-    return LeaseRequest(groups, request.duration_s, request.name, keys)
+    _check_when(request, now)
+    _check_softness(request)
+    return replace(request, groups=groups, ssh_keys=keys)
 
 
 def _check_group(group: GroupRequest, where: str) -> GroupRequest:
@@ -192,4 +253,89 @@ def _check_group(group: GroupRequest, where: str) -> GroupRequest:
     check_number(group.cpus, f"{where}.cpus", 1, CPUS_MAX)
     check_number(group.memory_mib, f"{where}.memory_mib", MEMORY_MIB_MIN, MEMORY_MIB_MAX, "MiB")
     check_number(group.disk_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB")
+    if group.apart and group.together:
+        raise InvalidRequest(
+            "the group is to be both apart and together",
+            field=f"{where}.together",
+            asked=True,
+            possible="apart (each member on a node of its own), together (all on one node), or neither",
+        )
     return group
+
+
+# ---------------------------------------------------------------- when
+
+# What says when, and for which leases it is said.
+_TIMES: Final[dict[str, tuple[When, ...]]] = {
+    "start": (When.RESERVATION, When.PERIODIC),
+    "deadline": (When.DEADLINE,),
+    "rule": (When.PERIODIC,),
+    "until": (When.PERIODIC,),
+    "exceptions": (When.PERIODIC,),
+}
+_NEEDED: Final = {When.RESERVATION: "start", When.DEADLINE: "deadline", When.PERIODIC: "rule"}
+_UNSAID: Final = (None, "", Exceptions.REFUSE)
+
+
+def _check_when(request: LeaseRequest, now: int) -> None:
+    for name, kinds in _TIMES.items():
+        if getattr(request, name) not in _UNSAID and request.when not in kinds:
+            raise InvalidRequest(
+                f"{name} says nothing of {request.when} leases",
+                field=name,
+                asked=str(getattr(request, name))[:60],
+                possible=f"when: {' or '.join(kinds)}, or no {name}",
+            )
+    needed = _NEEDED.get(request.when)
+    if needed and getattr(request, needed) in _UNSAID:
+        raise InvalidRequest(
+            f"{request.when} leases need a {needed}",
+            field=needed,
+            possible="a rule of RFC 5545" if needed == "rule" else "a time, UTC seconds",
+        )
+    if request.start is not None:
+        _check_ahead(request.start, "start", now, now, "now")
+    if request.deadline is not None:
+        _check_ahead(request.deadline, "deadline", now + request.duration_s, now, "now and the duration")
+    if request.until is not None:
+        _check_ahead(request.until, "until", max(now, request.start or now), now, "the first start")
+    if request.when is When.PERIODIC:
+        _check_series(request, now)
+
+
+def _check_ahead(at: int, field_name: str, low: int, now: int, what: str) -> None:
+    high = now + AHEAD_S_MAX
+    if not low <= at <= high:
+        over = f"{low - at} s before {what}" if at < low else "too far ahead"
+        shown = said(at) if 0 <= at <= high * 100 else f"{at}"
+        raise InvalidRequest(
+            f"{field_name} is {shown}, {over}",
+            field=field_name,
+            asked=at,
+            possible=f"{low} ({said(low)}) to {high} ({said(high)})",
+        )
+
+
+def _check_series(request: LeaseRequest, now: int) -> None:
+    instances = request.starts(now)
+    gaps = [later - earlier for earlier, later in pairwise(instances)]
+    if gaps and min(gaps) < request.duration_s:
+        raise InvalidRequest(
+            f"the instances overlap: each lasts {request.duration_s} s, and two start {min(gaps)} s apart",
+            field="duration_s",
+            asked=request.duration_s,
+            possible=f"at most {min(gaps)} s, or a rule with longer pauses",
+        )
+
+
+def _check_softness(request: LeaseRequest) -> None:
+    for name in ("command", "restartable"):
+        if getattr(request, name) and not request.when.soft:
+            raise InvalidRequest(
+                f"{name} is for leases that the site may run when it suits, not for {request.when} ones",
+                field=name,
+                possible=f"when: {When.BEST_EFFORT} or {When.DEADLINE}, or no {name}",
+            )
+    check_number(len(request.command.encode()), "command", 0, COMMAND_LENGTH_MAX, "bytes")
+    if "\0" in request.command:
+        raise InvalidRequest("the command holds a NUL character", field="command", possible="the text of a script")

@@ -32,6 +32,7 @@ class FakeConfig:
     """nodes: how many; cpus, memory_mib, disk_mib, cpu_ratio: what each offers.
 
     boot_s: until a guest answers, give or take boot_spread_s; the other times are those of the steps they name.
+    command_s: how long a lease's command takes beside what it sleeps.
     failures: step to probability (0 to 1): create, start, pause, resume, suspend, restore, stop, resize, remove;
     `guest`: it never answers; `crash`: it dies, on average crash_after_s after it answered. seed: of all chance.
     durable: keep state in files, so that workspaces outlive their agent.
@@ -44,6 +45,7 @@ class FakeConfig:
     cpu_ratio: float = 1.0
     boot_s: float = 3.0
     boot_spread_s: float = 1.0
+    command_s: float = 1.0
     create_s: float = 0.05
     start_s: float = 0.2
     pause_s: float = 0.01
@@ -59,5 +61,5 @@ class FakeConfig:
     @classmethod
     def instant(cls, **settings: Any) -> FakeConfig:
         """Every step in no time."""
-        zero = ("boot_s", "boot_spread_s", "create_s", "start_s", "pause_s", "suspend_s", "restore_s", "stop_s")
-        return cls(**(dict.fromkeys((*zero, "remove_s"), 0.0) | settings))
+        steps = ("create", "start", "boot", "boot_spread", "command", "pause", "suspend", "restore", "stop", "remove")
+        return cls(**({f"{step}_s": 0.0 for step in steps} | settings))

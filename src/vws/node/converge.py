@@ -186,7 +186,7 @@ def _toward(order: WorkspaceOrder, instance: Instance, memory: Memory, now: floa
     if instance.boots < order.boots:
         return _step(GIVE_WAY.get(instance.state, S.START), instance, O.STARTING)
     if instance.state in (O.STOPPED, O.BROKEN):
-        if memory.boot < order.boots:
+        if not _begun(order, instance, memory):
             return _step(S.START, instance, O.STARTING)
         return _rested(instance, memory)
     here = _alive(instance, memory) if instance.state is O.RUNNING else instance.state
@@ -196,6 +196,11 @@ def _toward(order: WorkspaceOrder, instance: Instance, memory: Memory, now: floa
     if instance.state is O.RUNNING:
         return _running(order, instance, memory, now)
     return _step(S.NOTHING, instance, here)
+
+
+def _begun(order: WorkspaceOrder, instance: Instance, memory: Memory) -> bool:
+    """Whether this boot was started: it was seen to run, or it was the first and left word of its command's end."""
+    return memory.boot >= order.boots or (order.boots == 1 and instance.exit_status is not None)
 
 
 def _rested(instance: Instance, memory: Memory) -> Decision:
@@ -247,7 +252,8 @@ def _step(step: Step, instance: Instance, state: Observation, doing: str = "") -
 
 def _fact(instance: Instance, state: Observation, *, reason: str = "", step: str = "") -> WorkspaceFact:
     said = reason or (instance.reason if state is O.BROKEN else "")
-    return WorkspaceFact(instance.id, state, instance.boots, said, step, instance.host_key, instance.memory_mib)
+    seen = (instance.host_key, instance.memory_mib, instance.exit_status)
+    return WorkspaceFact(instance.id, state, instance.boots, said, step, *seen)
 
 
 # ------------------------------------------------------------ failures

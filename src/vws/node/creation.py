@@ -34,7 +34,8 @@ class Creation:
         """Note whose the folder is, its end, and the images that it will need."""
         record = self._record(order.id)
         images = tuple(file.sha256 for file in order.files)
-        self._records.write(replace(record, end=order.end, images=images), durable=False)
+        begun = replace(record, end=order.end, images=images, command=bool(order.command))
+        self._records.write(begun, durable=False)
 
     def finish(self, order: WorkspaceOrder) -> None:
         """The rest, once the image's files are in the cache."""

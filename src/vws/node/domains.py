@@ -28,9 +28,11 @@ from vws.node.domain_xml import Files, Host, domain_uuid, domain_xml
 from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
 from vws.node.records import Record, Records
+from vws.node.seed import exit_status
 from vws.ports import HypervisorError, Instance
 
 _LOG_TAIL_BYTES = 64 << 10
+_CONSOLE_TAIL_BYTES = 64 << 10
 _SAVED_COMPLETE = b"LibvirtQemudSave"
 _SAVED_MARGIN_MIB = 64
 _GONE = (
@@ -70,6 +72,7 @@ class Domains:
         self._images = images
         self._around = around
         self._groups = groups
+        self._exit_statuses: dict[str, int] = {}
 
     # -------------------------------------------------------- looking
 
@@ -129,7 +132,19 @@ class Domains:
             host_key=record.host_key,
             memory_mib=memory_mib,
             memory_defined_mib=defined_mib,
+            exit_status=self._exit_status(record, state),
         )
+
+    def _exit_status(self, record: Record, state: Observation) -> int | None:
+        """Looked for when the guest is off: it powers itself off after the word of it. Remembered, as the console's log
+        is cut in time."""
+        known = self._exit_statuses.get(record.id)
+        if known is not None or not record.command or not record.boots or state is not Observation.STOPPED:
+            return known
+        found = exit_status(self._records.console_tail(record.id, _CONSOLE_TAIL_BYTES), record.id)
+        if found is not None:
+            self._exit_statuses[record.id] = found
+        return found
 
     def _state(self, record: Record, seen: Seen | None) -> tuple[Observation, str]:
         """(state, reason if it is BROKEN)"""
@@ -337,6 +352,7 @@ class Domains:
     def remove(self, id: str) -> None:
         """Off, undefined, its log and CPU group gone."""
         self._note_stop(id)
+        self._exit_statuses.pop(id, None)
         domain = self.find(id)
         if domain:
             self._destroy(domain)

@@ -12,7 +12,8 @@ a test sees what was left behind (`remains`). With `durable` False all of it liv
 in memory.
 
 A simulated guest answers on port 22 with the banner of an SSH server and echoes
-what it is told; its console shows a plausible boot.
+what it is told; its console shows a plausible boot. Of a lease's command it knows
+`sleep SECONDS` and `exit STATUS`, and that all else takes `command_s` together.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import io
-import json
 import random
+import re
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,11 +34,10 @@ from vws.core.lifecycle import Observation
 from vws.core.site import Capacity, ImageFile
 from vws.faultpoints import reach
 from vws.node.config import FakeConfig
-from vws.node.state import make_private, write_whole
+from vws.node.shelf import KINDS, JournalShelf, MemoryShelf
+from vws.node.state import make_private
 from vws.ports import Fetch, HypervisorError, Instance, Stream
 
-# In the order of their making; what is left of a workspace is whatever any of these has of it.
-KINDS = ("note", "overlay", "seed", "dhcp", "domain", "tap", "saved")
 RUNNING, PAUSED, SHUT_OFF, CRASHED = "running", "paused", "shut off", "crashed"
 _STATES = {
     RUNNING: Observation.RUNNING,
@@ -46,69 +45,10 @@ _STATES = {
     SHUT_OFF: Observation.STOPPED,
     CRASHED: Observation.BROKEN,
 }
-
-
-class MemoryShelf:
-    """Small things by kind and workspace; a value that was put is never changed, only replaced."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in (*KINDS, "network")}
-
-    def put(self, kind: str, id: str, value: dict[str, Any]) -> None:
-        self._values[kind][id] = value
-
-    def get(self, kind: str, id: str) -> dict[str, Any] | None:
-        return self._values[kind].get(id)
-
-    def drop(self, kind: str, id: str) -> None:
-        self._values[kind].pop(id, None)
-
-    def ids(self, kind: str) -> set[str]:
-        return set(self._values[kind])
-
-
-class JournalShelf(MemoryShelf):
-    """The same, kept in a file: a line for each change, so that a change costs one small write.
-
-    A line that a kill cut short is no change. The first writer in a process rewrites the file without what is past;
-    those who only look leave it alone.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        self._file: io.FileIO | None = None
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        for line in lines:
-            if line.endswith(b"\n"):
-                kind, id, value = json.loads(line)
-                self._apply(kind, id, value)
-
-    def put(self, kind: str, id: str, value: dict[str, Any]) -> None:
-        self._write(kind, id, value)
-        super().put(kind, id, value)
-
-    def drop(self, kind: str, id: str) -> None:
-        if self.get(kind, id) is not None:
-            self._write(kind, id, None)
-        super().drop(kind, id)
-
-    def _apply(self, kind: str, id: str, value: dict[str, Any] | None) -> None:
-        if value is None:
-            super().drop(kind, id)
-        else:
-            super().put(kind, id, value)
-
-    def _write(self, kind: str, id: str, value: dict[str, Any] | None) -> None:
-        if self._file is None:
-            self._file = self._rewritten()
-        self._file.write(json.dumps([kind, id, value]).encode() + b"\n")
-
-    def _rewritten(self) -> io.FileIO:
-        things = [[kind, id, value] for kind, values in self._values.items() for id, value in values.items()]
-        text = "".join(json.dumps(thing) + "\n" for thing in things)
-        write_whole(self._path, text.encode(), durable=False)
-        return io.FileIO(self._path, "a")
+_OFF: dict[str, Any] = {"state": SHUT_OFF, "reason": ""}
+_CRASH: dict[str, Any] = {"state": CRASHED, "reason": "the guest crashed (simulated)"}
+_SLEEP = re.compile(r"\s*sleep\s+(\d+(?:\.\d+)?)\s*")
+_EXIT = re.compile(r"\s*exit\s+(\d{1,3})\s*")
 
 
 class FakeHypervisor:
@@ -124,7 +64,7 @@ class FakeHypervisor:
         self._consoles: dict[str, bytes] = {}
         self._news: asyncio.Queue[str] = asyncio.Queue()
         self._tries: dict[tuple[str, str], int] = {}
-        self._deaths: dict[str, asyncio.TimerHandle] = {}
+        self._ends: dict[str, asyncio.TimerHandle] = {}
         self._staging: dict[str, asyncio.Lock] = {}
         self._full = False
         self._unreachable = ""
@@ -139,16 +79,16 @@ class FakeHypervisor:
         if orders:
             self._shelf.put("network", "bridge", {"subnet": orders.subnet, "gateway": orders.gateway})
         for id in self._shelf.ids("domain"):
-            self._expect_death(id)
+            self._expect_end(id)
 
     async def mend(self) -> None:
         if self._cut:
             raise HypervisorError(self._cut)
 
     async def close(self, *, tear_down: bool) -> None:
-        for timer in self._deaths.values():
+        for timer in self._ends.values():
             timer.cancel()
-        self._deaths.clear()
+        self._ends.clear()
         if tear_down:
             self._shelf.drop("network", "bridge")
 
@@ -192,13 +132,21 @@ class FakeHypervisor:
             host_key=note.get("host_key", ""),
             memory_mib=here.get("memory_mib", 0),
             memory_defined_mib=here.get("memory_defined_mib", 0),
+            exit_status=self._exit_status(note, domain),
         )
 
+    @staticmethod
+    def _exit_status(note: dict[str, Any], domain: dict[str, Any] | None) -> int | None:
+        """Of the command that ended in this run or in an earlier one."""
+        now = domain.get("exit_status") if domain else None
+        return note.get("exit_status") if now is None else now
+
     def _domain(self, id: str) -> dict[str, Any] | None:
-        """The domain as it is by now: a guest that was to die may have died while nobody watched."""
+        """The domain as it is by now: a guest whose end was set may have met it while nobody watched."""
         domain = self._shelf.get("domain", id)
-        if domain and domain["state"] == RUNNING and 0 < domain["dies_at"] <= self._now():
-            return domain | {"state": CRASHED, "reason": "the guest crashed (simulated)"}
+        if domain and domain["state"] == RUNNING and 0 < domain["ends_at"] <= self._now():
+            ending: dict[str, Any] = domain["ending"]
+            return domain | ending
         return domain
 
     # -------------------------------------------------------- making
@@ -244,29 +192,37 @@ class FakeHypervisor:
         domain = self._domain(order.id)
         if domain and domain["state"] in (RUNNING, PAUSED) and note["boots"] >= order.boots:
             return
-        self._note(order.id, boots=order.boots)
+        self._note(order.id, boots=order.boots, exit_status=self._exit_status(note, domain))
         reach("agent.boot.noted")
         await self._take(self.config.start_s)
         self._fail_by_chance("start", order.id)
         self._shelf.drop("saved", order.id)
         self._shelf.put("tap", order.id, {"mac": order.mac})
-        self._shelf.put("domain", order.id, self._new_domain(order))
+        self._shelf.put("domain", order.id, self._new_domain(order, runs_command=not note.get("command_begun")))
+        self._note(order.id, command_begun=True)
         self._write_console(order.id, _boot_lines(order))
-        self._expect_death(order.id)
+        self._expect_end(order.id)
         reach("agent.domain.started")
 
-    def _new_domain(self, order: WorkspaceOrder) -> dict[str, Any]:
+    def _new_domain(self, order: WorkspaceOrder, *, runs_command: bool) -> dict[str, Any]:
         config, chance, now = self.config, self._chance("boot", order.id, order.boots), self._now()
         up_at = now + max(0.0, config.boot_s + config.boot_spread_s * (2 * chance.random() - 1))
         if chance.random() < config.failures.get("guest", 0):
             up_at = float(1 << 40)  # it never answers
-        dies = chance.random() < config.failures.get("crash", 0)
+        ends = []
+        if chance.random() < config.failures.get("crash", 0):
+            ends.append((up_at + chance.expovariate(1 / config.crash_after_s), _CRASH))
+        if order.command and runs_command:
+            takes_s, status = _simulated(order.command)
+            ends.append((up_at + config.command_s + takes_s, _OFF | {"exit_status": status}))
+        ends_at, ending = min(ends, key=lambda end: end[0], default=(0, {}))
         return {
             "state": RUNNING,
             "name": order.name,
             "started_at": now,
             "up_at": up_at,
-            "dies_at": up_at + chance.expovariate(1 / config.crash_after_s) if dies else 0,
+            "ends_at": ends_at,
+            "ending": ending,
             "cpus": order.cpus,
             "memory_mib": min(order.memory_mib, order.memory_defined_mib),
             "memory_defined_mib": order.memory_defined_mib,
@@ -284,7 +240,7 @@ class FakeHypervisor:
         self._fail_by_chance("pause", id)
         if domain["state"] == RUNNING:
             self._shelf.put("domain", id, domain | {"state": PAUSED, "paused_at": self._now()})
-            self._expect_death(id)
+            self._expect_end(id)
 
     async def resume(self, id: str) -> None:
         domain = self._live(id, "resume")
@@ -296,11 +252,11 @@ class FakeHypervisor:
     def _put_running(self, id: str, domain: dict[str, Any], *, since: float) -> None:
         """As if no time had passed for the guest since then."""
         slept_s = self._now() - since
-        dies_at = domain["dies_at"] + slept_s if domain["dies_at"] else 0
+        ends_at = domain["ends_at"] + slept_s if domain["ends_at"] else 0
         self._shelf.put(
-            "domain", id, domain | {"state": RUNNING, "up_at": domain["up_at"] + slept_s, "dies_at": dies_at}
+            "domain", id, domain | {"state": RUNNING, "up_at": domain["up_at"] + slept_s, "ends_at": ends_at}
         )
-        self._expect_death(id)
+        self._expect_end(id)
 
     async def suspend(self, id: str) -> None:
         if self._shelf.get("saved", id) and not self._shelf.get("domain", id):
@@ -336,7 +292,7 @@ class FakeHypervisor:
         if domain and domain["state"] in (RUNNING, PAUSED):
             await self._take(min(grace_s, self.config.stop_s))
             self._fail_by_chance("stop", id)
-            self._end_domain(id, SHUT_OFF, "")
+            self._end_domain(id, _OFF)
         self._shelf.drop("saved", id)
         reach("agent.stopped")
 
@@ -417,26 +373,30 @@ class FakeHypervisor:
     def _drop_domain(self, id: str) -> None:
         self._shelf.drop("domain", id)
         self._shelf.drop("tap", id)
-        self._expect_death(id)
+        self._expect_end(id)
 
-    def _end_domain(self, id: str, state: str, reason: str) -> None:
+    def _end_domain(self, id: str, ending: dict[str, Any]) -> None:
         """The domain ends and its tap goes, as with QEMU; why is remembered."""
         domain = self._shelf.get("domain", id)
         if domain:
-            self._shelf.put("domain", id, domain | {"state": state, "reason": reason, "dies_at": 0})
+            self._shelf.put("domain", id, domain | ending | {"ends_at": 0})
             self._shelf.drop("tap", id)
-        self._expect_death(id)
+        self._expect_end(id)
 
-    def _expect_death(self, id: str) -> None:
-        """Have the news of a death ready when it comes."""
-        timer = self._deaths.pop(id, None)
+    def _expect_end(self, id: str) -> None:
+        """Have the news of an end ready when it comes."""
+        timer = self._ends.pop(id, None)
         if timer:
             timer.cancel()
         domain = self._shelf.get("domain", id)
-        if domain and domain["state"] == RUNNING and domain["dies_at"]:
-            delay_s = max(0.0, domain["dies_at"] - self._now())
+        if domain and domain["state"] == RUNNING and domain["ends_at"]:
+            delay_s = max(0.0, domain["ends_at"] - self._now())
             loop = asyncio.get_running_loop()
-            self._deaths[id] = loop.call_later(delay_s, self.crash, id, "the guest crashed (simulated)")
+            self._ends[id] = loop.call_later(delay_s, self._end_by_itself, id, domain["ending"])
+
+    def _end_by_itself(self, id: str, ending: dict[str, Any]) -> None:
+        self._end_domain(id, ending)
+        self._news.put_nowait(id)
 
     async def _take(self, seconds: float) -> None:
         if seconds > 0:
@@ -455,14 +415,12 @@ class FakeHypervisor:
 
     # -------------------------------------------------------- what befalls a node, for tests and trials
 
-    def crash(self, id: str, reason: str = "the guest crashed (simulated)") -> None:
-        self._end_domain(id, CRASHED, reason)
-        self._news.put_nowait(id)
+    def crash(self, id: str, reason: str = _CRASH["reason"]) -> None:
+        self._end_by_itself(id, _CRASH | {"reason": reason})
 
     def power_off(self, id: str) -> None:
         """By the guest itself."""
-        self._end_domain(id, SHUT_OFF, "")
-        self._news.put_nowait(id)
+        self._end_by_itself(id, _OFF)
 
     def lose_disk(self, id: str) -> None:
         for kind in ("domain", "tap", "overlay"):
@@ -516,6 +474,17 @@ def host_key(id: str) -> str:
     kind = b"ssh-ed25519"
     blob = struct.pack(">I", len(kind)) + kind + struct.pack(">I", 32) + hashlib.sha256(id.encode()).digest()
     return f"ssh-ed25519 {base64.b64encode(blob).decode()}"
+
+
+def _simulated(command: str) -> tuple[float, int]:
+    """(how many seconds it sleeps, the exit status)"""
+    takes_s = 0.0
+    for line in command.splitlines():
+        if found := _EXIT.fullmatch(line):
+            return takes_s, int(found[1]) & 255
+        if found := _SLEEP.fullmatch(line):
+            takes_s += float(found[1])
+    return takes_s, 0
 
 
 def _boot_lines(order: WorkspaceOrder) -> bytes:

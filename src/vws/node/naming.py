@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vws.core.deployment import WorkspaceOrder
 from vws.core.site import ImageFile
-from vws.core.terms import CPUS_MAX, DISK_MIB_MAX, MEMORY_MIB_MAX, SSH_KEY_LENGTH_MAX
+from vws.core.terms import COMMAND_LENGTH_MAX, CPUS_MAX, DISK_MIB_MAX, MEMORY_MIB_MAX, SSH_KEY_LENGTH_MAX
 from vws.ports import HypervisorError
 
 _ID = re.compile(r"[a-z]{3}-[0-9a-z]{1,48}")
@@ -108,6 +108,7 @@ def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
     _check(order.cmdline.isprintable() and len(order.cmdline) <= CMDLINE_LENGTH_MAX, "the kernel line", order.cmdline)
     for key in order.ssh_keys:
         _check(key.isprintable() and len(key) <= SSH_KEY_LENGTH_MAX, "the ssh key", key)
+    _check("\0" not in order.command and len(order.command) <= COMMAND_LENGTH_MAX, "the command", order.command)
     roles = [check_file(file).role for file in order.files]
     _check(len(set(roles)) == len(roles), "the image with several files of one role", roles)
     _check(order.boot == "disk" or "kernel" in roles, "the image without a kernel to boot", order.image)

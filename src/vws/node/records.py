@@ -34,7 +34,8 @@ CONSOLES_KEPT_S = 7 * 24 * 3600
 @dataclass(frozen=True, slots=True)
 class Record:
     """boots: the last boot that was begun. asked: what this agent did to the domain last (`stop`, `suspend`, ""), so
-    that its end is not taken for a death. images: the sha256s of its image's files, which it goes on needing."""
+    that its end is not taken for a death. images: the sha256s of its image's files, which it goes on needing.
+    command: its guest has one to run."""
 
     id: str
     end: int = 0
@@ -43,6 +44,7 @@ class Record:
     host_key: str = ""
     asked: str = ""
     images: tuple[str, ...] = ()
+    command: bool = False
 
 
 class Records:

@@ -5,6 +5,11 @@ plain twins of the same facts for guests that have only a shell:
 
     meta-data, user-data, network-config      cloud-init's (JSON, which is YAML)
     vws/hostname  vws/authorized_keys  vws/ssh_host_ed25519_key  vws/env
+    vws/command  vws/run-command              if its lease has a command
+
+The command is run by `run-command` beside this module, the same for every guest. cloud-init lays it down in /run/vws
+and starts it in its last stage, when the network is there and sshd answers; the demo appliance starts it from the disk.
+What it says at its end on the console is what the node knows of the command (`exit_status`).
 
 The guest's host key is made here, so that the service can tell its users whom to
 expect before anybody has connected. Its private half is on this disk only.
@@ -12,10 +17,13 @@ expect before anybody has connected. Its private half is on this disk only.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 import pycdlib
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,6 +33,9 @@ from vws.core.deployment import WorkspaceOrder
 from vws.node.network import DOMAIN
 
 VOLUME = "cidata"
+RUN_COMMAND = Path(__file__).with_name("run-command").read_text()
+# In the guest, until it is switched off.
+_FOLDER = "/run/vws"
 
 
 def new_host_key() -> tuple[str, str]:
@@ -50,8 +61,20 @@ def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
         "vws/hostname": order.name + "\n",
         "vws/authorized_keys": "".join(f"{key}\n" for key in order.ssh_keys),
         "vws/ssh_host_ed25519_key": private_key,
-        "vws/env": _environment(order),
+        **{f"vws/{name}": text for name, text in _to_run(order).items()},
     }
+
+
+def _to_run(order: WorkspaceOrder) -> dict[str, str]:
+    """What `run-command` reads beside itself, and itself if there is a command."""
+    facts = {"env": _environment(order)}
+    return facts | {"command": order.command, "run-command": RUN_COMMAND} if order.command else facts
+
+
+def exit_status(console: bytes, id: str) -> int | None:
+    """That of the workspace's command, by the last word of it in the end of a console's log; None: it has not ended."""
+    said = re.findall(rb"VWS: the command of %s ended with status (\d{1,3})\b" % re.escape(id.encode()), console)
+    return int(said[-1]) if said else None
 
 
 def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, object]:
@@ -68,7 +91,16 @@ def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
         data["users"] = [{"name": "root", "ssh_authorized_keys": list(order.ssh_keys)}]
     else:
         data["user"] = {"name": order.user}
+    if order.command:
+        data["write_files"] = [_written(name, text) for name, text in _to_run(order).items()]
+        # In the background: who waits for cloud-init does not wait for this.
+        data["runcmd"] = [f"sh {_FOLDER}/run-command </dev/null >/dev/null 2>&1 &"]
     return data
+
+
+def _written(name: str, text: str) -> dict[str, str]:
+    encoded = base64.b64encode(text.encode()).decode()
+    return {"path": f"{_FOLDER}/{name}", "encoding": "b64", "permissions": "0600", "content": encoded}
 
 
 def _network(order: WorkspaceOrder) -> dict[str, object]:
@@ -84,6 +116,7 @@ def _environment(order: WorkspaceOrder) -> str:
         "VWS_LEASE": order.lease,
         "VWS_IMAGE": order.image,
         "VWS_ADDRESS": order.address,
+        "VWS_USER": order.user,
     }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items())
 

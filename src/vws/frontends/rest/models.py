@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from vws.core import terms
+from vws.core import terms, traits
 from vws.core.deployment import NodeOrders
 from vws.core.lifecycle import State
-from vws.core.site import LeaseKind, LeaseState, NodeState, Role
+from vws.core.site import LeaseKind, LeaseState, MaintenanceState, NodeState, Role
+from vws.core.traits import ATTRIBUTE_PATTERN, ATTRIBUTES_MAX, LABEL_PATTERN, LABELS_MAX
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl anna@desk"
 
@@ -109,6 +110,49 @@ class Resizing(Asked):
     cpus: Cpus | None = None
 
 
+class Relabelling(Asked):
+    """What a node's administrator says of it, beside what its own configuration says."""
+
+    labels: Annotated[
+        list[str],
+        Field(
+            description="Labels to have.",
+            examples=[["gpu"]],
+            json_schema_extra={"maxItems": LABELS_MAX, "items": {"type": "string", "pattern": f"^{LABEL_PATTERN}$"}},
+        ),
+    ] = []
+    attributes: Annotated[
+        dict[str, Whole | str],
+        Field(
+            description="Attributes to have: whole numbers or texts by name.",
+            examples=[{"rack": "r12"}],
+            json_schema_extra={
+                "maxProperties": ATTRIBUTES_MAX,
+                "propertyNames": {"pattern": f"^{ATTRIBUTE_PATTERN}$"},
+            },
+        ),
+    ] = {}
+    remove: Annotated[
+        list[Text], Field(description="Labels and attributes not to have any more.", examples=[["old"]])
+    ] = []
+
+    def value(self) -> traits.Relabelling:
+        return traits.Relabelling(
+            traits.checked_labels(self.labels), traits.checked_attributes(self.attributes), tuple(self.remove)
+        )
+
+
+class MaintenanceRequest(Asked):
+    """A time over which the node is to run nothing."""
+
+    start: Annotated[
+        Whole | None,
+        Field(description="UTC seconds; now if not given.", examples=[1900000000]),
+    ] = None
+    duration_s: Duration
+    reason: Annotated[Text, Field(description="For those who wonder.", examples=["new disks"])]
+
+
 class TokenRequest(Asked):
     """Whom the token stands for, in which role, for how long."""
 
@@ -189,6 +233,7 @@ class Workspace(BaseModel):
     running_at: float | None = Field(description="When it first ran.")
     released_at: float | None = Field(description="When its node said that nothing of it is left.")
     boots: int
+    exit_status: int | None = Field(description="Of the lease's command here, once that has ended.")
 
 
 class Lease(BaseModel):
@@ -303,12 +348,45 @@ class Capacity(BaseModel):
     memory_mib: int
     disk_mib: int
     overhead_mib: int = Field(description="Memory that each workspace takes beside its own.")
+    bandwidth_mbit: int = Field(description="Of its network, Mbit/s; 0 while nothing is known of it.")
 
 
 class Used(BaseModel):
     cpus: int
     memory_mib: int
     disk_mib: int
+
+
+class Traits(BaseModel):
+    """What a node's own agent reports."""
+
+    arch: str = Field(examples=["x86_64"])
+    accelerators: list[str] = Field(examples=[["nvidia", "10de:2204"]])
+    labels: list[str]
+    attributes: dict[str, int | str]
+
+
+class Maintenance(BaseModel):
+    """A time over which a node runs nothing: [start, end), UTC seconds."""
+
+    id: str = Field(examples=["mnt-01jd3k9q4t7c2vz"])
+    node: str
+    node_name: str
+    state: MaintenanceState
+    start: int
+    end: int
+    reason: str
+    created_at: float
+    begun_at: float | None
+    removed_at: float | None
+    leases: list[str] = Field(
+        description="Names of leases that are there meanwhile; of others' for administrators only."
+    )
+
+
+class MaintenancePage(BaseModel):
+    items: list[Maintenance]
+    next: str | None
 
 
 class Node(BaseModel):
@@ -331,6 +409,10 @@ class Node(BaseModel):
     applied_generation: int
     problem: str
     version: str
+    traits: Traits
+    labels: list[str] = Field(description="What requirements see: its own and the administrator's.")
+    attributes: dict[str, int | str] = Field(description="The same.")
+    maintenances: list[str] = Field(description="Ids of the maintenance windows that are on or ahead, by their start.")
 
 
 class NodePage(BaseModel):

@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import Any
 
 from vws.core.draft import Draft
-from vws.core.site import Event, Image, Lease, Node, Token, Workspace
+from vws.core.site import Event, Image, Lease, Maintenance, Node, Token, Workspace
 from vws.core.wire import to_json
 from vws.service import Services
+from vws.service.access import Caller
 
 Json = dict[str, Any]
 
@@ -109,6 +110,7 @@ class Views:
             "running_at": w.running_at,
             "released_at": w.released_at,
             "boots": w.boots,
+            "exit_status": w.exit_status,
         }
 
     # ------------------------------------------------------------ the rest
@@ -133,6 +135,25 @@ class Views:
             "applied_generation": node.applied_generation,
             "problem": node.problem,
             "version": node.version,
+            "traits": to_json(node.traits) | {"attributes": {a.name: a.value for a in node.traits.attributes}},
+            "labels": node.every_label,
+            "attributes": node.every_attribute,
+            "maintenances": [m.id for m in self._services.site.present.maintenances_of(node.id)],
+        }
+
+    def maintenance(self, window: Maintenance, caller: Caller) -> Json:
+        return {
+            "id": window.id,
+            "node": window.node,
+            "node_name": self._node_name(window.node),
+            "state": str(window.state),
+            "start": window.start,
+            "end": window.end,
+            "reason": window.reason,
+            "created_at": window.created_at,
+            "begun_at": window.begun_at,
+            "removed_at": window.removed_at,
+            "leases": [lease.name for lease in self._services.maintenances.in_the_way(caller, window)],
         }
 
     @staticmethod
