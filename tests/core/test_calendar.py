@@ -15,7 +15,7 @@ from vws.core.calendar import (
     Step,
     calendar_from_json,
     calendar_to_json,
-    colour_index,
+    colours,
     grouped,
     is_planned,
     rows,
@@ -55,6 +55,13 @@ def test_a_resumed_lease_returns_to_its_lane_and_saved_memory_takes_no_room():
         bar(30, 32, "soft", Step.RESUME),
     )
     assert set(found.values()) == {0}
+
+
+def test_data_lies_along_the_lane_of_its_workspace():
+    found = lanes_of(
+        bar(0, 40, "a"), bar(5, 10, "b", Step.STAGE), bar(10, 30, "b"), bar(12, 20, "c", Step.MIGRATE), bar(50, 60, "c")
+    )
+    assert found == {(0, "a"): 0, (5, "b"): 1, (10, "b"): 1, (12, "c"): 0, (50, "c"): 0}
 
 
 def test_maintenance_takes_no_lane():
@@ -107,11 +114,16 @@ def test_what_has_not_begun_is_planned():
     assert not is_planned(bar(11, 50), None)
 
 
-def test_a_colour_is_the_leases_own():
+def test_a_colour_is_the_leases_own_and_not_its_neighbours():
     ids = [f"lse-{i:04}" for i in range(600)]
-    counts = [sum(colour_index(id, 12) == c for id in ids) for c in range(12)]
-    assert min(counts) > 25
-    assert colour_index("lse-0001", 12) == colour_index("lse-0001", 12)
+    of = colours(ids, 12)
+    assert min(list(of.values()).count(c) for c in range(12)) > 25
+    for earlier, later in zip(ids, ids[1:], strict=False):
+        assert (of[later] - of[earlier]) % 12 not in (11, 0, 1)
+    assert all(len({of[id] for id in ids[i : i + 5]}) == 5 for i in range(590))
+    assert colours(reversed(ids), 12) == of
+    without = colours(ids[40:], 12)
+    assert [id for id in ids[200:] if without[id] != of[id]] == []
 
 
 def test_nodes_are_grouped_when_there_are_too_many():

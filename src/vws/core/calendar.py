@@ -8,13 +8,16 @@ has the same colour and a node the same lanes in all of them.
 
 A bar is one step of one workspace on one node. Whether it has begun is not
 said by the bar but by the calendar's `now`: a plan that nobody touches becomes
-the past by itself. Two steps take no room on a node: memory that lies saved on
-its disk, and the node's own maintenance, which is drawn behind everything else.
+the past by itself. Steps that only move or keep data (an image being staged,
+memory that is saved or on its way) take no room on a node: they are thin lines
+along the lane of their workspace, above which something else may run. A node's
+maintenance is drawn across its whole row.
 """
 
 from __future__ import annotations
 
 import binascii
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
@@ -38,8 +41,21 @@ class Step(StrEnum):
     MAINTENANCE = auto()
 
 
-ROOMLESS = frozenset({Step.SAVED, Step.MAINTENANCE})
+STEP_NAMES = {
+    Step.STAGE: "staging",
+    Step.BOOT: "boot",
+    Step.RUN: "running",
+    Step.SUSPEND: "suspend",
+    Step.SAVED: "saved on disk",
+    Step.MIGRATE: "migration",
+    Step.RESUME: "resume",
+    Step.SHUTDOWN: "shutdown",
+    Step.MAINTENANCE: "maintenance",
+}
+DATA = frozenset({Step.STAGE, Step.SAVED, Step.MIGRATE})
+ROOMLESS = DATA | {Step.MAINTENANCE}
 KINDS = ("immediate", "reservation", "best-effort", "deadline", "periodic", "maintenance")
+HARD = frozenset({"immediate", "reservation", "periodic"})  # never moved once granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +161,27 @@ def _chain(bar: Bar) -> tuple[str, str]:
     return bar.lease, bar.workspace
 
 
-def _lanes(ordered: Iterable[Bar]) -> list[int]:
-    """The lowest free lane of each bar, but a workspace's own last one if that is free: it should not jump about."""
+def _lanes(ordered: Sequence[Bar]) -> list[int]:
+    """The lowest free lane of each bar, but a workspace's own last one if that is free: it should not jump about.
+
+    What takes no room lies along the lane that its workspace had before, or else will have.
+    """
     free_at: list[int] = []
+    first: dict[tuple[str, str], int] = {}
     last: dict[tuple[str, str], int] = {}
     lanes = []
     for bar in ordered:
-        own = last.get(_chain(bar), 0)
-        if bar.step in ROOMLESS:
-            lanes.append(own)
-            continue
-        lane = own if own < len(free_at) and free_at[own] <= bar.start else _first_free(free_at, bar.start)
-        if lane == len(free_at):
-            free_at.append(0)
-        free_at[lane] = bar.end
-        last[_chain(bar)] = lane
+        lane = last.get(_chain(bar), -1)
+        if bar.step not in ROOMLESS:
+            if lane < 0 or free_at[lane] > bar.start:
+                lane = _first_free(free_at, bar.start)
+            if lane == len(free_at):
+                free_at.append(0)
+            free_at[lane] = bar.end
+            first.setdefault(_chain(bar), lane)
+            last[_chain(bar)] = lane
         lanes.append(lane)
-    return lanes
+    return [lane if lane >= 0 else first.get(_chain(bar), 0) for bar, lane in zip(ordered, lanes, strict=True)]
 
 
 def _first_free(free_at: Sequence[int], start: int) -> int:
@@ -176,9 +196,21 @@ def is_planned(bar: Bar, now: int | None) -> bool:
     return now is not None and bar.start > now
 
 
-def colour_index(lease: str, colours: int) -> int:
-    """Which of `colours` a lease has: the same in every picture, whatever else is in it."""
-    return binascii.crc32(lease.encode()) % colours
+def colours(leases: Iterable[str], count: int) -> dict[str, int]:
+    """Which of `count` colours, a circle of hues, each lease has: its own by its id, or the next that is not taken.
+
+    Taken are those of the few leases whose ids come just before, and the hues next to the last of these. So a lease
+    has another colour than those of its time and, being decided by so few, the same one in nearly every picture.
+    """
+    of: dict[str, int] = {}
+    elders: deque[int] = deque(maxlen=count // 3)
+    for lease in sorted(set(leases)):
+        own = binascii.crc32(lease.encode(errors="replace"))
+        free = [c for c in ((own + i) % count for i in range(count)) if c not in elders]
+        close = {(c + d) % count for c in list(elders)[-(count // 6) :] for d in (-1, 1)}
+        of[lease] = next((c for c in free if c not in close), free[0])
+        elders.append(of[lease])
+    return of
 
 
 def grouped(nodes: Sequence[str], groups_max: int) -> tuple[tuple[str, ...], ...]:
