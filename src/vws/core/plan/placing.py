@@ -1,0 +1,272 @@
+"""Where a demand could go: the best block from a moment on, and the earliest one.
+
+Nodes are chosen so that rooms which stay open longest are kept for those who need them: among the openings that stay
+open until the block's end, those that close first are taken (best fit in time). A soft demand that may be suspended
+also takes a shorter block, cut where its openings close, if that is worth it (`least`).
+
+A saved demand goes back to the nodes where it was saved, if they have room; else, where migration is allowed, to
+others, and its block then begins with the transfers. Transfers between disjoint pairs of nodes go on side by side.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from vws.core.plan.demand import Block, Demand, Part
+from vws.core.plan.profile import NODE_BITS, NODE_MASK, NOTHING, Amount
+from vws.core.plan.rules import Rules
+from vws.core.plan.timeline import Timeline, first_open_until
+
+# Of several parts none alone says when all fit: so many moments of each are tried.
+MOMENTS_TRIED = 64
+
+
+@final
+class Placing:
+    def __init__(self, timeline: Timeline, rules: Rules) -> None:
+        self.timeline = timeline
+        self.rules = rules
+
+    # ------------------------------------------------------------ soft
+
+    def best(self, demand: Demand, at: int) -> Block | None:
+        """The best block that begins at `at`."""
+        if not demand.saved_on:
+            return self._begun(demand, at, 0, None)
+        block = self._at_home(demand, at)
+        if block is None and self.rules.migrate:
+            block = self._moved(demand, at)
+        return block
+
+    def later(self, demand: Demand, after: int) -> Block | None:
+        """The earliest block that begins after `after`."""
+        moves = self.rules.migrate and bool(demand.saved_on)
+        least = self.least(demand, self.rules.transfer_s(demand) if moves else 0)
+        where = self._home(demand) if demand.saved_on and not moves else None
+        for moment in self.moments(demand, after + 1, least, where):
+            block = self.best(demand, moment)
+            if block is not None:
+                return block
+        return None
+
+    def least(self, demand: Demand, transfer_s: int = 0) -> int:
+        """The shortest block worth having."""
+        rules = self.rules
+        restore_s = rules.restore_s(demand, None)
+        before = transfer_s + (restore_s if demand.saved_on else demand.prepare_s)
+        whole = before + demand.remaining + demand.shutdown_s
+        if not rules.can_be_saved(demand):
+            return whole
+        save_s = rules.save_s(demand, None)
+        return min(whole, before + max(int(rules.useful * (save_s + restore_s)), 1) + save_s)
+
+    def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
+        """Moments from `after` on worth trying: with one part the first is the answer."""
+        if len(demand.parts) == 1:
+            return self.timeline.moments(_within(demand.parts[0], where), after, duration, 1 if where is None else 64)
+        found: set[int] = set()
+        for part in demand.parts:
+            found.update(self.timeline.moments(_within(part, where), after, duration, MOMENTS_TRIED))
+        return sorted(found)
+
+    def _begun(self, demand: Demand, at: int, transfer_s: int, where: list[bool] | None) -> Block | None:
+        rules = self.rules
+        before = transfer_s + (rules.restore_s(demand, None) if demand.saved_on else demand.prepare_s)
+        wanted = at + before + demand.remaining + demand.shutdown_s
+        hosts, end = self._nodes(demand, at, wanted, at + self.least(demand, transfer_s), where)
+        if hosts is None:
+            return None
+        return self._block(demand, hosts, at, transfer_s, end)
+
+    def _block(self, demand: Demand, hosts: list[int], at: int, transfer_s: int, end: int) -> Block | None:
+        """The block on those nodes until `end` at most; None if it would not be worth it."""
+        rules = self.rules
+        run = at + transfer_s + (rules.restore_s(demand, hosts) if demand.saved_on else demand.prepare_s)
+        stop = run + demand.remaining
+        block = Block(hosts, at, at + transfer_s, run, stop, stop + demand.shutdown_s)
+        block.restores = bool(demand.saved_on)
+        if block.end > end:
+            if not rules.can_be_saved(demand) or end - at < self.least(demand, transfer_s):
+                return None
+            block.saves = True
+            block.stop, block.end = end - rules.save_s(demand, hosts), end
+            if block.stop <= run:
+                return None
+        return block
+
+    # ------------------------------------------------------------ saved
+
+    def _at_home(self, demand: Demand, at: int) -> Block | None:
+        """On the nodes where it was saved."""
+        wanted = at + self.rules.restore_s(demand, demand.saved_on) + demand.remaining + demand.shutdown_s
+        taken: dict[int, Amount] = {}
+        sizes = demand.sizes()
+        for i in range(len(sizes)):
+            node = demand.saved_on[i]
+            taken[node] = taken[node].plus(sizes[i]) if node in taken else sizes[i]
+        end = wanted
+        for node, amount in taken.items():
+            if not self.timeline.open[node]:
+                return None
+            end = self.timeline.profiles[node].until(amount, at, end)
+            if end <= at:
+                return None
+        return self._block(demand, demand.saved_on, at, 0, end)
+
+    def _home(self, demand: Demand) -> list[bool]:
+        where = [False] * len(self.timeline.profiles)
+        for node in demand.saved_on:
+            where[node] = True
+        return where
+
+    def _moved(self, demand: Demand, at: int) -> Block | None:
+        """On other nodes, after as many rounds of transfers as it takes."""
+        round_s = self.rules.transfer_s(demand)
+        rounds = 1
+        while rounds <= 2:
+            block = self._begun(demand, at, rounds * round_s, None)
+            if block is None:
+                return None
+            block.hosts = matched(demand.parts, demand.saved_on, block.hosts)
+            block.moves, needed = transfers(demand.saved_on, block.hosts)
+            if needed <= rounds:
+                return block
+            rounds = max(needed, rounds + 1)
+        return None
+
+    # ------------------------------------------------------------ hard
+
+    def at(self, demand: Demand, begin: int) -> Block | None:
+        """The block of a hard demand, whole or not at all."""
+        block = Block([], begin, begin, demand.at, demand.at + demand.requested, 0)
+        block.end = block.stop + demand.shutdown_s
+        hosts, _ = self._nodes(demand, begin, block.end, block.end, None)
+        if hosts is None:
+            return None
+        block.hosts = hosts
+        return block
+
+    # ------------------------------------------------------------ nodes
+
+    def _nodes(
+        self, demand: Demand, at: int, wanted: int, least: int, where: list[bool] | None
+    ) -> tuple[list[int] | None, int]:
+        """Nodes for all members and until when they have room: `wanted`, or sooner but not before `least`."""
+        if len(demand.parts) == 1:
+            return self._nodes_of(demand, _within(demand.parts[0], where), at, wanted, least)
+        hosts = self._nodes_of_all(demand, at, wanted, where)
+        if hosts is not None or least >= wanted:
+            return hosts, wanted
+        # Cut where the first part's openings close: not the best cut, but one that fits whenever it is found.
+        end = wanted
+        for part in demand.parts:
+            some, until = self._nodes_of(demand, _within(part, where), at, wanted, least)
+            if some is None:
+                return None, at
+            end = min(end, until)
+        return self._nodes_of_all(demand, at, end, where), end
+
+    def _nodes_of(self, demand: Demand, part: Part, at: int, wanted: int, least: int) -> tuple[list[int] | None, int]:
+        openings = self.timeline.openings(part, at)
+        needed = part.openings_needed
+        if len(openings) < needed:
+            return None, at
+        first = first_open_until(openings, wanted)
+        end = wanted
+        if len(openings) - first >= needed:
+            if part.prefers is None and self.rules.host_rank is None and not demand.saved_on:
+                chosen = openings[first : first + needed]
+            else:
+                chosen = self._preferred(demand, part, openings[first:], needed)
+        else:
+            chosen = openings[len(openings) - needed :]
+            end = chosen[0] >> NODE_BITS
+            if end < least:
+                return None, at
+        hosts: list[int] = []
+        for opening in chosen:
+            hosts.append(opening & NODE_MASK)
+        if part.together:
+            hosts = hosts * part.count
+        return hosts, end
+
+    def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int) -> list[int]:
+        """Nodes where it was saved first, then those that hold its image, then by the site's rank, then best fit."""
+        rank, prefers, saved_on = self.rules.host_rank, part.prefers, set(demand.saved_on)
+        keyed: list[tuple[bool, bool, float, int]] = []
+        for opening in openings:
+            node = opening & NODE_MASK
+            worth = 0.0 if rank is None else rank(demand, node)
+            keyed.append((node not in saved_on, prefers is not None and not prefers[node], worth, opening))
+        keyed.sort()
+        return [opening for _, _, _, opening in keyed[:needed]]
+
+    def _nodes_of_all(self, demand: Demand, at: int, wanted: int, where: list[bool] | None) -> list[int] | None:
+        """Nodes for the members of several parts, the biggest placed first."""
+        parts = demand.parts
+        order = sorted(range(len(parts)), key=lambda i: _bigness(parts[i]), reverse=True)
+        chosen: dict[int, list[int]] = {}
+        for i in order:
+            hosts, _ = self._nodes_of(demand, _within(parts[i], where), at, wanted, wanted)
+            if hosts is None:
+                break
+            chosen[i] = hosts
+            for host in hosts:
+                self.timeline.profiles[host].take(parts[i].size, at, wanted)
+            self.timeline.changed()
+        for i, hosts in chosen.items():
+            for host in hosts:
+                self.timeline.profiles[host].give(parts[i].size, at, wanted)
+        self.timeline.changed()
+        if len(chosen) < len(parts):
+            return None
+        return [host for i in range(len(parts)) for host in chosen[i]]
+
+
+def _bigness(part: Part) -> tuple[int, int, int]:
+    return part.size.memory_mib, part.size.cpus, part.count
+
+
+def _within(part: Part, where: list[bool] | None) -> Part:
+    """The part with fewer nodes to be on."""
+    if where is None:
+        return part
+    eligible = part.eligible
+    both = where if eligible is None else [a and b for a, b in zip(where, eligible, strict=True)]
+    return Part(part.count, part.size, apart=part.apart, together=part.together, eligible=both, prefers=part.prefers)
+
+
+def matched(parts: list[Part], saved_on: list[int], hosts: list[int]) -> list[int]:
+    """The same nodes in another order: within each part, members stay where they were saved when they can."""
+    found: list[int] = []
+    first = 0
+    for part in parts:
+        left = list(hosts[first : first + part.count])
+        placed: list[int] = []
+        for node in saved_on[first : first + part.count]:
+            if node in left:
+                left.remove(node)
+                placed.append(node)
+            else:
+                placed.append(-1)
+        for node in placed:
+            found.append(left.pop(0) if node < 0 else node)
+        first += part.count
+    return found
+
+
+def transfers(old: list[int], new: list[int]) -> tuple[int, int]:
+    """How many members move, and in how many rounds if each node takes part in one transfer at a time."""
+    at_node: dict[int, int] = {}
+    moves = 0
+    for i in range(len(old)):
+        if old[i] != new[i]:
+            moves += 1
+            at_node[old[i]] = at_node.get(old[i], 0) + 1
+            at_node[new[i]] = at_node.get(new[i], 0) + 1
+    # Edge colouring: one more round than the busiest node has transfers is always enough (Vizing, 1964).
+    busiest = max(at_node.values()) if at_node else 0
+    return moves, busiest if busiest < 2 else busiest + 1
+
+
+__all__ = ["NOTHING", "Placing", "matched", "transfers"]

@@ -1,0 +1,514 @@
+"""The planner: every kind of lease on one timeline.
+
+Its owner moves it and it never looks at a clock: each call has `now` (whole UTC seconds), which never goes back. What
+has to be done is left in `actions`, in order, for the owner to take. Between two calls the plan is complete: every
+demand that is to run has a block on the timeline, or waits in the queue because no room for it is open.
+
+The queue is served in turn (the site's order: first come, fair share, ...). Who cannot start is booked a later start,
+as many as `rules.bookings` says; the others may go ahead if they delay no booking. Bookings are placed anew, one by
+one, whenever something is freed before its time, and can only come to stand earlier.
+
+A hard demand takes room that soft ones hold if it must: those that wait are queued anew, those that run are cut so that
+their suspension has ended when it begins. Who can neither be saved nor restarted is left alone.
+
+References: Lifka, The ANL/IBM SP scheduling system, 1995 (EASY); Mu'alem and Feitelson, IEEE TPDS 12(6), 2001 (EASY and
+conservative backfilling); Sotomayor, Keahey and Foster, HPDC 2008 (suspension before reservations).
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Final, final
+
+from vws.core.plan.demand import (
+    BOOKED,
+    OVER,
+    PREPARING,
+    RUNNING,
+    SAVED,
+    SAVING,
+    STOPPING,
+    WAITING,
+    Block,
+    Demand,
+)
+from vws.core.plan.placing import Placing
+from vws.core.plan.profile import FOREVER, NOTHING, Amount
+from vws.core.plan.rules import Rules
+from vws.core.plan.timeline import Timeline
+
+# What has to be done with a demand, in the order of its life.
+BEGIN: Final = 1  # move, stage and boot, or resume: its block begins
+RUN: Final = 2  # it is planned to be up
+SAVE: Final = 3
+KEPT: Final = 4  # it is planned to be saved; its nodes are planned with again
+STOP: Final = 5  # its time is over
+GIVE_UP: Final = 6  # to be killed and queued anew: it ran where a hard one has to be
+DONE: Final = 7  # its nodes are free
+
+
+@final
+class Action:
+    def __init__(self, kind: int, demand: Demand, block: Block) -> None:
+        self.kind = kind
+        self.demand = demand
+        self.block = block
+
+
+class Planner:
+    """One site's plan. At each moment its owner calls, in this order: `ended` (what ended before its time), `due`,
+    `arrive`, `fill`, `due`."""
+
+    def __init__(self, capacities: list[Amount], rules: Rules) -> None:
+        self.rules = rules
+        self.timeline = Timeline(capacities)
+        self.placing = Placing(self.timeline, rules)
+        self.demands: dict[str, Demand] = {}
+        self.queue: list[Demand] = []  # in turn
+        self.booked: list[Demand] = []  # in turn
+        self.promised: list[Demand] = []  # those with deadlines, which are booked whatever the rules say
+        self.actions: list[Action] = []
+        self._due: list[tuple[int, int, Demand]] = []
+        self._wakes = 0
+        self._laid = 0
+        self._freed = True
+        self._freed_until = FOREVER
+        self._fresh: list[Demand] = []
+        self._hard_ahead = 0
+        # What is in use now: who asks for more than the rest cannot start, wherever it is.
+        self._capacity = NOTHING
+        self._used = NOTHING
+        for capacity in capacities:
+            self._capacity = self._capacity.plus(capacity)
+
+    # ------------------------------------------------------------ time
+
+    def next_moment(self) -> int:
+        """When `due` has something to do next; -1 if nothing is planned."""
+        while self._due:
+            moment, _, demand = self._due[0]
+            if demand.next == moment:
+                return moment
+            heappop(self._due)
+        return -1
+
+    def due(self, now: int) -> None:
+        """Take every step that is planned by `now`; ends come before beginnings."""
+        while True:
+            ready = self._ready(now)
+            if not ready:
+                return
+            for demand in ready:
+                if demand.phase >= RUNNING:
+                    self._go_to_end(demand, now)
+            for demand in ready:
+                if demand.phase == BOOKED or demand.phase == PREPARING:
+                    self._go_to_run(demand, now)
+
+    def _ready(self, now: int) -> list[Demand]:
+        ready: list[Demand] = []
+        while self._due and self._due[0][0] <= now:
+            moment, _, demand = heappop(self._due)
+            if demand.next == moment:
+                demand.next = -1
+                ready.append(demand)
+        if len(ready) > 1:
+            ready.sort(key=_laid_order)
+        return ready
+
+    def _wake(self, demand: Demand, moment: int) -> None:
+        demand.next = moment
+        self._wakes += 1
+        heappush(self._due, (moment, self._wakes, demand))
+
+    def _go_to_run(self, demand: Demand, now: int) -> None:
+        block = demand.block
+        assert block is not None
+        if demand.phase == BOOKED:
+            if block.begin > now:
+                self._wake(demand, block.begin)
+                return
+            self._begin(demand, block)
+        if block.run > now:
+            self._wake(demand, block.run)
+            return
+        self._run(demand, block)
+
+    def _run(self, demand: Demand, block: Block) -> None:
+        demand.phase = RUNNING
+        if block.restores:
+            self._used = self._used.plus(demand.total).minus(demand.saved_total)
+        self._act(RUN, demand, block)
+        self._wake(demand, block.stop)
+
+    def _begin(self, demand: Demand, block: Block) -> None:
+        self._unbook(demand)
+        demand.phase = PREPARING
+        demand.migrations += block.moves
+        self._used = self._used.plus(demand.saved_total if block.restores else demand.total)
+        self._act(BEGIN, demand, block)
+
+    def _go_to_end(self, demand: Demand, now: int) -> None:
+        block = demand.block
+        if block is None:
+            return
+        if demand.phase == RUNNING:
+            if block.stop > now:
+                self._wake(demand, block.stop)
+                return
+            self._stop(demand, block, now)
+            if demand.block is None:
+                return
+        if block.end > now:
+            self._wake(demand, block.end)
+        elif demand.phase == SAVING:
+            self._keep(demand, block, now)
+        else:
+            self._finish(demand, block, now)
+
+    def _stop(self, demand: Demand, block: Block, now: int) -> None:
+        if block.doomed:
+            self._act(GIVE_UP, demand, block)
+            self._release(demand, now)
+            demand.worked = 0
+            demand.saved_on = []
+            self._enqueue(demand)
+            return
+        demand.worked += block.stop - block.run
+        if block.saves:
+            demand.phase = SAVING
+            self._used = self._used.minus(demand.total).plus(demand.saved_total)
+            self._act(SAVE, demand, block)
+        else:
+            demand.phase = STOPPING
+            self._act(STOP, demand, block)
+
+    def _keep(self, demand: Demand, block: Block, now: int) -> None:
+        self._release(demand, now)
+        demand.suspensions += 1
+        demand.saved_on = block.hosts
+        demand.saved_at = now
+        self._enqueue(demand)
+        self._act(KEPT, demand, block)
+
+    def _finish(self, demand: Demand, block: Block, now: int) -> None:
+        self._release(demand, now)
+        demand.phase = OVER
+        self.demands.pop(demand.id, None)
+        self._act(DONE, demand, block)
+
+    def _act(self, kind: int, demand: Demand, block: Block) -> None:
+        self.actions.append(Action(kind, demand, block))
+
+    # ------------------------------------------------------------ what the world says
+
+    def arrive(self, demand: Demand, now: int) -> bool:
+        """Take a demand in. False: a hard one that has no room, or one whose deadline cannot be met; then nothing has
+        changed."""
+        if demand.hard:
+            taken = self._reserve(demand, now)
+        elif demand.by >= 0:
+            taken = self._promise(demand, now)
+        else:
+            self._enqueue(demand)
+            self._fresh.append(demand)
+            taken = True
+        if taken:
+            self.demands[demand.id] = demand
+        return taken
+
+    def ended(self, demand: Demand, now: int) -> None:
+        """Its work ended by itself, or it was withdrawn: it holds nothing any more and is forgotten."""
+        block = demand.block
+        if block is not None:
+            self._release(demand, now)
+            self._act(DONE, demand, block)
+        elif demand in self.queue:
+            self.queue.remove(demand)
+        demand.phase = OVER
+        demand.next = -1
+        self.demands.pop(demand.id, None)
+
+    # ------------------------------------------------------------ the queue
+
+    def fill(self, now: int) -> None:
+        """Start what can start and book what may be booked, after anything has changed."""
+        if self._freed:
+            self._fresh = []
+            self._rebook(now)
+            self._freed = False
+            self._freed_until = 0
+            self._serve_all(now)
+        elif self._fresh:
+            fresh, self._fresh = self._fresh, []
+            for demand in fresh:
+                # Nothing else has changed: all before it wait rightly.
+                if demand.phase == WAITING and (self.rules.backfill or self.queue[0] is demand):
+                    self._serve(demand, now)
+
+    def _serve(self, demand: Demand, now: int) -> None:
+        if self._start(demand, now) or self._book(demand, now):
+            self.queue.remove(demand)
+
+    def _serve_all(self, now: int) -> None:
+        served = 0
+        for demand in self.queue:
+            if not self._start(demand, now) and not self._book(demand, now):
+                break
+            served += 1
+        rest = self.queue[served:] if served else self.queue
+        if rest and self.rules.backfill:
+            rest = self._backfill(rest, now)
+        self.queue = rest
+
+    def _backfill(self, rest: list[Demand], now: int) -> list[Demand]:
+        """Start those that delay nobody. Gives the ones that stay."""
+        free = self._capacity.minus(self._used)
+        candidates = [each for each in rest if each.total.fits_in(free)]
+        if not candidates:
+            return rest
+        if self.rules.smallest_first:
+            since = now - self.rules.patience_s
+            candidates.sort(key=lambda each: each.area if each.submit > since else -1)
+        started = False
+        for demand in candidates:
+            if self._start(demand, now):
+                started = True
+        return [each for each in rest if each.block is None] if started else rest
+
+    def _enqueue(self, demand: Demand) -> None:
+        demand.phase = SAVED if demand.saved_on else WAITING
+        insert_in_turn(self.queue, demand)
+
+    # ------------------------------------------------------------ blocks
+
+    def _start(self, demand: Demand, now: int) -> bool:
+        """Place a soft demand from now on, if there is room for a block worth having."""
+        if not demand.total.fits_in(self._capacity.minus(self._used)):
+            return False
+        block = self.placing.best(demand, now)
+        if block is None:
+            return False
+        self._lay(demand, block, now)
+        return True
+
+    def _book(self, demand: Demand, now: int) -> bool:
+        """Promise a soft demand the earliest start there is, if another promise is allowed."""
+        if len(self.booked) >= self.rules.bookings:
+            return False
+        block = self.placing.later(demand, now)
+        if block is None:
+            return False
+        self._lay(demand, block, now)
+        insert_in_turn(self.booked, demand)
+        return True
+
+    def _promise(self, demand: Demand, now: int) -> bool:
+        block = self.placing.best(demand, now) or self.placing.later(demand, now)
+        if block is None or block.stop > demand.by:
+            return False
+        self._lay(demand, block, now)
+        insert_in_turn(self.promised, demand)
+        return True
+
+    def _rebook(self, now: int) -> None:
+        """Place the bookings anew, in turn, one at a time: none can come to stand later than it did."""
+        if self._stand(now):
+            return
+        for booked in (self.promised, self.booked):
+            for demand in list(booked):
+                self._place_anew(demand, booked, now)
+
+    def _stand(self, now: int) -> bool:
+        """Whether a single booking stands as it is: with nothing else ahead, rooms only ever open, and what has been
+        freed before its time would have been free by then anyway."""
+        if self.promised or self._hard_ahead or len(self.booked) != 1:
+            return not self.promised and not self.booked
+        block = self.booked[0].block
+        return block is not None and self._freed_until < block.begin and block.begin > now
+
+    def _place_anew(self, demand: Demand, booked: list[Demand], now: int) -> None:
+        before = demand.block
+        assert before is not None
+        self.timeline.lift(demand.parts, before, now)
+        block = self.placing.best(demand, now)
+        if block is None:
+            block = self.placing.later(demand, now)
+        if block is None or block.begin >= before.begin:
+            self.timeline.lay(demand.parts, before, now)
+            return
+        remove(booked, demand)
+        self._lay(demand, block, now)
+        if block.begin > now:
+            insert_in_turn(booked, demand)
+
+    def _lay(self, demand: Demand, block: Block, now: int) -> None:
+        self._laid += 1
+        block.order = self._laid
+        demand.block = block
+        demand.phase = BOOKED
+        self.timeline.lay(demand.parts, block, now)
+        self._wake(demand, block.begin)
+        if demand.hard:
+            self._hard_ahead += 1
+
+    def _unbook(self, demand: Demand) -> None:
+        if demand.hard:
+            self._hard_ahead -= 1
+        elif demand.by >= 0:
+            remove(self.promised, demand)
+        else:
+            remove(self.booked, demand)
+
+    def _release(self, demand: Demand, now: int) -> None:
+        block = demand.block
+        assert block is not None
+        self.timeline.lift(demand.parts, block, now)
+        if demand.phase == BOOKED:
+            self._unbook(demand)
+        elif demand.phase == SAVING or (demand.phase == PREPARING and block.restores):
+            self._used = self._used.minus(demand.saved_total)
+        else:
+            self._used = self._used.minus(demand.total)
+        demand.block = None
+        demand.next = -1
+        self._freed = True
+        if block.end > self._freed_until:
+            self._freed_until = block.end
+
+    # ------------------------------------------------------------ hard demands
+
+    def _reserve(self, demand: Demand, now: int) -> bool:
+        """Place a hard demand, over soft ones if it must."""
+        begin = max(now, demand.at - demand.prepare_s)
+        block = self.placing.at(demand, begin)
+        if block is None:
+            block = self._over_victims(demand, begin, now)
+        if block is None:
+            return False
+        self._lay(demand, block, now)
+        return True
+
+    def _over_victims(self, demand: Demand, begin: int, now: int) -> Block | None:
+        end = demand.at + demand.requested + demand.shutdown_s
+        lifted: list[Demand] = []
+        block: Block | None = None
+        for victim in self._victims(demand, begin, end, now):
+            assert victim.block is not None
+            self.timeline.lift(victim.parts, victim.block, now)
+            lifted.append(victim)
+            block = self.placing.at(demand, begin)
+            if block is not None:
+                break
+        spared: list[Demand] = []
+        if block is None:
+            spared = lifted
+        else:
+            block, spared = self._spare(demand, block, begin, lifted, now)
+        for victim in spared:
+            if block is None:
+                assert victim.block is not None
+                self.timeline.lay(victim.parts, victim.block, now)
+        if block is not None:
+            for victim in lifted:
+                if victim not in spared:
+                    self._give_way(victim, begin, now)
+        return block
+
+    def _spare(
+        self, demand: Demand, block: Block, begin: int, lifted: list[Demand], now: int
+    ) -> tuple[Block, list[Demand]]:
+        """Put back every victim that the hard demand can do without, the dearest first."""
+        spared: list[Demand] = []
+        for victim in reversed(lifted[:-1]):
+            assert victim.block is not None
+            self.timeline.lay(victim.parts, victim.block, now)
+            again = self.placing.at(demand, begin)
+            if again is None:
+                self.timeline.lift(victim.parts, victim.block, now)
+            else:
+                block = again
+                spared.append(victim)
+        return block, spared
+
+    def _victims(self, demand: Demand, begin: int, end: int, now: int) -> list[Demand]:
+        """The soft demands that could give way, the cheapest first: those that have not begun, then those with few
+        members and little time behind them."""
+        may = self.rules.may_suspend
+        found: list[tuple[int, int, Demand]] = []
+        for victim in self.demands.values():
+            block = victim.block
+            if block is None or not victim.preemptible or victim.hard or victim.by >= 0:
+                continue
+            if block.begin >= end or block.end <= begin or (may is not None and not may(demand, victim)):
+                continue
+            if victim.phase == BOOKED and block.begin > now:
+                found.append((0, victim.number, victim))
+            elif self._can_give_way(victim, block, begin, now):
+                found.append((1 + victim.members, -block.run, victim))
+        found.sort(key=_cost)
+        return [victim for _, _, victim in found]
+
+    def _can_give_way(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
+        if victim.phase > RUNNING or block.doomed:
+            return False
+        return self._could_save(victim, block, begin, now) or victim.restartable
+
+    def _could_save(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
+        stop = begin - self.rules.save_s(victim, block.hosts)
+        return self.rules.can_be_saved(victim) and stop >= now and stop > block.run
+
+    def _give_way(self, victim: Demand, begin: int, now: int) -> None:
+        """A victim whose block has been lifted gets a shorter one, or none."""
+        block = victim.block
+        assert block is not None
+        if victim.phase == BOOKED and block.begin > now:
+            self._unbook(victim)
+            victim.block = None
+            victim.next = -1
+            self._enqueue(victim)
+        else:
+            if self._could_save(victim, block, begin, now):
+                block.saves = True
+                block.stop = begin - self.rules.save_s(victim, block.hosts)
+            else:
+                block.saves = False
+                block.doomed = True
+                block.stop = begin
+            block.end = begin
+            self._laid += 1
+            block.order = self._laid
+            self.timeline.lay(victim.parts, block, now)
+            if victim.phase == RUNNING:
+                self._wake(victim, block.stop)
+        self._freed = True
+        self._freed_until = FOREVER
+
+
+def _laid_order(demand: Demand) -> int:
+    return demand.block.order if demand.block is not None else 0
+
+
+def _cost(found: tuple[int, int, Demand]) -> tuple[int, int]:
+    return found[0], found[1]
+
+
+def remove(booked: list[Demand], demand: Demand) -> None:
+    """Take a demand out of a list, if it is there."""
+    for i in range(len(booked)):
+        if booked[i] is demand:
+            del booked[i]
+            return
+
+
+def insert_in_turn(queue: list[Demand], demand: Demand) -> None:
+    """Keep `queue` sorted by turn, then number."""
+    low, high = 0, len(queue)
+    while low < high:
+        middle = (low + high) >> 1
+        each = queue[middle]
+        if each.turn < demand.turn or (each.turn == demand.turn and each.number < demand.number):
+            low = middle + 1
+        else:
+            high = middle
+    queue.insert(low, demand)
