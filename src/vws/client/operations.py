@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -148,12 +148,42 @@ class Client(Connection):
     def undrain_node(self, id: str) -> Json:
         return self._change("POST", _path("nodes", id, "undrain"))
 
+    def label_node(
+        self,
+        id: str,
+        *,
+        labels: Sequence[str] = (),
+        attributes: dict[str, str | int] | None = None,
+        remove: Sequence[str] = (),
+    ) -> Json:
+        """The node, after these labels and attributes were given to it and those named in `remove` taken away."""
+        body = {"labels": list(labels), "attributes": attributes or {}, "remove": list(remove)}
+        return self._change("POST", _path("nodes", id, "label"), body)
+
     def remove_node(self, id: str, *, force: bool = False) -> Json:
         return self._change("DELETE", _path("nodes", id), params={"force": force})
 
     def invite_node(self, lifetime_s: int = 3600) -> Json:
         """{"token": ..., "url": ...}: the word with which `vws node join` makes another host a node, once."""
         return self._change("POST", "/v1/nodes/invitations", {"lifetime_s": lifetime_s})
+
+    # ------------------------------------------------------------ maintenance
+
+    def plan_maintenance(self, node: str, duration_s: int, reason: str, *, start: int | None = None) -> Json:
+        """Keep a node (by id or name) free for so long, from `start` (UTC seconds; None: now). `leases` of the answer:
+        the names of those that are there meanwhile."""
+        body: Json = {"duration_s": duration_s, "reason": reason} | ({} if start is None else {"start": start})
+        return self._change("POST", _path("nodes", node, "maintenances"), body)
+
+    def maintenances(self, **where: Any) -> Iterator[Json]:
+        """where: node, all."""
+        return self._pages("/v1/maintenances", where)
+
+    def maintenance(self, id: str) -> Json:
+        return self._json("GET", _path("maintenances", id))
+
+    def remove_maintenance(self, id: str) -> Json:
+        return self._change("DELETE", _path("maintenances", id))
 
     # ------------------------------------------------------------ tokens
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from vws.core.lifecycle import Desired, State
 from vws.core.present import Present
-from vws.core.site import Changes, Event, Image, Lease, Node, Token, Workspace
+from vws.core.site import Changes, Event, Image, Lease, Maintenance, Node, Token, Workspace
 
 
 class Draft:
@@ -27,6 +27,7 @@ class Draft:
         self._nodes: dict[str, Node] = {}
         self._images: dict[str, Image] = {}
         self._tokens: dict[str, Token] = {}
+        self._maintenances: dict[str, Maintenance] = {}
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -39,6 +40,7 @@ class Draft:
             tuple(self._images.values()),
             tuple(self._tokens.values()),
             tuple(self._events),
+            maintenances=tuple(self._maintenances.values()),
         )
 
     # ------------------------------------------------------------ reading
@@ -76,6 +78,10 @@ class Draft:
     def put_token(self, token: Token) -> Token:
         self._tokens[token.id] = token
         return token
+
+    def put_maintenance(self, maintenance: Maintenance) -> Maintenance:
+        self._maintenances[maintenance.id] = maintenance
+        return maintenance
 
     def put_workspace(self, workspace: Workspace) -> Workspace:
         """Keep what was seen of a workspace; its node is told nothing new."""

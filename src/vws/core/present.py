@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from vws.core.site import Changes, Image, Lease, Node, Token, Workspace
+from vws.core.site import Changes, Image, Lease, Maintenance, Node, Token, Workspace
 from vws.core.timeline import Slot, Timeline
 
 T = TypeVar("T")
 
 
 class Present:
-    """Live leases, unreleased workspaces, nodes, images and tokens by id, with the timeline of slots."""
+    """Live leases, unreleased workspaces, nodes, images, tokens and maintenances by id, with the timeline of slots."""
 
     def __init__(self) -> None:
         self.leases: dict[str, Lease] = {}
@@ -24,6 +24,7 @@ class Present:
         self.nodes: dict[str, Node] = {}
         self.images: dict[str, Image] = {}
         self.tokens: dict[str, Token] = {}
+        self.maintenances: dict[str, Maintenance] = {}
         self.timeline = Timeline()
         self._members: dict[str, dict[str, Workspace]] = {}
         self._on_node: dict[str, dict[str, Workspace]] = {}
@@ -43,6 +44,11 @@ class Present:
     def on_node(self, node: str) -> list[Workspace]:
         """The workspaces that a node has not yet released."""
         return list(self._on_node.get(node, {}).values())
+
+    def maintenances_of(self, node: str) -> list[Maintenance]:
+        """Those of a node that are not over or removed, by their start. There are few at a site."""
+        mine = [each for each in self.maintenances.values() if each.node == node]
+        return sorted(mine, key=lambda each: (each.start, each.id))
 
     def lease_named(self, name: str) -> Lease | None:
         found = self._lease_names.get(name)
@@ -65,6 +71,8 @@ class Present:
             _keep(self.images, image.id, image, alive=image.removed_at is None)
         for token in changes.tokens:
             _keep(self.tokens, token.id, token, alive=token.revoked_at is None)
+        for maintenance in changes.maintenances:
+            _keep(self.maintenances, maintenance.id, maintenance, alive=maintenance.removed_at is None)
         for lease in changes.leases:
             self._apply_lease(lease)
         for workspace in changes.workspaces:

@@ -113,8 +113,7 @@ def node_attributes(node: Node) -> dict[str, Any]:
         "hypervisor": node.hypervisor,
         "bandwidth_mbit": node.capacity.bandwidth_mbit,
     }
-    own = {each.name: each.value for each in (*node.traits.attributes, *node.attributes)}
-    return own | {
+    return node.every_attribute | {
         **{name: value for name, value in said.items() if value},
         "name": node.name,
         "cpus": node.capacity.cpus,
@@ -122,7 +121,7 @@ def node_attributes(node: Node) -> dict[str, Any]:
         "disk_mib": node.capacity.disk_mib,
         "kvm": node.hypervisor == "kvm",
         "accelerators": node.traits.accelerators,
-        "labels": tuple(dict.fromkeys((*node.traits.labels, *node.labels))),
+        "labels": node.every_label,
     }
 
 

@@ -306,6 +306,14 @@ class Node:
         return NodeState.DRAINED if self.drained else NodeState.READY
 
     @property
+    def every_label(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.traits.labels, *self.labels)))
+
+    @property
+    def every_attribute(self) -> dict[str, str | int]:
+        return {each.name: each.value for each in (*self.traits.attributes, *self.attributes)}
+
+    @property
     def gateway(self) -> str:
         return str(next(ipaddress.ip_network(self.subnet).hosts()))
 
@@ -321,7 +329,10 @@ class MaintenanceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Maintenance:
-    """A time over which a node runs nothing: [start, end), UTC seconds. begun_at, removed_at: when the record says so."""
+    """A time over which a node runs nothing: [start, end), UTC seconds.
+
+    begun_at: when its beginning was recorded; removed_at: when it was called off, or seen to be over.
+    """
 
     id: str
     node: str

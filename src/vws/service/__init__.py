@@ -11,6 +11,7 @@ from vws.ports import Blobs, Clock, Ids, Store
 from vws.service.access import Access
 from vws.service.images import Images
 from vws.service.leases import Leases
+from vws.service.maintenances import Maintenances
 from vws.service.nodes import Nodes
 from vws.service.reconcile import Reconciler
 from vws.service.site import Settings, Site
@@ -26,6 +27,7 @@ class Services:
     images: Images
     nodes: Nodes
     reconciler: Reconciler
+    maintenances: Maintenances
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -39,4 +41,4 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     site = Site(store, clock, ids, settings)
     nodes = Nodes(site, blobs, directory / "consoles")
     images = Images(site, blobs, directory / "uploads")
-    return Services(site, Access(site), Leases(site), images, nodes, Reconciler(site, nodes))
+    return Services(site, Access(site), Leases(site), images, nodes, Reconciler(site, nodes), Maintenances(site, nodes))

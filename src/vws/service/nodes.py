@@ -14,9 +14,11 @@ from vws.core.deployment import NodeOrders, NodeReport, orders_for
 from vws.core.draft import Draft
 from vws.core.errors import Conflict, DuplicateNode, InUse, NameTaken, NotFound
 from vws.core.lifecycle import UNORDERED
+from vws.core.maintenance import forget_maintenances
 from vws.core.site import Answer, Image, Node, Role, Token, Workspace
 from vws.core.standing import forsake
 from vws.core.terms import check_name
+from vws.core.traits import Relabelling, relabelled
 from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
 from vws.service.access import Caller, issue, revoke
@@ -288,6 +290,28 @@ class Nodes:
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
+    def label(self, caller: Caller, id: str, change: Relabelling, once: Once | None = None) -> Node | Answer:
+        """Change what the administrator says of a node. Raises InvalidRequest, Conflict (`relabelled`)."""
+        caller.must_be(Role.ADMIN)
+        found = self.node(caller, id)
+
+        def decide(draft: Draft) -> Node:
+            node = self._alive(draft, found.id)
+            labels, attributes = relabelled(node.labels, node.attributes, change, node.traits)
+            after = replace(node, labels=labels, attributes=attributes)
+            if after == node:
+                return node
+            draft.say(
+                "node.labelled",
+                node=node.id,
+                name=node.name,
+                labels=after.every_label,
+                attributes=after.every_attribute,
+            )
+            return draft.put_node(after)
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
     def remove(self, caller: Caller, id: str, *, force: bool = False, once: Once | None = None) -> Node | Answer:
         """Take a node out of the site; InUse while workspaces are there, unless `force` says that the host is gone."""
         caller.must_be(Role.ADMIN)
@@ -310,6 +334,7 @@ class Nodes:
                 possible="drain it and wait, or end their leases; --force only if the host is gone for good",
             )
         forsake(draft, node)
+        forget_maintenances(draft, node)
         _revoke_all(draft, node)
         draft.say("node.removed", node=node.id, name=node.name, forced=force)
         return draft.put_node(replace(draft.node(node.id), removed_at=draft.now))

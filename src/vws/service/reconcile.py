@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from vws.core.deployment import NodeReport
 from vws.core.draft import Draft
 from vws.core.errors import NotFound, Unavailable
+from vws.core.maintenance import pass_time
 from vws.core.standing import absorb, expire, listen
 from vws.faultpoints import reach
 from vws.service.access import Caller
@@ -149,6 +150,7 @@ class Reconciler:
         def decide(draft: Draft) -> bool:
             expire(draft)
             listen(draft, silent_for_s, patience)
+            pass_time(draft)
             return bool(draft.changes)
 
         if self._site.change("site", decide):

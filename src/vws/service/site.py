@@ -177,4 +177,11 @@ class Site:
 
 
 def _as_changes(snapshot: Snapshot) -> Changes:
-    return Changes(snapshot.leases, snapshot.workspaces, snapshot.nodes, snapshot.images, snapshot.tokens)
+    return Changes(
+        snapshot.leases,
+        snapshot.workspaces,
+        snapshot.nodes,
+        snapshot.images,
+        snapshot.tokens,
+        maintenances=snapshot.maintenances,
+    )

@@ -49,6 +49,13 @@ def undrain_node(id: str, call: ChangeHere) -> Response:
     return call.mutate(lambda once: call.services.nodes.undrain(call.caller, id, once), call.views.node)
 
 
+@routes.post("/v1/nodes/{id}/label", operation_id="label_node", response_model=models.Node, responses=CHANGING)
+def label_node(id: str, body: models.Relabelling, call: ChangeHere) -> Response:
+    """Say what requirements may ask of it: labels and attributes, beside those of its own configuration."""
+    change = body.value()
+    return call.mutate(lambda once: call.services.nodes.label(call.caller, id, change, once), call.views.node)
+
+
 @routes.delete("/v1/nodes/{id}", operation_id="remove_node", response_model=models.Node, responses=CHANGING)
 def remove_node(
     id: str,
