@@ -17,6 +17,7 @@ from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
 from vws.core.lifecycle import UNORDERED, Command, Desired, State
 from vws.core.placement import place, refusal, rooms
 from vws.core.present import Present
+from vws.core.requirements import parse
 from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, Workspace
 from vws.core.standing import begin_end, give, settle
 from vws.core.terms import (
@@ -27,6 +28,7 @@ from vws.core.terms import (
     GroupRequest,
     LeaseRequest,
     Size,
+    When,
     check_duration,
     check_number,
     check_request,
@@ -41,8 +43,8 @@ Ids = Callable[[str], str]
 def grant(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> Lease:
     """The lease for `request`, placed and addressed; raises CannotFit, InvalidRequest or NameTaken."""
     present, now = draft.present, draft.now
-    request, images = resolve(present, request)
     start = int(now)
+    request, images = resolve(present, request, now=start)
     chosen = fit(present, request, now=start)
     lease_id = ids("lse")
     lease = Lease(
@@ -58,6 +60,7 @@ def grant(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> Lease
         ssh_keys=request.ssh_keys,
         created_at=now,
         submitted_at=now,
+        preemptible=request.preemptible,
     )
     draft.put_lease(lease)
     draft.say_lease("lease.granted", lease, end=lease.end, workspaces=sum(g.count for g in lease.groups))
@@ -66,10 +69,27 @@ def grant(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> Lease
     return lease
 
 
-def resolve(present: Present, request: LeaseRequest) -> tuple[LeaseRequest, list[Image]]:
+def resolve(present: Present, request: LeaseRequest, *, now: int) -> tuple[LeaseRequest, list[Image]]:
     """The checked request with the images its groups name, big enough for them."""
-    request = check_request(request)
+    request = check_request(request, now=now)
+    for i, group in enumerate(request.groups):
+        if group.requirement:
+            parse(group.requirement, f"groups[{i}].requirement")
+    _must_be_served(request)
     return request, [_image_for(present, g, f"groups[{i}]") for i, g in enumerate(request.groups)]
+
+
+def _must_be_served(request: LeaseRequest) -> None:
+    """Only what placing from now on can keep is agreed to; nothing that was asked for is left out in silence."""
+    choosy = [g for g in request.groups if g.requirement or g.apart or g.together]
+    if request.when is not When.IMMEDIATE or request.urgent or choosy:
+        asked = request.when if request.when is not When.IMMEDIATE else "urgent or choosy"
+        raise CommandRefused(
+            f"{asked} leases are not granted yet",
+            field="when",
+            asked=str(request.when),
+            possible="an immediate lease on any nodes",
+        )
 
 
 def fit(present: Present, request: LeaseRequest, *, now: int) -> list[list[str]]:
@@ -122,7 +142,18 @@ def _free_name(present: Present, name: str) -> str:
 
 
 def _group(request: GroupRequest, image: Image) -> Group:
-    return Group(request.name, image.id, image.name, request.count, request.cpus, request.memory_mib, request.disk_mib)
+    return Group(
+        request.name,
+        image.id,
+        image.name,
+        request.count,
+        request.cpus,
+        request.memory_mib,
+        request.disk_mib,
+        request.requirement,
+        request.apart,
+        request.together,
+    )
 
 
 def _members(

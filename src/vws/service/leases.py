@@ -43,7 +43,7 @@ class Leases:
         caller.must_be(Role.ADMIN, Role.USER)
         with self._site.lock:
             present, now = self._site.present, int(self._site.clock.now())
-            checked, _ = agreement.resolve(present, request)
+            checked, _ = agreement.resolve(present, request, now=now)
             try:
                 chosen = agreement.fit(present, checked, now=now)
             except CannotFit as refusal:
