@@ -123,7 +123,7 @@ def host_name() -> str:
 
 
 def load(directory: SiteDirectory) -> SiteConfig:
-    """The configuration of an initialised site; InvalidRequest names the key that is wrong."""
+    """The configuration of an initialised site. InvalidRequest names the key that is wrong."""
     try:
         data = tomllib.loads(directory.config.read_text())
     except FileNotFoundError:
@@ -135,7 +135,12 @@ def load(directory: SiteDirectory) -> SiteConfig:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{directory.config} is not TOML: {error}", field="site.toml") from None
-    return from_json(SiteConfig, data, "site.toml")
+    config = from_json(SiteConfig, data, "site.toml")
+    # Here, where somebody reads what is wrong, and not in an agent's log.
+    config.node.traits()
+    for fake in (config.fake, *map(config.fake.like, config.fake.kinds)):
+        fake.traits()
+    return config
 
 
 def render_joined(isolation: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import Answer, Capacity, Changes, Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.traits import UNSAID, Traits
 
 
 class Clock(Protocol):
@@ -157,6 +158,16 @@ class HypervisorError(Exception):
 
 
 @dataclass(frozen=True)
+class Description:
+    """What a node is. hypervisor: kvm, tcg or fake; reason: why that one."""
+
+    capacity: Capacity
+    hypervisor: str
+    reason: str
+    traits: Traits = UNSAID
+
+
+@dataclass(frozen=True)
 class Instance:
     """What a hypervisor has of one workspace, seen just now.
 
@@ -220,9 +231,7 @@ class Hypervisor(Protocol):
         """Let go. `tear_down`: remove daemons, bridge and namespace too (only when no workspace is left)."""
         ...
 
-    async def describe(self) -> tuple[Capacity, str, str]:
-        """(capacity, hypervisor name: kvm, tcg or fake, why that one)."""
-        ...
+    async def describe(self) -> Description: ...
 
     async def instances(self) -> Sequence[Instance]:
         """Everything here that carries the mark, remains and half-made ones included."""

@@ -179,12 +179,14 @@ async def test_what_does_not_run_cannot_be_paused(site: Site) -> None:
 @in_loop
 async def test_a_node_describes_itself(site: Site) -> None:
     async with site.opened() as hypervisor:
-        capacity, name, why = await hypervisor.describe()
-        assert capacity.cpus > 0
-        assert capacity.memory_mib > 0
-        assert capacity.disk_mib > 0
-        assert name in ("kvm", "tcg", "fake")
-        assert why
+        described = await hypervisor.describe()
+        assert described.capacity.cpus > 0
+        assert described.capacity.memory_mib > 0
+        assert described.capacity.disk_mib > 0
+        assert described.capacity.bandwidth_mbit > 0
+        assert described.hypervisor in ("kvm", "tcg", "fake")
+        assert described.reason
+        assert described.traits.arch == "x86_64"
 
 
 @in_loop

@@ -40,7 +40,7 @@ from vws.node.state import AgentState
 from vws.node.tunnels import Tunnels
 from vws.node.watch import Watch, wait
 from vws.node.workspaces import Workspaces
-from vws.ports import Hypervisor, HypervisorError
+from vws.ports import Description, Hypervisor, HypervisorError
 
 log = logging.getLogger(__name__)
 
@@ -292,7 +292,7 @@ class NodeAgent:
 
     def _facts(self) -> NodeReport:
         self._sequence += 1
-        capacity, hypervisor, why = self._watch.described or (Capacity(0, 0, 0), "", "")
+        described = self._watch.described or Description(Capacity(0, 0, 0), "", "")
         return NodeReport(
             node=self.node,
             instance=self._instance,
@@ -300,12 +300,13 @@ class NodeAgent:
             sequence=self._sequence,
             generation=self.workspaces.generation,
             at=self.clock.now(),
-            capacity=capacity,
-            hypervisor=hypervisor,
-            hypervisor_reason=why,
+            capacity=described.capacity,
+            hypervisor=described.hypervisor,
+            hypervisor_reason=described.reason,
             version=__version__,
             problem=self._conditions.reported,
             workspaces=tuple(self.workspaces.facts.values()),
+            traits=described.traits,
         )
 
     async def _send_consoles(self) -> None:

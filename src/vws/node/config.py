@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from vws.core.traits import Traits, check_label, checked_attributes, checked_labels
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,8 @@ class NodeConfig:
     accelerator: `kvm`, `tcg`, or `auto`: KVM where a timed loop proves that it works. cpu_ratio: CPUs leased for each
     real one. memory_reserved_mib, disk_reserved_mib: what is kept for the machine itself. bridge: its name.
     namespace: its name, "" for one made from the directory's. libvirt_uri: with `host` only.
+    labels, attributes: what leases can require of it (core/traits.py). bandwidth_mbit: of its network; 0: as its cards
+    say.
     """
 
     isolation: str = "namespace"
@@ -25,11 +29,38 @@ class NodeConfig:
     bridge: str = "vws0"
     namespace: str = ""
     libvirt_uri: str = "qemu:///system"
+    labels: tuple[str, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+    bandwidth_mbit: int = 0
+
+    def traits(self) -> Traits:
+        """What of the node's traits is configured; InvalidRequest for what cannot be."""
+        return Traits(
+            labels=checked_labels(self.labels, "node.labels"),
+            attributes=checked_attributes(self.attributes, "node.attributes"),
+        )
+
+
+@dataclass(frozen=True)
+class FakeKind:
+    """So many of the simulated nodes, with what is different about them; None: as for all."""
+
+    nodes: int
+    cpus: int | None = None
+    memory_mib: int | None = None
+    disk_mib: int | None = None
+    cpu_ratio: float | None = None
+    bandwidth_mbit: int | None = None
+    arch: str | None = None
+    accelerators: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    attributes: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class FakeConfig:
-    """nodes: how many; cpus, memory_mib, disk_mib, cpu_ratio: what each offers.
+    """nodes: how many; cpus, memory_mib, disk_mib, cpu_ratio, bandwidth_mbit: what each offers; arch, accelerators,
+    labels, attributes: what each is like. kinds: what is different about the first so many nodes, the next so many, …
 
     boot_s: until a guest answers, give or take boot_spread_s; the other times are those of the steps they name.
     command_s: how long a lease's command takes beside what it sleeps.
@@ -43,6 +74,12 @@ class FakeConfig:
     memory_mib: int = 64 * 1024
     disk_mib: int = 1024 * 1024
     cpu_ratio: float = 1.0
+    bandwidth_mbit: int = 10_000
+    arch: str = "x86_64"
+    accelerators: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    attributes: dict[str, Any] = field(default_factory=dict)
+    kinds: tuple[FakeKind, ...] = ()
     boot_s: float = 3.0
     boot_spread_s: float = 1.0
     command_s: float = 1.0
@@ -57,6 +94,27 @@ class FakeConfig:
     failures: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
     durable: bool = True
+
+    def traits(self) -> Traits:
+        """InvalidRequest for what cannot be."""
+        return Traits(
+            check_label(self.arch, "fake.arch"),
+            checked_labels(self.accelerators, "fake.accelerators"),
+            checked_labels(self.labels, "fake.labels"),
+            checked_attributes(self.attributes, "fake.attributes"),
+        )
+
+    def of(self, number: int) -> FakeConfig:
+        """The configuration of one simulated node, counted from 0."""
+        for kind in self.kinds:
+            if number < kind.nodes:
+                return self.like(kind)
+            number -= kind.nodes
+        return self
+
+    def like(self, kind: FakeKind) -> FakeConfig:
+        said = {each.name: getattr(kind, each.name) for each in fields(kind) if each.name != "nodes"}
+        return replace(self, **{name: value for name, value in said.items() if value is not None})
 
     @classmethod
     def instant(cls, **settings: Any) -> FakeConfig:

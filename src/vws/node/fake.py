@@ -36,7 +36,7 @@ from vws.faultpoints import reach
 from vws.node.config import FakeConfig
 from vws.node.shelf import KINDS, JournalShelf, MemoryShelf
 from vws.node.state import make_private
-from vws.ports import Fetch, HypervisorError, Instance, Stream
+from vws.ports import Description, Fetch, HypervisorError, Instance, Stream
 
 RUNNING, PAUSED, SHUT_OFF, CRASHED = "running", "paused", "shut off", "crashed"
 _STATES = {
@@ -92,11 +92,13 @@ class FakeHypervisor:
         if tear_down:
             self._shelf.drop("network", "bridge")
 
-    async def describe(self) -> tuple[Capacity, str, str]:
+    async def describe(self) -> Description:
         self._check_reachable()
         config = self.config
-        capacity = Capacity(config.cpus, config.memory_mib, config.disk_mib, config.cpu_ratio)
-        return capacity, "fake", "simulated, as configured"
+        capacity = Capacity(
+            config.cpus, config.memory_mib, config.disk_mib, config.cpu_ratio, bandwidth_mbit=config.bandwidth_mbit
+        )
+        return Description(capacity, "fake", "simulated, as configured", config.traits())
 
     async def instances(self) -> Sequence[Instance]:
         self._check_reachable()

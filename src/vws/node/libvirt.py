@@ -40,11 +40,12 @@ from vws.node.domain_xml import EMULATOR, TB_CACHE_MIB, Host
 from vws.node.domains import Domains, Surroundings
 from vws.node.guest_tcp import connect, ssh_answers
 from vws.node.images import ImageCache
+from vws.node.inventory import bandwidth_mbit, traits
 from vws.node.namespace import Machine, Namespace
 from vws.node.naming import check_id, check_order, is_id, tag_of
 from vws.node.network import Network
 from vws.node.records import Records
-from vws.ports import Fetch, HypervisorError, Instance, Stream
+from vws.ports import Description, Fetch, HypervisorError, Instance, Stream
 
 T = TypeVar("T")
 
@@ -235,8 +236,11 @@ class LibvirtHypervisor:
             self.place.destroy()
             self._daemons.clear()
 
-    async def describe(self) -> tuple[Capacity, str, str]:
-        return await self._do(self._capacity), self._kind, self._kind_reason
+    async def describe(self) -> Description:
+        return await self._do(self._described)
+
+    def _described(self) -> Description:
+        return Description(self._capacity(), self._kind, self._kind_reason, traits(self.config))
 
     def _capacity(self) -> Capacity:
         overhead_mib = _QEMU_OWN_MIB + (TB_CACHE_MIB if self._kind == "tcg" else 0)
@@ -244,7 +248,8 @@ class LibvirtHypervisor:
         disk_mib = self._disk_mib() - self.config.disk_reserved_mib
         disk_mib -= disk_mib % _DISK_STEP_MIB
         cpus = len(os.sched_getaffinity(0))
-        return Capacity(cpus, max(0, memory_mib), max(0, disk_mib), self.config.cpu_ratio, overhead_mib)
+        memory_mib, disk_mib = max(0, memory_mib), max(0, disk_mib)
+        return Capacity(cpus, memory_mib, disk_mib, self.config.cpu_ratio, overhead_mib, bandwidth_mbit(self.config))
 
     def _disk_mib(self) -> int:
         """What is free, and what overlays have already taken of what they were promised: the service subtracts the

@@ -97,9 +97,9 @@ async def run_fake_agents(directory: Path, count: int, config: FakeConfig, *, re
             possible=f"at most {len(who.nodes)}; or start the site anew with --fake-nodes {count}",
         )
     nodes = []
-    for node in who.nodes[:count]:
+    for number, node in enumerate(who.nodes[:count]):
         own = directory / "fake" / node.id
-        nodes.append((node, FakeHypervisor(own, config), own / "agent"))
+        nodes.append((node, FakeHypervisor(own, config.of(number)), own / "agent"))
     # A power cut may take what is simulated.
     return await _run(directory, who, nodes, _FAKE_AGENT, retire=retire, durable=False)
 

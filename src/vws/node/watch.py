@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from vws.core.deployment import NodeOrders
-from vws.core.site import Capacity
 from vws.node.conditions import Conditions
 from vws.node.workspaces import Workspaces
-from vws.ports import Hypervisor, HypervisorError
+from vws.ports import Description, Hypervisor, HypervisorError
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ OPENING_LIMIT_S = 20.0
 
 
 class Watch:
-    """`described`: (capacity, hypervisor, why that one), None until the first look. `looked` is called after each look,
+    """`described`: what the node is, None until the first look. `looked` is called after each look,
     `changed` when the description changed. min_free_mib: of disk in `directory`, for the agent itself."""
 
     def __init__(
@@ -58,7 +57,7 @@ class Watch:
         self._listening: asyncio.Task[None] | None = None
         self._network: tuple[str, str] | None = None
         self._is_open = False
-        self.described: tuple[Capacity, str, str] | None = None
+        self.described: Description | None = None
 
     def look_now(self) -> None:
         self._now.set()
