@@ -33,6 +33,7 @@ from vws.core.terms import (
     check_number,
     check_request,
 )
+from vws.core.usage import member_of, terms_of
 
 Ids = Callable[[str], str]
 
@@ -63,9 +64,11 @@ def grant(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> Lease
         preemptible=request.preemptible,
     )
     draft.put_lease(lease)
-    draft.say_lease("lease.granted", lease, end=lease.end, workspaces=sum(g.count for g in lease.groups))
+    draft.say_lease("lease.granted", lease, **terms_of(lease))
     for workspace in _members(present, lease, chosen, now, ids):
-        draft.say_workspace("workspace.planned", draft.order(workspace), address=workspace.address)
+        draft.say_workspace(
+            "workspace.planned", draft.order(workspace), address=workspace.address, **member_of(workspace)
+        )
     return lease
 
 
@@ -237,7 +240,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     live = [w for w in draft.members(lease.id) if w.state not in UNORDERED]
     _must_fit(draft.present, live, before, end, int(draft.now), lambda: "a shorter extension")
     after = draft.put_lease(replace(lease, end=end, duration_s=lease.duration_s + duration_s))
-    draft.say_lease("lease.extended", after, before=before, end=end)
+    draft.say_lease("lease.extended", after, before=before, **terms_of(after))
     for workspace in live:
         draft.order(replace(workspace, end=end))
     return after
@@ -258,7 +261,7 @@ def resize(draft: Draft, lease: Lease, *, group: str | None, memory_mib: int | N
     _must_fit(draft.present, live, now, end, now, nearest)
     groups = tuple(_resized_group(g, memory_mib, cpus) if g.name in wanted else g for g in lease.groups)
     after = draft.put_lease(replace(lease, groups=groups))
-    draft.say_lease("lease.resized", after, group=group, memory_mib=memory_mib, cpus=cpus)
+    draft.say_lease("lease.resized", after, group=group, memory_mib=memory_mib, cpus=cpus, **terms_of(after))
     for workspace in live:
         draft.order(workspace)
     return after

@@ -10,6 +10,7 @@
         NameTaken           another live thing has this name
         InUse               something still depends on it
         ClientTokenReused   the same client token came with another request
+        LimitReached        who asks, his group or his VO may not have more: which limit, what is held, what would do
         DuplicateNode       another agent already serves under this node's name or id
       CannotFit           the site has no room: the reason per node, and what would fit
       TooLarge            more bytes than are read
@@ -81,6 +82,12 @@ class InUse(Conflict):
 
 class ClientTokenReused(Conflict):
     code = "client-token-reused"
+
+
+class LimitReached(Conflict):
+    """`details`: limit (its name), party (whose), held (how much of it), offers (what would be accepted)."""
+
+    code = "limit-reached"
 
 
 class DuplicateNode(Conflict):

@@ -1,0 +1,180 @@
+"""May this lease be asked for? Limits, of users, of their groups and of their VOs.
+
+A limit is about what was agreed, not about what happens to run: who has sixteen workspaces reserved for Monday has
+them, and a lease that waits in the queue counts as outstanding. Of a lease that waits for room nobody knows when it
+will run, so `concurrent` refuses it only if it could never run; when it is about to begin, the same limit is looked at
+again (`Chosen.held_back`).
+
+A refusal says which limit of whom, what is held, and what would be accepted: fewer workspaces, or the same later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vws.core.errors import LimitReached
+from vws.core.membership import Limits, Party
+from vws.core.policy import Standing
+
+LATER_TRIES_MAX = 200
+
+
+# Node-hours that a user's leases held from an instant until now.
+HeldBefore = Callable[[str, float], float]
+
+
+def nothing_before(user: str, since: float) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What one party has: its leases that have not ended, without the one that is asked for, and what it had before.
+
+    before: (since) -> node-hours that its leases held from then until now, the running ones counted in.
+    """
+
+    title: str
+    held: tuple[Standing, ...] = ()
+    before: Callable[[float], float] = lambda since: 0.0
+
+    @property
+    def nodes(self) -> int:
+        return sum(standing.nodes for standing in self.held)
+
+    def peak(self, start: float, end: float) -> int:
+        """The most workspaces at one instant of [start, end), by what is agreed."""
+        steps: list[tuple[float, int]] = []
+        for held in self.held:
+            if held.start is not None and held.end is not None and held.start < end and held.end > start:
+                steps += [(max(held.start, start), held.nodes), (held.end, -held.nodes)]
+        most = present = 0
+        for _, step in sorted(steps):  # at one instant, what ends makes room first
+            present += step
+            most = max(most, present)
+        return most
+
+
+Admit = Callable[[Standing, Holdings, Limits, float], None]
+
+
+def holdings_of(party: Party, standings: Iterable[Standing], before: HeldBefore) -> Holdings:
+    """What a party holds, of what everybody holds."""
+    held = tuple(standing for standing in standings if standing.owner in party.users)
+    return Holdings(party.title, held, lambda since: sum(before(user, since) for user in sorted(party.users)))
+
+
+def everyone(asked: Standing, holdings: Holdings, limits: Limits, now: float) -> None:
+    """No limits, whatever the configuration says of them."""
+
+
+def within_limits(asked: Standing, holdings: Holdings, limits: Limits, now: float) -> None:
+    """Raise LimitReached if `asked` would be beyond one of a party's limits."""
+    if limits.total is not None and holdings.nodes + asked.nodes > limits.total:
+        raise _beyond_total(asked, holdings, limits.total)
+    if limits.ahead_s is not None and asked.start is not None and asked.start > now + limits.ahead_s:
+        raise _too_far_ahead(asked, holdings, limits.ahead_s, now)
+    if limits.concurrent is not None:
+        _check_concurrent(asked, holdings, limits.concurrent, now)
+    if limits.node_hours is not None:
+        _check_node_hours(asked, holdings, limits.node_hours, limits.days, now)
+
+
+def _beyond_total(asked: Standing, holdings: Holdings, limit: int) -> LimitReached:
+    left = max(0, limit - holdings.nodes)
+    return _reached(
+        f"{holdings.title} may have {_workspaces(limit)} in leases that have not ended; "
+        f"{holdings.nodes} are held and {asked.nodes} are asked for",
+        "total", holdings.title, asked.nodes, holdings.nodes, _fewer(left),
+        otherwise="the same after a lease has ended",
+    )  # fmt: skip
+
+
+def _too_far_ahead(asked: Standing, holdings: Holdings, limit_s: int, now: float) -> LimitReached:
+    assert asked.start is not None
+    offer = {"kind": "sooner", "start": int(now + limit_s), "text": f"a start within {limit_s} s from now"}
+    return _reached(
+        f"{holdings.title} may ask for a start {limit_s} s ahead at most; this one is {asked.start - now:.0f} s ahead",
+        "ahead_s", holdings.title, asked.start, limit_s, [offer],
+    )  # fmt: skip
+
+
+def _check_concurrent(asked: Standing, holdings: Holdings, limit: int, now: float) -> None:
+    if asked.start is None:
+        peak, later = 0, []
+    else:
+        start = max(now, asked.start)
+        end = start + asked.left_s - max(0.0, now - asked.start)
+        peak = holdings.peak(start, end)
+        later = _later(holdings, limit - asked.nodes, start, end - start, now)
+    if peak + asked.nodes <= limit:
+        return
+    held = f"{peak} are held then and {asked.nodes} are asked for" if peak else f"{asked.nodes} are asked for"
+    raise _reached(
+        f"{holdings.title} may have {_workspaces(limit)} at a time; {held}",
+        "concurrent", holdings.title, asked.nodes, peak,
+        [*_fewer(limit - peak, " at that time" if peak else ""), *later],
+        otherwise="the same after a lease has ended" if asked.nodes <= limit else f"{_workspaces(limit)} at most",
+    )  # fmt: skip
+
+
+def _later(holdings: Holdings, room: int, start: float, length_s: float, now: float) -> list[dict[str, Any]]:
+    """The first start at which no more than `room` are held throughout. That can only be where a lease ends."""
+    if room < 0:
+        return []
+    ends = sorted({held.end for held in holdings.held if held.end is not None and held.end > start})
+    for end in ends[:LATER_TRIES_MAX]:
+        if holdings.peak(end, end + length_s) <= room:
+            return [{"kind": "later", "start": int(-(-end // 1)), "text": f"the same {end - now:.0f} s from now"}]
+    return []
+
+
+def _check_node_hours(asked: Standing, holdings: Holdings, limit: float, days: int, now: float) -> None:
+    held = holdings.before(now - days * 86400) + sum(_ahead_hours(held, now) for held in holdings.held)
+    asked_hours = _ahead_hours(asked, now)
+    if held + asked_hours <= limit:
+        return
+    left_s = max(0.0, limit - held) * 3600
+    offers: list[dict[str, Any]] = []
+    if left_s >= asked.nodes:
+        shorter_s = int(left_s // max(asked.nodes, 1))
+        offers.append({"kind": "shorter", "duration_s": shorter_s, "text": f"{shorter_s} s for {asked.nodes} of them"})
+    raise _reached(
+        f"{holdings.title} may have {limit:g} node-hours in {days} days; "
+        f"{held:.4g} are held or used and {asked_hours:.4g} are asked for",
+        "node_hours", holdings.title, round(asked_hours, 3), round(held, 3), offers,
+        otherwise="the same when what was used is longer ago",
+    )  # fmt: skip
+
+
+def _ahead_hours(standing: Standing, now: float) -> float:
+    """Node-hours that are agreed from now on."""
+    left_s = standing.left_s
+    if standing.start is not None:
+        left_s -= max(0.0, now - standing.start)
+    return standing.nodes * max(0.0, left_s) / 3600
+
+
+def _fewer(count: int, when: str = "") -> list[dict[str, Any]]:
+    return [{"kind": "fewer", "count": count, "text": f"{_workspaces(count)}{when}"}] if count > 0 else []
+
+
+def _workspaces(count: int) -> str:
+    return "1 workspace" if count == 1 else f"{count} workspaces"
+
+
+def _reached(
+    problem: str,
+    limit: str,
+    title: str,
+    asked: float,
+    held: float,
+    offers: Sequence[dict[str, Any]],
+    *,
+    otherwise: str = "",
+) -> LimitReached:
+    possible = " or ".join(offer["text"] for offer in offers) or otherwise
+    details = {"limit": limit, "party": title, "held": held, "offers": list(offers)}
+    return LimitReached(problem, field=limit, asked=asked, possible=possible, details=details)

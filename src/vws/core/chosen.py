@@ -1,0 +1,136 @@
+"""What a site chose: one function for each choice of its policy, by name, and who its users are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vws.core.admission import (
+    Admit,
+    HeldBefore,
+    Holdings,
+    everyone,
+    holdings_of,
+    nothing_before,
+    within_limits,
+)
+from vws.core.errors import InvalidRequest, LimitReached
+from vws.core.membership import Limits, Membership
+from vws.core.policy import (
+    HostRank,
+    MaySuspend,
+    Order,
+    Standing,
+    best_fit,
+    by_priority,
+    fair_share,
+    first_come,
+    hard_suspends_soft,
+    higher_priority,
+    image_first,
+    nobody,
+    only_urgent,
+    pack,
+    smallest_first,
+    spread,
+    urgent_first,
+    within_vo,
+)
+from vws.core.shares import Shares
+from vws.core.site import LEASE_FINAL, Lease, LeaseState
+
+OVER = LEASE_FINAL | {LeaseState.ENDING}
+
+ADMISSION: Mapping[str, Admit] = {"limits": within_limits, "everyone": everyone}
+ORDER: Mapping[str, Order] = {
+    "first-come": first_come,
+    "smallest-first": smallest_first,
+    "fair-share": fair_share,
+    "priority": by_priority,
+    "urgent-first": urgent_first,
+}
+PREEMPTION: Mapping[str, MaySuspend] = {
+    "nobody": nobody,
+    "hard-suspends-soft": hard_suspends_soft,
+    "only-urgent": only_urgent,
+    "higher-priority": higher_priority,
+    "within-vo": within_vo,
+}
+HOSTS: Mapping[str, HostRank] = {"spread": spread, "pack": pack, "image-first": image_first, "best-fit": best_fit}
+REGISTRY: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "admission": ADMISSION,
+    "order": ORDER,
+    "preemption": PREEMPTION,
+    "hosts": HOSTS,
+}
+ARGUMENTS: Mapping[str, int] = {"admission": 4, "order": 3, "preemption": 2, "hosts": 1}
+
+
+def named(choice: str, name: str, where: str) -> Callable[..., Any]:
+    """The function of that name for one of the choices in REGISTRY; InvalidRequest lists the names there are."""
+    known = REGISTRY[choice]
+    if name not in known:
+        raise InvalidRequest(
+            f"{where} is {name!r}, which is no {choice} function",
+            field=where,
+            asked=name,
+            possible=f"one of {', '.join(known)}; or a function of your own, as module:function",
+        )
+    return known[name]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One function for each choice, and who is who."""
+
+    admit: Admit = within_limits
+    order: Order = first_come
+    preempt: MaySuspend = hard_suspends_soft
+    host_rank: HostRank = spread
+    membership: Membership = field(default_factory=Membership)
+    half_life_s: float = 7 * 86400.0
+
+    def standing(self, lease: Lease) -> Standing:
+        """What the functions see of a lease."""
+        return Standing.of(lease, self.membership)
+
+    def rank(self, standing: Standing, shares: Shares, now: float) -> tuple[float, float, str]:
+        """A key to sort the queue by."""
+        return self.order(standing, shares, now), standing.submit, standing.lease
+
+    def may_suspend(self, hard: Standing, victim: Standing) -> bool:
+        return victim.preemptible and hard.lease != victim.lease and self.preempt(hard, victim)
+
+    def check(self, lease: Lease, leases: Iterable[Lease], now: float, before: HeldBefore = nothing_before) -> None:
+        """Raise LimitReached (or what the site's own function raises) unless `lease` is admitted beside `leases`, those
+        that have not ended; one of the same id is taken for its former terms. before: what users held in the past."""
+        asked = self.standing(lease)
+        for holdings, limits in self._parties(asked, leases, before):
+            self.admit(asked, holdings, limits, now)
+
+    def held_back(self, lease: Lease, leases: Iterable[Lease], now: float) -> str:
+        """Why a lease that waits may not begin now although it fits: a limit on what runs at once; "" if it may."""
+        asked = self.standing(lease)
+        for holdings, limits in self._parties(asked, leases, nothing_before):
+            try:
+                self.admit(asked.starting(now), holdings, Limits(concurrent=limits.concurrent), now)
+            except LimitReached as reached:
+                return reached.problem
+        return ""
+
+    def _parties(
+        self, asked: Standing, leases: Iterable[Lease], before: HeldBefore
+    ) -> Iterator[tuple[Holdings, Limits]]:
+        parties = [p for p in self.membership.parties(asked.owner) if p.limits.bind or self.admit is not within_limits]
+        if not parties:
+            return
+        users = frozenset[str]().union(*(party.users for party in parties))
+        held = [
+            self.standing(lease)
+            for lease in leases
+            # What is being removed was given back, whatever is left of it.
+            if lease.owner in users and lease.id != asked.lease and lease.state not in OVER
+        ]
+        for party in parties:
+            yield holdings_of(party, held, before), party.limits
