@@ -32,12 +32,14 @@ from vws.core.site import LeaseState, NodeState, Role
 from vws.core.wire import from_json
 from vws.frontends.rest import events, guests, images, leases, link, nodes, site, tokens, workspaces
 from vws.node.config import FakeConfig, NodeConfig
+from vws.sim import grid
+from vws.sim.workload import Workload
 
 ROOT = Path(__file__).parents[1]
 README, ARCHITECTURE, CHANGELOG = ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"
 USER, ADMIN, GLOSSARY = (ROOT / "docs" / f"{name}.md" for name in ("user-guide", "admin-guide", "glossary"))
-INDEX = ROOT / "docs" / "README.md"
-DOCUMENTS = (README, ARCHITECTURE, CHANGELOG, INDEX, USER, ADMIN, GLOSSARY)
+INDEX, SIMULATING = ROOT / "docs" / "README.md", ROOT / "docs" / "simulating.md"
+DOCUMENTS = (README, ARCHITECTURE, CHANGELOG, INDEX, USER, ADMIN, GLOSSARY, SIMULATING)
 
 HOSTS = {
     "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "vws.example.org", "www.rfc-editor.org",
@@ -204,7 +206,7 @@ def all_commands(command: click.Command = cli, *path: str) -> Iterator[tuple[str
 
 @pytest.mark.usefixtures("any_file_exists")
 def test_every_command_is_in_a_guide():
-    shown = {parse(words, named_only=True) for where, words, _ in SHOWN if where in (USER, ADMIN)}
+    shown = {parse(words, named_only=True) for where, words, _ in SHOWN if where in (USER, ADMIN, SIMULATING)}
     missing = sorted(" ".join(path) for path in set(all_commands()) - shown)
     assert not missing, f"no guide shows: vws {', vws '.join(missing)}"
 
@@ -251,7 +253,17 @@ def test_the_sections_are_all_of_the_configuration():
 
 def test_every_example_of_a_configuration_is_read():
     for block in blocks_in("toml"):
-        from_json(SiteConfig, tomllib.loads(block.text), str(block))
+        if block.document != SIMULATING:
+            from_json(SiteConfig, tomllib.loads(block.text), str(block))
+
+
+def test_every_example_of_a_grid_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(grid, "read_workload", lambda site, **_: Workload(()))
+    grids = [block for block in blocks_in("toml") if block.document == SIMULATING]
+    assert grids
+    for block in grids:
+        (tmp_path / "grid.toml").write_text(block.text)
+        assert grid.read_grid(tmp_path / "grid.toml"), str(block)
 
 
 # ---------------------------------------------------------------- what must be named

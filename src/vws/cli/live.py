@@ -10,7 +10,15 @@ from typing import Any, TextIO
 
 import rich.live
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -92,3 +100,12 @@ def bar(stream: TextIO, what: str, total: int) -> Iterator[Callable[[int], None]
     with Progress(*columns, console=Console(file=stream)) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.update(task, completed=count)
+
+
+@contextmanager
+def count(stream: TextIO, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Like `bar`, of things instead of bytes; gone when it is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

@@ -28,6 +28,7 @@ MODULES = {
     "node": "vws.cli.node:node",
     "events": "vws.cli.events:events",
     "token": "vws.cli.token:token",
+    "simulate": "vws.cli.simulate:simulate",
 }
 
 

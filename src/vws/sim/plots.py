@@ -32,9 +32,9 @@ INK, BLUE, ORANGE, GREY = "#222222", "#3b6fb6", "#d9772b", "#9a9a9a"
 Numbers = Sequence[float]
 
 
-def draw(run: Run, site: SimulatedSite, directory: Path, *, title: str, nodes: Sequence[str]) -> list[Path]:
-    """Write all pictures of a run whose bars were kept; returns the files. nodes: the calendar's rows in order."""
-    from vws.calendar_page import render_html
+def draw(run: Run, site: SimulatedSite, directory: Path, *, title: str) -> list[Path]:
+    """Write all pictures of a run whose bars were kept; returns the files."""
+    from vws.calendar_page import draw_page
 
     figures = {
         "utilization": utilization(run, site, title),
@@ -43,7 +43,7 @@ def draw(run: Run, site: SimulatedSite, directory: Path, *, title: str, nodes: S
     }
     written = [_save(figure, directory / f"{name}.png") for name, figure in figures.items()]
     calendar = directory / "calendar.html"
-    calendar.write_text(render_html(spanning(title, nodes, run.bars, virtual=True)), encoding="utf-8")
+    calendar.write_text(draw_page(spanning(title, site.node_names(), run.bars, virtual=True)), encoding="utf-8")
     return [*written, calendar]
 
 
@@ -104,8 +104,10 @@ def waits(fates: Iterable[Fate], title: str) -> Figure:
     axes.set_xlim(left=0)
     ticks = {0: "0", 60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h", 86_400: "1 d", 864_000: "10 d"}
     axes.set_xticks(list(ticks), labels=list(ticks.values()), minor=False)
+    axes.minorticks_off()
     axes.set_xlabel("wait")
-    axes.legend(loc="lower right", fontsize="small")
+    if soft:
+        axes.legend(loc="lower right", fontsize="small")
     return figure
 
 
@@ -127,7 +129,11 @@ def compared(table: Sequence[dict[str, Any]]) -> Figure:
         for number, policy in enumerate(policies):
             of_workload = {row["workload"]: value(row) for row in known if row["policy"] == policy}
             places = [workloads.index(workload) + (number + 0.5) / (len(policies) + 1) for workload in of_workload]
-            axes.bar(places, list(of_workload.values()), 0.9 / (len(policies) + 1), label=policy, color=f"C{number}")
+            width = 0.9 / (len(policies) + 1)
+            drawn = axes.bar(places, list(of_workload.values()), width, label=policy, color=f"C{number}")
+            axes.bar_label(drawn, fmt="{:.3g}", fontsize="x-small")
+        if name != "utilization":  # one bad policy would make all others look alike
+            axes.set_yscale("symlog", linthresh=1)
         axes.set_xticks([place + 0.5 for place in range(len(workloads))], labels=workloads)
         _plain(axes, name)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")

@@ -77,6 +77,10 @@ class SimulatedSite:
         per_node = min(self.cpus // job.cpus, self.memory_mib // job.memory_mib)
         return job.nodes <= per_node * self.nodes
 
+    def node_names(self) -> list[str]:
+        """As a calendar's rows call them, in order."""
+        return [f"node-{number:03d}" for number in range(1, self.nodes + 1)]
+
 
 @dataclass(frozen=True, slots=True)
 class SimulatedPolicy:
