@@ -20,6 +20,7 @@ from vws.core.errors import InvalidRequest
 
 DAY_S = 86_400
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_TIME = r"([01]\d|2[0-3]):[0-5]\d"
 EPOCH_WEEKDAY = 3  # 1 January 1970 was a Thursday
 
 # Seconds that local time is ahead of UTC, at an instant.
@@ -111,9 +112,10 @@ def _check_band(band: Band, where: str) -> None:
     for day in band.days:
         if day not in DAYS:
             raise _wrong(f"{where}.days", day, f"some of {', '.join(DAYS)}")
-    for name in ("begin", "end"):
-        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d|24:00", getattr(band, name)):
-            raise _wrong(f"{where}.{name}", getattr(band, name), "a time from 00:00 to 24:00")
+    if not re.fullmatch(_TIME, band.begin):
+        raise _wrong(f"{where}.begin", band.begin, "a time from 00:00 to 23:59")
+    if not re.fullmatch(f"{_TIME}|24:00", band.end):
+        raise _wrong(f"{where}.end", band.end, "a time from 00:00 to 24:00")
 
 
 def _wrong(where: str, asked: object, possible: str) -> InvalidRequest:
