@@ -47,8 +47,11 @@ def lease(*workspaces: Json, **changes: Any) -> Json:
     return {
         "id": "lse-1", "name": "demo", "owner": "ada", "kind": "immediate", "state": "active", "reason": "",
         "start": start, "end": start + 7200, "created_at": 1000.0, "active_at": 1005.25, "ended_at": None,
+        "duration_s": 7200, "deadline": None, "urgent": False, "preemptible": False, "restartable": False,
+        "command": "", "series": "", "submitted_at": 1000.0, "begun_at": 1005.25, "worked_s": 0, "suspensions": 0,
+        "migrations": 0, "planned_start": None, "planned_end": None, "planned_nodes": [],
         "groups": [{"name": "", "image": "img-1", "image_name": "demo", "count": max(len(workspaces), 1), "cpus": 1,
-                    "memory_mib": 160, "disk_mib": 1024}],
+                    "memory_mib": 160, "disk_mib": 1024, "requirement": "", "apart": False, "together": False}],
         "workspaces": list(workspaces),
     } | changes  # fmt: skip
 
@@ -56,9 +59,13 @@ def lease(*workspaces: Json, **changes: Any) -> Json:
 def node(**changes: Any) -> Json:
     return {
         "id": "nod-1", "name": "host-1", "state": "ready", "hypervisor": "tcg", "hypervisor_reason": "KVM is slow here",
-        "capacity": {"cpus": 2, "cpu_ratio": 4.0, "memory_mib": 20480, "disk_mib": 102400},
+        "capacity": {"cpus": 2, "cpu_ratio": 4.0, "memory_mib": 20480, "disk_mib": 102400, "bandwidth_mbit": 1000},
         "used": {"cpus": 3, "memory_mib": 480, "disk_mib": 3072}, "workspaces": 3, "subnet": "10.64.0.0/24",
         "heard_at": time.time() - 3, "generation": 7, "applied_generation": 7, "problem": "", "version": "0.1.0",
+        "traits": {"arch": "x86_64", "accelerators": ["nvidia", "10de:2204"], "labels": [], "attributes": {}},
+        "labels": ["gpu"], "attributes": {"rack": "r1", "gpus": 2},
+        "maintenances": [{"id": "mnt-1", "state": "planned", "start": int(time.time()) + 7230,
+                          "end": int(time.time()) + 10830, "reason": "new disks"}],
     } | changes  # fmt: skip
 
 
@@ -68,6 +75,14 @@ def image(**changes: Any) -> Json:
         "boot": "direct", "user": "root", "ready": "ssh", "memory_mib_min": 96, "disk_mib_min": 8, "simulated": False,
         "created_at": 900.0,
         "files": [{"role": "kernel", "format": "kernel", "size_bytes": 8 * 1024**2, "sha256": "cd" * 32}],
+    } | changes  # fmt: skip
+
+
+def maintenance(**changes: Any) -> Json:
+    return {
+        "id": "mnt-1", "node": "nod-1", "node_name": "host-1", "state": "planned", "start": 1_900_000_000,
+        "end": 1_900_003_600, "reason": "new disks", "created_at": 900.0, "begun_at": None, "removed_at": None,
+        "leases": ["demo", "train"],
     } | changes  # fmt: skip
 
 
@@ -191,6 +206,22 @@ class FakeClient:
     def undrain_node(self, id: str) -> Json:
         self._change("undrain_node", id)
         return node()
+
+    def label_node(self, id: str, **change: Any) -> Json:
+        self._change("label_node", id, change)
+        return node(labels=["gpu", *change["labels"]])
+
+    def plan_maintenance(self, id: str, duration_s: int, reason: str, *, start: int | None) -> Json:
+        self._change("plan_maintenance", id, duration_s, reason, start)
+        return maintenance(start=start or 1000)
+
+    def maintenances(self, **where: Any) -> Iterator[Json]:
+        self.asked.append(("maintenances", where))
+        return iter([maintenance(), maintenance(id="mnt-0", start=500, leases=[])])
+
+    def remove_maintenance(self, id: str) -> Json:
+        self._change("remove_maintenance", id)
+        return maintenance(state="removed")
 
     def remove_node(self, id: str, *, force: bool) -> Json:
         self._change("remove_node", id, force)

@@ -19,7 +19,8 @@ from vws.core.site import (
     LeaseState,
     Maintenance,
     Node,
-    PlannedMember,
+    Plan,
+    PlanPhase,
     Role,
     Token,
     Workspace,
@@ -87,9 +88,7 @@ def test_values_come_back_as_they_went_in(store):
         begun_at=NOW + 0.5,
         suspensions=2,
         migrations=1,
-        planned=(PlannedMember("all", 1, "nod-000001"), PlannedMember("all", 2, "nod-000002")),
-        planned_start=1_800_001_000,
-        planned_end=1_800_002_000,
+        plan=Plan(PlanPhase.BOOKED, ("nod-000001", "nod-000002"), *range(1_800_001_000, 1_800_001_005), saves=True),
     )
     values = {
         Image: image(simulated=True, cmdline="quiet", memory_mib_min=96),

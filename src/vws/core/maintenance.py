@@ -94,9 +94,8 @@ def in_the_way(present: Present, window: Maintenance) -> list[Lease]:
 
 
 def _is_promised(lease: Lease, window: Maintenance) -> bool:
-    if lease.planned_start is None or lease.planned_end is None:
-        return False
-    return window.meets(lease.planned_start, lease.planned_end) and any(m.node == window.node for m in lease.planned)
+    plan = lease.plan
+    return plan is not None and window.node in plan.hosts and window.meets(plan.begin, plan.end)
 
 
 def _begun(draft: Draft, window: Maintenance) -> Maintenance:

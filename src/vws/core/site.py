@@ -130,13 +130,38 @@ class Group:
     together: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedMember:
-    """Where the plan puts one member of a group for its next run."""
+class PlanPhase(StrEnum):
+    """BOOKED: it lies ahead. PREPARING: moving, staging, booting or resuming. SAVING: its memory goes to disk.
+    STOPPING: its time is over, or was taken from it, and what is left of it is being removed."""
 
-    group: str
-    number: int
-    node: str
+    BOOKED = auto()
+    PREPARING = auto()
+    RUNNING = auto()
+    SAVING = auto()
+    STOPPING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The one block of time in which a lease is to hold nodes, or holds them: what the planner decided, kept so that a
+    restart goes on with the same plan. Times are UTC seconds: begin <= moved <= run <= stop <= end.
+
+    hosts: the node of each member, group by group. saves: it ends in a suspension. restores: it begins by resuming what
+    was saved, after transfers until `moved`, of so many members (`moves`). doomed: it is ended at `stop` even if its
+    work is not done.
+    """
+
+    phase: PlanPhase
+    hosts: tuple[str, ...]
+    begin: int
+    moved: int
+    run: int
+    stop: int
+    end: int
+    saves: bool = False
+    restores: bool = False
+    doomed: bool = False
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +171,7 @@ class Lease:
     start, end: of its run; agreed on for a hard lease. Of a soft one they are its present run's, or else its planned
     one's, and None while the plan has no place for it. Whatever has workspaces running has both.
     duration_s: the length of the run that was asked for. worked_s: as much of it as is done and saved.
-    planned, planned_start, planned_end: the next run, promised but not begun; empty and None if there is none.
+    plan: the block of time that the plan has for it; None while the plan has none.
     deadline: the run is over by then. command: the script whose end in the guest ends a soft lease; "": none.
     urgent: it may preempt, preemptible: it may be preempted, restartable: its work may be lost in that; by policy.
     series: common to the reservations of one periodic request. begun_at: when its first run began.
@@ -179,9 +204,7 @@ class Lease:
     begun_at: float | None = None
     suspensions: int = 0
     migrations: int = 0
-    planned: tuple[PlannedMember, ...] = ()
-    planned_start: int | None = None
-    planned_end: int | None = None
+    plan: Plan | None = None
 
     @property
     def run(self) -> tuple[int, int]:
@@ -189,6 +212,15 @@ class Lease:
         assert self.start is not None, f"{self.id} has no run"
         assert self.end is not None, f"the run of {self.id} has no end"
         return self.start, self.end
+
+    @property
+    def planned_start(self) -> int | None:
+        """When its next run begins, which is promised but has not begun."""
+        return self.plan.run if self.plan is not None and self.plan.phase is PlanPhase.BOOKED else None
+
+    @property
+    def planned_end(self) -> int | None:
+        return self.plan.stop if self.plan is not None and self.plan.phase is PlanPhase.BOOKED else None
 
     @property
     def ended(self) -> bool:

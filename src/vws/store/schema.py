@@ -43,7 +43,7 @@ from vws.core.site import (
     LeaseState,
     Maintenance,
     Node,
-    PlannedMember,
+    Plan,
     Role,
     Token,
     Workspace,
@@ -84,10 +84,10 @@ class Nested(TypeDecorator[Any]):
         self.kind = kind
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
-        return to_json(value)
+        return value if value is None else to_json(value)
 
     def process_result_value(self, value: Any, dialect: Any) -> Any:
-        return from_json(self.kind, value, self.kind.__name__)
+        return value if value is None else from_json(self.kind, value, self.kind.__name__)
 
 
 def _text(name: str, **more: Any) -> Column[Any]:
@@ -246,9 +246,7 @@ leases = Table(
     _time_if("begun_at"),
     _whole("suspensions"),
     _whole("migrations"),
-    _nested("planned", tuple[PlannedMember, ...]),
-    _whole_if("planned_start"),
-    _whole_if("planned_end"),
+    Column("plan", Nested(Plan)),
     _truth("live"),
     _whole("revision"),
 )

@@ -7,12 +7,15 @@ tests hold what it writes against the models here.
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from vws.core import terms, traits
+from vws.core import recurrence, requirements, terms, traits
 from vws.core.deployment import NodeOrders
+from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import State
 from vws.core.site import LeaseKind, LeaseState, MaintenanceState, NodeState, Role
 from vws.core.traits import ATTRIBUTE_PATTERN, ATTRIBUTES_MAX, LABEL_PATTERN, LABELS_MAX
@@ -51,6 +54,7 @@ def _name(description: str, example: str, length: int = terms.NAME_LENGTH_MAX) -
 
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Duration = Annotated[Whole, _whole(1, terms.DURATION_S_MAX, "Seconds.", 7200)]
+Moment = Annotated[Whole, Field(description="UTC seconds.", examples=[1795420800])]
 Lifetime = Annotated[Whole, _whole(1, 10 * 366 * 24 * 3600, "Seconds.", 3600)]
 Cpus = Annotated[Whole, _whole(1, terms.CPUS_MAX, "Virtual CPUs of each.", 1)]
 MemoryMib = Annotated[Whole, _whole(terms.MEMORY_MIB_MIN, terms.MEMORY_MIB_MAX, "Memory of each, MiB.", 512)]
@@ -68,10 +72,21 @@ class GroupRequest(Asked):
     name: Annotated[
         str | None, _name("Needed when there are several groups.", "worker", terms.GROUP_NAME_LENGTH_MAX)
     ] = None
+    requirement: Annotated[
+        str,
+        Field(
+            description="What each member's node must be.",
+            examples=['cpus >= 2 and "gpu" in labels'],
+            json_schema_extra={"maxLength": requirements.LENGTH_MAX},
+        ),
+    ] = ""
+    apart: Annotated[bool, Field(description="Each member on a node of its own.")] = False
+    together: Annotated[bool, Field(description="All members on one node.")] = False
 
 
 class LeaseRequest(Asked):
-    """All of the groups or none, from now, for a duration."""
+    """All of the groups or none, for a duration. `when`: `immediate` (now), `reservation` (at `start`), `best-effort`
+    (queued, starts when it fits), `deadline` (over by `deadline`) or `periodic` (by `rule`)."""
 
     groups: Annotated[
         list[GroupRequest],
@@ -87,12 +102,58 @@ class LeaseRequest(Asked):
             json_schema_extra={"maxItems": terms.SSH_KEYS_MAX},
         ),
     ] = []
+    when: Annotated[terms.When, Field(strict=False)] = terms.When.IMMEDIATE
+    start: Annotated[
+        Moment | None, Field(description="Of a reservation; of a periodic lease, from when on its rule counts.")
+    ] = None
+    deadline: Annotated[Moment | None, Field(description="When the run must be over.")] = None
+    rule: Annotated[
+        str,
+        Field(
+            description="A recurrence rule of RFC 5545, which makes reservations.",
+            examples=["FREQ=WEEKLY;BYDAY=MO;BYHOUR=8"],
+            json_schema_extra={"maxLength": recurrence.RULE_LENGTH_MAX},
+        ),
+    ] = ""
+    until: Annotated[Moment | None, Field(description="The last possible start of a periodic lease.")] = None
+    zone: Annotated[Text, Field(description="On whose clock the rule goes.", examples=["Europe/Berlin"])] = "UTC"
+    exceptions: Annotated[
+        terms.Exceptions,
+        Field(strict=False, description="Of a rule, those that cannot be had: refuse all, or skip and list them."),
+    ] = terms.Exceptions.REFUSE
+    urgent: Annotated[bool, Field(description="It may preempt others, by the site's policy.")] = False
+    preemptible: Annotated[bool, Field(description="It may be preempted, by the site's policy.")] = False
+    restartable: Annotated[bool, Field(description="Its work may be lost when it is preempted.")] = False
+    command: Annotated[
+        str,
+        Field(
+            description="A script that each guest of a soft lease runs, at whose end the lease ends.",
+            examples=["#!/bin/sh\nmake -C /data\n"],
+            json_schema_extra={"maxLength": terms.COMMAND_LENGTH_MAX},
+        ),
+    ] = ""
 
     def value(self) -> terms.LeaseRequest:
+        """Raises InvalidRequest for a zone that is none."""
         groups = tuple(
-            terms.GroupRequest(g.image, g.count, g.cpus, g.memory_mib, g.disk_mib, g.name or "") for g in self.groups
+            terms.GroupRequest(**group.model_dump(exclude={"name"}), name=group.name or "") for group in self.groups
         )
-        return terms.LeaseRequest(groups, self.duration_s, self.name, tuple(self.ssh_keys))
+        more = self.model_dump(exclude={"groups", "ssh_keys", "zone"})
+        return terms.LeaseRequest(groups, ssh_keys=tuple(self.ssh_keys), zone=_zone(self.zone), **more)
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise InvalidRequest(
+            f"there is no time zone {name[:60]!r}",
+            field="zone",
+            asked=name[:60],
+            possible="a name of the IANA's, such as UTC or Europe/Berlin",
+        ) from None
 
 
 class Extension(Asked):
@@ -196,14 +257,6 @@ class Group(BaseModel):
     together: bool = Field(description="All members on one node.")
 
 
-class PlannedMember(BaseModel):
-    """Where the plan puts one member of a group for its next run."""
-
-    group: str
-    number: int
-    node: str
-
-
 class Workspace(BaseModel):
     """One execution environment."""
 
@@ -264,7 +317,7 @@ class Lease(BaseModel):
     migrations: int = Field(description="How often so far.")
     planned_start: int | None = Field(description="Of its next run, promised but not begun.")
     planned_end: int | None
-    planned: list[PlannedMember]
+    planned_nodes: list[str] = Field(description="The names of the nodes it will have, member by member.")
     groups: list[Group]
     workspaces: list[Workspace]
 
@@ -384,6 +437,16 @@ class Maintenance(BaseModel):
     )
 
 
+class Window(BaseModel):
+    """A maintenance, shown with its node."""
+
+    id: str
+    state: MaintenanceState
+    start: int
+    end: int
+    reason: str
+
+
 class MaintenancePage(BaseModel):
     items: list[Maintenance]
     next: str | None
@@ -412,7 +475,7 @@ class Node(BaseModel):
     traits: Traits
     labels: list[str] = Field(description="What requirements see: its own and the administrator's.")
     attributes: dict[str, int | str] = Field(description="The same.")
-    maintenances: list[str] = Field(description="Ids of the maintenance windows that are on or ahead, by their start.")
+    maintenances: list[Window] = Field(description="Those that are on or ahead, by their start.")
 
 
 class NodePage(BaseModel):
@@ -481,6 +544,23 @@ class SiteView(BaseModel):
     url: str
     version: str
     time: float
+
+
+class Rate(BaseModel):
+    """How long one step takes: `configured`, and what this site's own history says instead."""
+
+    step: str = Field(examples=["suspend"])
+    hypervisor: str = Field(description="On whose nodes; empty: any.", examples=["kvm"])
+    image: str = Field(description="Of which image; empty: any.")
+    unit: str = Field(examples=["MiB/s", "s"])
+    configured: float
+    expected: float = Field(description="The median, which leases that start when they fit are planned by.")
+    promised: float = Field(description="The 95th percentile with its margin, which hard leases are planned by.")
+    count: int = Field(description="How often it was observed; 0: the configuration holds.")
+
+
+class Rates(BaseModel):
+    items: list[Rate]
 
 
 class WaitingTunnel(BaseModel):

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from vws.core.draft import Draft
-from vws.core.site import Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import Event, Image, Lease, Maintenance, Node, PlanPhase, Token, Workspace
 from vws.core.wire import to_json
 from vws.service import Services
 from vws.service.access import Caller
@@ -46,6 +46,11 @@ class Views:
     def lease(self, lease: Lease) -> Json:
         return self._lease(lease, self._services.leases.members(lease.id))
 
+    def _planned_nodes(self, lease: Lease) -> list[str]:
+        if lease.plan is None or lease.plan.phase is not PlanPhase.BOOKED:
+            return []
+        return [self._node_name(node) for node in lease.plan.hosts]
+
     def lease_in(self, lease: Lease, draft: Draft) -> Json:
         """The lease as it will be once the draft is committed."""
         return self._lease(lease, draft.members(lease.id) or self._services.leases.members(lease.id))
@@ -77,7 +82,7 @@ class Views:
             "migrations": lease.migrations,
             "planned_start": lease.planned_start,
             "planned_end": lease.planned_end,
-            "planned": [asdict(member) for member in lease.planned],
+            "planned_nodes": self._planned_nodes(lease),
             "groups": [asdict(group) for group in lease.groups],
             "workspaces": [self.workspace(w) for w in members],
         }
@@ -138,7 +143,10 @@ class Views:
             "traits": to_json(node.traits) | {"attributes": {a.name: a.value for a in node.traits.attributes}},
             "labels": node.every_label,
             "attributes": node.every_attribute,
-            "maintenances": [m.id for m in self._services.site.present.maintenances_of(node.id)],
+            "maintenances": [
+                {"id": m.id, "state": str(m.state), "start": m.start, "end": m.end, "reason": m.reason}
+                for m in self._services.site.present.maintenances_of(node.id)
+            ],
         }
 
     def maintenance(self, window: Maintenance, caller: Caller) -> Json:

@@ -24,13 +24,11 @@ ADDED: tuple[tuple[str, Any, str], ...] = (
     ("worked_s", sa.BigInteger(), "0"),
     ("suspensions", sa.BigInteger(), "0"),
     ("migrations", sa.BigInteger(), "0"),
-    ("planned", sa.JSON(), "'[]'"),
 )
 ADDED_IF: tuple[tuple[str, Any], ...] = (
     ("deadline", sa.BigInteger()),
     ("begun_at", sa.Double()),
-    ("planned_start", sa.BigInteger()),
-    ("planned_end", sa.BigInteger()),
+    ("plan", sa.JSON()),
 )
 
 
