@@ -29,8 +29,8 @@ from vws.config import ServiceConfig, SiteConfig
 from vws.core import errors
 from vws.core.lifecycle import COMMANDS, Command, State
 from vws.core.site import LeaseState, NodeState, Role
-from vws.core.wire import from_json
-from vws.frontends.rest import events, guests, images, leases, link, nodes, site, tokens, workspaces
+from vws.core.wire import from_json, to_json
+from vws.frontends.rest import events, guests, images, leases, link, maintenances, nodes, site, tokens, workspaces
 from vws.node.config import FakeConfig, NodeConfig
 from vws.sim import grid
 from vws.sim.workload import Workload
@@ -244,7 +244,7 @@ def test_every_setting_is_in_the_admin_guide_with_its_default(section):
     shown, config = settings_shown(section), SECTIONS[section]()
     assert set(shown) == {field.name for field in dataclasses.fields(config)}
     for key, text in shown.items():
-        assert tomllib.loads(f"x = {text}")["x"] == getattr(config, key), f"[{section}] {key}"
+        assert tomllib.loads(f"x = {text}")["x"] == to_json(getattr(config, key)), f"[{section}] {key}"
 
 
 def test_the_sections_are_all_of_the_configuration():
@@ -299,7 +299,7 @@ def test_every_state_of_a_node_and_every_role_is_in_the_admin_guide():
 @pytest.mark.parametrize(
     ("guides", "parts"),
     [
-        ((USER, ADMIN), (leases, workspaces, guests, images, nodes, tokens, events, site)),
+        ((USER, ADMIN), (leases, workspaces, guests, images, nodes, maintenances, tokens, events, site)),
         ((ARCHITECTURE,), (link,)),
     ],
     ids=["guides", "architecture"],
