@@ -28,6 +28,7 @@ from vws.cli.main import cli
 from vws.config import ServiceConfig, SiteConfig
 from vws.core import errors
 from vws.core.lifecycle import COMMANDS, Command, State
+from vws.core.rates import Configured
 from vws.core.site import LeaseState, NodeState, Role
 from vws.core.wire import from_json, to_json
 from vws.frontends.rest import events, guests, images, leases, link, maintenances, nodes, site, tokens, workspaces
@@ -229,7 +230,7 @@ def test_processes_are_started_as_shown():
 
 # ---------------------------------------------------------------- settings
 
-SECTIONS = {"service": ServiceConfig, "node": NodeConfig, "fake": FakeConfig}
+SECTIONS = {"service": ServiceConfig, "rates": Configured, "node": NodeConfig, "fake": FakeConfig}
 
 
 def settings_shown(section: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vws.core.errors import InvalidRequest
+from vws.core.rates import Configured, check_configured
 from vws.core.standing import Patience
 from vws.core.wire import from_json
 from vws.node.config import FakeConfig, NodeConfig
@@ -48,9 +49,11 @@ class ServiceConfig:
 
 @dataclass(frozen=True)
 class SiteConfig:
-    """The whole of site.toml: [service], [node] (this host as a node) and [fake] (simulated nodes instead of it)."""
+    """The whole of site.toml: [service], [rates] (how long things take), [node] (this host as a node) and [fake]
+    (simulated nodes instead of it)."""
 
     service: ServiceConfig = field(default_factory=ServiceConfig)
+    rates: Configured = field(default_factory=Configured)
     node: NodeConfig = field(default_factory=NodeConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
 
@@ -137,6 +140,7 @@ def load(directory: SiteDirectory) -> SiteConfig:
         raise InvalidRequest(f"{directory.config} is not TOML: {error}", field="site.toml") from None
     config = from_json(SiteConfig, data, "site.toml")
     # Here, where somebody reads what is wrong, and not in an agent's log.
+    check_configured(config.rates)
     config.node.traits()
     for fake in (config.fake, *map(config.fake.like, config.fake.kinds)):
         fake.traits()

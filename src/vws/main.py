@@ -153,6 +153,7 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         service.node_prefix,
         service.image_bytes_max,
         service.patience,
+        config.rates,
     )
     blobs = FileBlobs(directory.service / "blobs")
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)

@@ -231,6 +231,14 @@ class FakeClient:
         self._change("invite_node", lifetime_s)
         return {"id": "tok-9", "token": "vws1.join.secret"}
 
+    def rates(self) -> list[Json]:
+        boot = {"step": "boot", "hypervisor": "tcg", "image": "img-1", "unit": "s", "count": 14}
+        suspend = {"step": "suspend", "hypervisor": "", "image": "", "unit": "MiB/s", "count": 0}
+        return [
+            boot | {"configured": 20.0, "expected": 5.123, "promised": 24.0},
+            suspend | {"configured": 50.0, "expected": 50.0, "promised": 41.667},
+        ]
+
     def create_token(self, subject: str, role: str, lifetime_s: int | None) -> Json:
         self._change("create_token", subject, role, lifetime_s)
         return {"id": "tok-2", "token": "vws1.secret", "subject": subject, "role": role}

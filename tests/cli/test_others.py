@@ -240,3 +240,14 @@ def test_a_directory_without_a_site_is_a_failure_with_what_next(vws: Run, home: 
     assert result.exit_code == 1
     assert "there is no site in" in result.stderr
     assert "vws site init" in result.stderr
+
+
+# ---------------------------------------------------------------- rates
+
+
+def test_rates_are_shown_as_configured_and_as_learned(vws: Run, client: FakeClient) -> None:
+    header, boot, suspend = (line.split() for line in vws("site", "rates").stdout.splitlines())
+    assert header == ["STEP", "HYPERVISOR", "IMAGE", "CONFIGURED", "EXPECTED", "PROMISED", "SEEN"]
+    assert boot == ["boot", "tcg", "img-1", "20", "s", "5.12", "s", "24", "s", "14"]
+    assert suspend == ["suspend", "-", "-", "50", "MiB/s", "50", "MiB/s", "41.7", "MiB/s", "0"]
+    assert [rate["count"] for rate in json.loads(vws("site", "rates", "--json").stdout)] == [14, 0]

@@ -70,7 +70,7 @@ class World:
     def report(self, node_id: str, *facts: WorkspaceFact, generation: int | None = None) -> None:
         node = self.present.nodes[node_id]
         number = node.generation if generation is None else generation
-        report = NodeReport(node_id, "inst", 1, 2, number, self.now, node.capacity, workspaces=facts)
+        report = NodeReport(node_id, "inst", 1, 2, number, self.now, node.capacity, node.hypervisor, workspaces=facts)
         self.decide(absorb, report, actor=node_id)
 
     def obey(self, state: Observation = Observation.RUNNING) -> None:

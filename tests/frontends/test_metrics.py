@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""What Prometheus reads, and what an administrator does."""
 
 from __future__ import annotations
 
@@ -40,3 +40,14 @@ def test_only_administrators_read_them(here):
     assert here.root.get("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
     assert here.ann.get("/metrics").status_code == 403
     assert here.nobody.get("/metrics").status_code == 401
+
+
+def test_rates_are_shown_to_administrators(here):
+    answer = here.root.get("/v1/rates")
+    assert answer.status_code == 200
+    boot = next(rate for rate in answer.json()["items"] if rate["step"] == "boot")
+    assert boot == {
+        "step": "boot", "hypervisor": "", "image": "", "unit": "s", "configured": 20.0, "expected": 20.0,
+        "promised": 24.0, "count": 0,
+    }  # fmt: skip
+    assert here.ann.get("/v1/rates").status_code == 403

@@ -137,6 +137,39 @@ def status(session: Session) -> None:
         raise SystemExit(1)
 
 
+@site.command()
+@dir_option
+@json_option
+@pass_session
+def rates(session: Session) -> None:
+    """Show how long staging, boots, suspensions and the like take: as configured, and as the site has learned.
+
+    What is expected is the median of what was seen; what is promised, to leases that start at a given time, is the 95th
+    percentile and a margin. SEEN 0 means that the configuration holds.
+
+    \b
+    Examples:
+      vws site rates
+      vws site rates --json | jq '.[] | select(.step == "boot")'
+    """
+    output.listing(session.client.rates(), RATE_COLUMNS, as_json=session.as_json, empty="nothing is known")
+
+
+RATE_COLUMNS: list[output.Column] = [
+    ("STEP", lambda r: r["step"]),
+    ("HYPERVISOR", lambda r: r["hypervisor"]),
+    ("IMAGE", lambda r: r["image"]),
+    ("CONFIGURED", lambda r: _figure(r, "configured")),
+    ("EXPECTED", lambda r: _figure(r, "expected")),
+    ("PROMISED", lambda r: _figure(r, "promised")),
+    ("SEEN", lambda r: r["count"]),
+]
+
+
+def _figure(rate: Json, name: str) -> str:
+    return f"{rate[name]:.3g} {rate['unit']}" if rate[name] < 1000 else f"{rate[name]:.0f} {rate['unit']}"
+
+
 def card_of(found: Json) -> str:
     agent = ("agent", f"pid {found['agent']}" if found["agent"] else "not running; vws site start starts it")
     if "node" in found:

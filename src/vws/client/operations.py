@@ -221,6 +221,11 @@ class Client(Connection):
 
     # ------------------------------------------------------------ the site
 
+    def rates(self) -> list[Json]:
+        """How long each step takes here, as configured and as learned; for administrators."""
+        items: list[Json] = self._json("GET", "/v1/rates")["items"]
+        return items
+
     def site(self) -> Json:
         """name, url, version, time."""
         return self._json("GET", "/v1/site")

@@ -80,6 +80,7 @@ class WorkspaceFact:
 
     step: what is being done, for people ("fetching the image, 40 %"); reason: why it is broken or not getting on.
     exit_status: of its lease's command, once that has ended; so a STOPPED guest with one has done what it was for.
+    fetched_mib: how much of its image was downloaded for it; what the node held already, or got for another, is 0.
     """
 
     id: str
@@ -90,6 +91,7 @@ class WorkspaceFact:
     host_key: str = ""
     memory_mib: int = 0
     exit_status: int | None = None
+    fetched_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,8 +96,13 @@ class Draft:
             node = self.put_node(replace(node, generation=node.generation + 1))
         return self.put_workspace(replace(workspace, generation=node.generation))
 
-    def move(self, workspace: Workspace, state: State, reason: str, *, desired: Desired | None = None) -> Workspace:
-        """The workspace in another state, with the event that says so; the caller keeps it by `order` or `put`."""
+    def move(
+        self, workspace: Workspace, state: State, reason: str, *, desired: Desired | None = None, **data: Any
+    ) -> Workspace:
+        """The workspace in another state, with the event that says so; the caller keeps it by `order` or `put`.
+
+        The event has all that core/stopwatch.py learns by; `data`: what is known beside.
+        """
         after = replace(
             workspace,
             state=state,
@@ -106,7 +111,8 @@ class Draft:
             changed_at=self.now,
             desired=desired or workspace.desired,
         )
-        self.say_workspace(f"workspace.{state}", after, before=str(workspace.state), reason=reason)
+        sizes = {"hypervisor": self.node(workspace.node).hypervisor, "memory_mib": workspace.memory_mib}
+        self.say_workspace(f"workspace.{state}", after, before=str(workspace.state), reason=reason, **sizes, **data)
         return after
 
     # ------------------------------------------------------------ recording
@@ -129,6 +135,7 @@ class Draft:
                 lease=workspace.lease,
                 workspace=workspace.id,
                 node=workspace.node,
+                image=workspace.image,
                 data={"name": workspace.name} | data,
             )
         )

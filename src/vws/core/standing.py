@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vws.core.deployment import NodeReport, WorkspaceFact, facts_of, readable
 from vws.core.draft import Draft
@@ -99,7 +100,8 @@ def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceF
     state = observed(before.state, fact)
     after = before
     if state != before.state:
-        after = draft.move(before, state, said.reason or _reason(before, fact, said))
+        fetched: dict[str, Any] = {"fetched_mib": said.fetched_mib} if before.state is State.STAGING else {}
+        after = draft.move(before, state, said.reason or _reason(before, fact, said), **fetched)
     elif said.reason and state not in FINAL:
         after = replace(before, reason=said.reason)
     elif state in SETTLED:

@@ -74,7 +74,7 @@ class Memory:
 
     boot: the last boot seen to have begun, at `booted_at`; up: the last boot in which the guest answered;
     looked_at: when this process last asked the guest in vain; console: the boot whose console's end was kept;
-    sized: the (cpus, memory_mib) last given to the hypervisor by this process.
+    sized: the (cpus, memory_mib) last given to the hypervisor by this process; fetched_mib: what it downloaded.
     """
 
     boot: int = 0
@@ -85,6 +85,7 @@ class Memory:
     console: int = 0
     last_words: str = ""
     sized: tuple[int, int] | None = None
+    fetched_mib: int = 0
     failures: Mapping[Step, Failure] = field(default_factory=dict)
 
 
@@ -134,7 +135,8 @@ def converge(
     else:
         decision = _ordered(order, instance, memory, now)
     decision = _tempered(decision, order, memory, now)
-    return replace(decision, again_at=_soonest(now, decision.again_at, float(end)))
+    fact = decision.fact and replace(decision.fact, fetched_mib=memory.fetched_mib)
+    return replace(decision, fact=fact, again_at=_soonest(now, decision.again_at, float(end)))
 
 
 def _soonest(now: float, again_at: float | None, end: float) -> float | None:

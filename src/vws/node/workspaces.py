@@ -341,6 +341,8 @@ class Workspaces:
                 if not self._wanted(id):
                     raise Withdrawn
             download.result()
+            memory = self._memory(id)
+            self._remember(id, replace(memory, fetched_mib=memory.fetched_mib + (size_bytes >> 20)))
         finally:
             download.cancel()
             await asyncio.gather(download, return_exceptions=True)

@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 from vws.core.draft import Draft
 from vws.core.errors import Unavailable, VwsError
 from vws.core.present import Present
+from vws.core.rates import Configured
 from vws.core.site import Answer, Changes, Event
 from vws.core.standing import Patience
 from vws.ports import Clock, Filter, Ids, Snapshot, StaleRevision, Store
 from vws.service.once import Once
+from vws.service.rates import SiteRates
 
 T = TypeVar("T")
 Listener = Callable[[frozenset[str], int], None]
@@ -36,6 +38,7 @@ class Settings:
     node_prefix: int = 24
     image_bytes_max: int = 64 * 1024**3
     patience: Patience = field(default_factory=Patience)
+    rates: Configured = field(default_factory=Configured)
 
 
 class Site:
@@ -52,6 +55,8 @@ class Site:
         self.revision = snapshot.revision
         self.seq = store.last_seq()
         self.present.apply(_as_changes(snapshot))
+        self.rates = SiteRates(settings.rates)
+        self.rates.load(store)
 
     # ------------------------------------------------------------ writing
 
@@ -99,6 +104,7 @@ class Site:
             return frozenset()
         with self.writing():
             self.revision, self.seq = self.store.commit(changes, expected=self.revision)
+        self.rates.hear(changes.events, self.seq)
         return self._apply(changes)
 
     @contextmanager
@@ -129,6 +135,7 @@ class Site:
 
     def _catch_up(self) -> frozenset[str]:
         news = self.store.changed_since(self.revision)
+        self.rates.follow(self.store)
         self.revision, self.seq = news.revision, self.store.last_seq()
         return self._apply(_as_changes(news))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from vws.frontends.rest import models
 from vws.frontends.rest.call import ApiHere, CallHere
 from vws.frontends.rest.metrics import CONTENT_TYPE
 from vws.frontends.rest.operation import refusals, router
+from vws.service.rates import lines
 
 routes = router("site")
 
@@ -48,6 +50,13 @@ async def show_site(api: ApiHere) -> models.SiteView:
 async def show_ca(api: ApiHere) -> Response:
     """The certificate of the site's own authority. Needs no token; compare it with one that came another way."""
     return Response(api.ca_pem, media_type=_PEM)
+
+
+@routes.get("/v1/rates", operation_id="show_rates", response_model=models.Rates, responses=refusals())
+def show_rates(call: CallHere) -> Response:
+    """How long staging, boot, suspension and the other steps take here; needs an administrator's token."""
+    call.caller.must_be(Role.ADMIN)
+    return call.answer({"items": [asdict(line) for line in lines(call.services.site.rates.now)]})
 
 
 @routes.get(
