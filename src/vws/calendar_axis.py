@@ -47,12 +47,13 @@ class Clock:
         if not self.virtual:
             return f"{self.date(at):%Y-%m-%d %H:%M:%S}"
         day, rest = divmod(at, DAY_S)
-        return (f"day {day}, " if day else "") + _clock(rest, seconds=True)
+        return f"day {day}, {_clock(rest, seconds=True)}"
 
     def span(self, start: int, end: int) -> str:
         """From when to when, the day named once if it is the same."""
         first, last = self.moment(start), self.moment(end)
-        return f"{first} to {last[11:] if not self.virtual and first[:10] == last[:10] else last}"
+        day = first[:-8]
+        return f"{first} to {last[-8:] if last.startswith(day) else last}"
 
 
 @dataclass(frozen=True, slots=True)

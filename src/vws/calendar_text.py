@@ -11,6 +11,7 @@ than lines, neighbours are one line and the height says how many of them are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ WIDTH_MIN = 40
 LINES_MIN = 12
 NAME_WIDTH_MAX = 24
 LEASES_MAX = 8
+ROUNDING = 1e-6
 SHORT_STEP_WEIGHT = 3.0
 # Of the 256 colours of a terminal: the hues of vws/calendar_palette.py, readable on black and on white.
 COLOURS = (203, 208, 178, 142, 34, 36, 44, 39, 69, 99, 170, 205)
@@ -304,7 +306,7 @@ def _empty(sheet: Sheet, column: int) -> str:
 
 def _level(sheet: Sheet, column: int, share: float) -> str:
     levels = sheet.glyphs.levels
-    height = -int(-share * (len(levels) - 1) // 1) if share else 0
+    height = math.ceil(share * (len(levels) - 1) - ROUNDING)
     return levels[height] if height else _empty(sheet, column)
 
 

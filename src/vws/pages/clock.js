@@ -42,6 +42,12 @@ class Clock {
     return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${this.time(t, true)}`;
   }
 
+  // From when to when, the day named once if it is the same.
+  span(start, end) {
+    const [first, last] = [this.moment(start), this.moment(end)], day = first.slice(0, -8);
+    return `${first} to ${last.startsWith(day) ? last.slice(-8) : last}`;
+  }
+
   duration(seconds) {
     const parts = [];
     let left = Math.round(seconds);

@@ -33,7 +33,7 @@ class Controls {
     const leases = plan.leases.filter(([, , kind]) => kind !== "maintenance").length;
     const many = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
     byId("summary").textContent = `${many(plan.nodes.length, "node")} · ${many(leases, "lease")} · `
-      + `${clock.moment(plan.start)} to ${clock.moment(plan.end)} · ${clock.zone(plan.start)}`;
+      + `${clock.span(plan.start, plan.end)} · ${clock.zone(plan.start)}`;
     byId("now").hidden = plan.now === null;
     this.view.height = this.box.clientHeight;
     const lanePx = [34, 22].find((px) => { this.view.setRows(px); return this.view.rowsHeight < this.view.height - AXIS_PX; });
@@ -63,7 +63,7 @@ class Controls {
       item("fixed: never moved", (ctx) => this.paint.bar(ctx, "run", ...this.paint.palette[8], 0, 0, 28, 16, 4, true));
     }
     if (this.plan.now !== null) {
-      item("now; paler: planned", (ctx) => { ctx.fillStyle = this.paint.colour.now; ctx.fillRect(13, 0, 2, 16); });
+      item("now; faint: planned", (ctx) => { ctx.fillStyle = this.paint.colour.now; ctx.fillRect(13, 0, 2, 16); });
     }
     if (this.paint.byKind) this.kindItems(item);
     byId("legend").replaceChildren(...items);
@@ -318,7 +318,7 @@ class Controls {
 
   facts(bar) {
     const { clock } = this, told = this.plan.told(bar);
-    const when = `${clock.moment(told.start)} to ${clock.moment(told.end)} (${clock.duration(told.end - told.start)})`;
+    const when = `${clock.span(told.start, told.end)} (${clock.duration(told.end - told.start)})`;
     const step = this.plan.step_names[this.plan.steps.indexOf(told.step)] + (told.planned ? ", planned" : "");
     const gib = told.memory_mib >= MEMORY_GIB;
     const memory = `${gib ? +(told.memory_mib / MEMORY_GIB).toFixed(1) : told.memory_mib} ${gib ? "GiB" : "MiB"}`;
@@ -371,7 +371,7 @@ class Controls {
     const { plan, clock } = this, bars = plan.barsOf(lease), [id, label, kind, owner] = plan.leases[lease];
     const nodes = new Set(bars.map((bar) => plan.nodeOf(bar))).size;
     const end = bars.reduce((latest, bar) => Math.max(latest, plan.finish[bar]), -Infinity);
-    const times = `${clock.moment(plan.begin[bars[0]])} to ${clock.moment(end)}`;
+    const times = clock.span(plan.begin[bars[0]], end);
     const on = nodes === 1 ? `on ${plan.nodes[plan.nodeOf(bars[0])]}` : `on ${nodes} nodes`;
     return [label || id, kind, owner, on, times].filter(Boolean).join(" · ");
   }

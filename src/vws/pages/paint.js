@@ -154,7 +154,7 @@ class Paint {
       const [fill, accent] = this.pair(lease), width = x1 - x0;
       ctx.globalAlpha = faint ? 0.14 : 1;
       // A hair of paper at the end tells a bar from the next of its colour.
-      this.bar(ctx, step, fill, accent, x0, y, width > 3 ? width - 0.75 : width, height, thin, plan.isHard[lease]);
+      this.bar(ctx, step, fill, accent, x0, y, width > 8 ? width - 0.75 : width, height, thin, plan.isHard[lease]);
       const named = step === "run" || step === "maintenance";
       if (named && !faint && width >= LABEL_MIN_PX && height >= 11) labels.push([lease, x0, width, y, height]);
     });
@@ -220,7 +220,7 @@ class Paint {
       const x = Math.round(view.x(at));
       ctx.fillStyle = midnight ? this.colour.ink : this.colour.faint;
       ctx.font = midnight ? `600 12px ${FONT}` : `12px ${FONT}`;
-      ctx.fillText(label, x + 4, midnight && !days ? 15 : 31);
+      ctx.fillText(label, x + 4, midnight ? 15 : 31);
       if (midnight && !days) this.clockOf(ctx, at, x);
       ctx.fillRect(x, midnight ? 4 : 22, 1, AXIS_PX - (midnight ? 4 : 22));
     }
@@ -237,14 +237,12 @@ class Paint {
     ctx.fillRect(0, 0, view.left, AXIS_PX - 1);
     ctx.textBaseline = "middle";
     ctx.font = `12px ${FONT}`;
+    ctx.fillStyle = this.colour.ink;
+    // Low rows cannot all be named: as many as can be read.
     let free = AXIS_PX - 1;
     this.eachRow(view, (row, y, height) => {
-      ctx.fillStyle = row % 2 ? this.colour.band : this.colour.paper;
-      ctx.fillRect(0, Math.max(y, AXIS_PX), view.left, height - Math.max(0, AXIS_PX - y));
-      // Low rows cannot all be named: as many as can be read.
       const middle = y + Math.min(height, view.lane + view.gap) / 2;
       if (middle - 7 < free) return;
-      ctx.fillStyle = this.colour.ink;
       ctx.fillText(this.cut(ctx, this.plan.nodes[row], view.left - 18), 10, middle + 1);
       free = middle + 7;
     });
@@ -257,11 +255,11 @@ class Paint {
     const x = Math.round(view.x(this.plan.now));
     if (x < view.left || x > view.width) return;
     ctx.fillStyle = this.colour.now;
-    ctx.fillRect(x, 22, 1.5, view.height - 22);
+    ctx.fillRect(x, AXIS_PX - 6, 1.5, view.height - AXIS_PX + 6);
     ctx.beginPath();
-    ctx.moveTo(x - 5, 22);
-    ctx.lineTo(x + 6, 22);
-    ctx.lineTo(x + 0.75, 30);
+    ctx.moveTo(x - 5, AXIS_PX - 9);
+    ctx.lineTo(x + 6.5, AXIS_PX - 9);
+    ctx.lineTo(x + 0.75, AXIS_PX - 1);
     ctx.fill();
   }
 

@@ -1,13 +1,14 @@
 "use strict";
 // What part of the plan is seen, and where on the canvas: seconds to pixels across, rows to pixels down.
 
-const AXIS_PX = 40, SPAN_MIN_S = 10, FIT_LANE_MIN_PX = 2, MARGIN = 0.02;
+const AXIS_PX = 44, SPAN_MIN_S = 10, FIT_LANE_MIN_PX = 2, MARGIN = 0.02;
 
 class View {
   constructor(plan) {
     this.plan = plan;
     this.width = this.height = 100;
     this.left = 80; // the names' width
+    this.run = plan.steps.indexOf("run");
     this.top = 0; // how far the rows are scrolled
     this.lanePx = 34;
     this.layRows();
@@ -115,7 +116,8 @@ class View {
     return Math.max(1, Math.min(6, this.lane * 0.22));
   }
 
-  // visit(bar, x0, x1, y, height) of every bar in view, cut to the plot; of those finer than a pixel the first.
+  // visit(bar, x0, x1, y, height) of every bar in view, cut to the plot; of a lane's that share a pixel the first, and
+  // none of a step that would be seen far longer than it is.
   eachBar(visit, finest = 0.75) {
     const last = Math.min(this.rowAt(this.height - 1), this.plan.nodes.length - 1);
     for (let row = Math.max(0, this.rowAt(AXIS_PX)); row <= last; row++) {
@@ -129,7 +131,7 @@ class View {
     for (let i = plan.firstAfter(track, this.start); i < track.to && plan.begin[i] < this.end; i++) {
       if (plan.finish[i] <= this.start) continue;
       const x0 = Math.max(this.x(plan.begin[i]), left), x1 = Math.min(this.x(plan.finish[i]), width);
-      if (x1 - drawn < finest && track.form === MACHINE) continue;
+      if (track.form === MACHINE && (x1 - drawn < finest || (x1 - x0 < finest / 2 && plan.step[i] !== this.run))) continue;
       drawn = x1;
       visit(i, x0, Math.max(x1, x0 + 1), y, height);
     }
