@@ -3,7 +3,7 @@
 import pytest
 
 from tests.service.conftest import ADMIN, ANN, BOB
-from vws.core.errors import Conflict, Forbidden, InvalidRequest, NotFound
+from vws.core.errors import CannotFit, Conflict, Forbidden, InvalidRequest, NotFound
 from vws.core.requirements import node_attributes, parse
 from vws.core.site import Maintenance, MaintenanceState
 from vws.core.traits import Attribute, Relabelling, Traits
@@ -175,3 +175,27 @@ def test_only_administrators_plan_and_a_removed_node_needs_none(rig):
     assert rig.store.get(Maintenance, window.id).state is MaintenanceState.REMOVED
     with pytest.raises(NotFound):
         plan(rig, node)
+
+
+def test_nothing_is_placed_or_extended_into_a_window(rig):
+    one, two = rig.enroll("n1", "n2")
+    window = plan(rig, one)
+    (on_two,) = rig.leases.members(rig.request(duration_s=HOUR + 1).id)
+    assert on_two.node == two.id
+    fits = rig.request(2, duration_s=HOUR, cpus=8)
+    assert {w.node for w in rig.leases.members(fits.id)} == {one.id, two.id}
+    with pytest.raises(CannotFit) as refused:
+        rig.request(3, duration_s=HOUR + 1, cpus=8)
+    assert refused.value.details["nodes"][0]["reason"] == f"a maintenance (new disks) begins in {HOUR} s"
+    with pytest.raises(CannotFit, match="n1 cannot be used for so long"):
+        rig.leases.extend(ANN, fits.id, 1)
+    rig.services.maintenances.remove(ADMIN, window.id)
+    assert rig.leases.extend(ANN, fits.id, 1).end == fits.end + 1
+
+
+def test_what_runs_into_a_window_can_still_be_made_smaller(rig):
+    (node,) = rig.enroll("n1")
+    lease = rig.request(duration_s=2 * HOUR, memory_mib=512)
+    rig.obey()
+    plan(rig, node)
+    assert rig.leases.resize(ANN, lease.id, group=None, memory_mib=256, cpus=None).groups[0].memory_mib == 256

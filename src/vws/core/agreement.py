@@ -87,7 +87,7 @@ def _must_be_served(request: LeaseRequest) -> None:
     choosy = [g for g in request.groups if g.requirement or g.apart or g.together]
     if request.when is not When.IMMEDIATE or request.urgent or choosy:
         asked = request.when if request.when is not When.IMMEDIATE else "urgent or choosy"
-        raise CommandRefused(
+        raise InvalidRequest(
             f"{asked} leases are not granted yet",
             field="when",
             asked=str(request.when),
@@ -98,10 +98,11 @@ def _must_be_served(request: LeaseRequest) -> None:
 def fit(present: Present, request: LeaseRequest, *, now: int) -> list[list[str]]:
     """For each group its members' nodes from now on; raises CannotFit."""
     nodes, timeline = present.nodes, present.timeline
-    room = rooms(nodes.values(), timeline, present.addresses_free, now, now + request.duration_s, now=now)
+    site = (timeline, present.addresses_free)
+    room = rooms(nodes.values(), *site, now, now + request.duration_s, now=now, closed=present.closed)
     chosen = place(request.groups, room)
     if chosen is None:
-        raise refusal(request.groups, request.duration_s, nodes, timeline, present.addresses_free, now=now)
+        raise refusal(request.groups, request.duration_s, nodes, *site, now=now, closed=present.closed)
     return chosen
 
 
@@ -238,6 +239,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     end = before + duration_s
     check_number(end - start, "duration_s", 1, DURATION_S_MAX, "s in all")
     live = [w for w in draft.members(lease.id) if w.state not in UNORDERED]
+    _must_be_open(draft.present, live, before, end, int(draft.now))
     _must_fit(draft.present, live, before, end, int(draft.now), lambda: "a shorter extension")
     after = draft.put_lease(replace(lease, end=end, duration_s=lease.duration_s + duration_s))
     draft.say_lease("lease.extended", after, before=before, **terms_of(after))
@@ -306,6 +308,20 @@ def _must_have_run(lease: Lease, verb: str) -> tuple[int, int]:
             possible="the same once it has begun",
         )
     return lease.start, lease.end
+
+
+def _must_be_open(present: Present, mine: Sequence[Workspace], start: int, end: int, now: int) -> None:
+    """Raise CannotFit if a node of these workspaces is in maintenance at some instant of [start, end)."""
+    for node in sorted({w.node for w in mine}):
+        closed = present.closed(node, start, end, now=now)
+        if closed:
+            name = present.nodes[node].name
+            raise CannotFit(
+                f"{name} cannot be used for so long: {closed}",
+                field="lease",
+                possible="an extension that ends before",
+                details={"nodes": [{"node": node, "name": name, "reason": closed}], "offers": []},
+            )
 
 
 def _must_fit(

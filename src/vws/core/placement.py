@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from vws.core.errors import CannotFit
 from vws.core.site import Node, NodeState
@@ -22,6 +22,12 @@ from vws.core.terms import GroupRequest, Size
 from vws.core.timeline import NOTHING, Timeline
 
 LATER_TRIES_MAX = 60
+
+
+class Closed(Protocol):
+    """`Present.closed`: why a node may run nothing over an interval, "" if it may."""
+
+    def __call__(self, node: str, start: int, end: int, *, now: int) -> str: ...
 
 
 @dataclass(slots=True)
@@ -61,9 +67,12 @@ def rooms(
     end: int,
     *,
     now: int,
+    closed: Closed,
 ) -> list[Room]:
     """The room on each node that takes new workspaces, sorted by node id."""
-    ready = sorted((n for n in nodes if n.state is NodeState.READY), key=lambda n: n.id)
+    ready = sorted(
+        (n for n in nodes if n.state is NodeState.READY and not closed(n.id, start, end, now=now)), key=lambda n: n.id
+    )
     return [Room(n, n.capacity.size - timeline.peak(n.id, start, end, now=now), addresses_free(n)) for n in ready]
 
 
@@ -110,14 +119,17 @@ def refusal(
     addresses_free: Callable[[Node], int],
     *,
     now: int,
+    closed: Closed,
 ) -> CannotFit:
     """Why `groups` cannot all run from now, node by node, and what would be accepted."""
-    present = rooms(nodes.values(), timeline, addresses_free, now, now + duration_s, now=now)
+    end = now + duration_s
+    present = rooms(nodes.values(), timeline, addresses_free, now, end, now=now, closed=closed)
+    here = {r.node.id: r for r in present}
     reasons = [
-        {"node": n.id, "name": n.name, "reason": _reason(n, groups, {r.node.id: r for r in present})}
+        {"node": n.id, "name": n.name, "reason": _reason(n, groups, here, closed(n.id, now, end, now=now))}
         for n in sorted(nodes.values(), key=lambda n: n.id)
     ]
-    offers = _offers(groups, duration_s, nodes, timeline, addresses_free, present, now)
+    offers = _offers(groups, duration_s, nodes, timeline, addresses_free, present, now, closed)
     asked = " and ".join(f"{g.count} × ({_words(g.size)})" for g in groups)
     if not nodes:
         problem = "this site has no nodes yet"
@@ -136,7 +148,9 @@ def _words(size: Size) -> str:
     return f"{cpus}, {size.memory_mib} MiB memory, {size.disk_mib} MiB disk"
 
 
-def _reason(node: Node, groups: Sequence[GroupRequest], present: Mapping[str, Room]) -> str:
+def _reason(node: Node, groups: Sequence[GroupRequest], present: Mapping[str, Room], closed: str) -> str:
+    if node.state is NodeState.READY and closed:
+        return closed
     if node.id not in present:
         why = {
             NodeState.JOINING: "it has not reported yet",
@@ -177,12 +191,13 @@ def _offers(
     addresses_free: Callable[[Node], int],
     present: Sequence[Room],
     now: int,
+    closed: Closed,
 ) -> list[dict[str, Any]]:
     offers = []
     fewer = _fewer(groups, present)
     if fewer is not None:
         offers.append(fewer)
-    later = _later(groups, duration_s, nodes, timeline, addresses_free, now)
+    later = _later(groups, duration_s, nodes, timeline, addresses_free, now, closed)
     if later is not None:
         offers.append(later)
     if fewer is None:
@@ -209,11 +224,13 @@ def _later(
     timeline: Timeline,
     addresses_free: Callable[[Node], int],
     now: int,
+    closed: Closed,
 ) -> dict[str, Any] | None:
     # Room only grows where a slot ends, so the earliest start is one of these instants.
     for start in timeline.ends_after(now)[:LATER_TRIES_MAX]:
         # Addresses return with the slots; by then enough are free, or placing then says otherwise.
-        room = rooms(nodes.values(), timeline, lambda n: max(addresses_free(n), 1), start, start + duration_s, now=now)
+        end = start + duration_s
+        room = rooms(nodes.values(), timeline, lambda n: max(addresses_free(n), 1), start, end, now=now, closed=closed)
         if place(groups, room) is not None:
             text = f"all of it would fit {start - now} s from now, when leases end"
             return {"kind": "later", "start": start, "text": text}

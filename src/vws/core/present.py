@@ -29,6 +29,7 @@ class Present:
         self._members: dict[str, dict[str, Workspace]] = {}
         self._on_node: dict[str, dict[str, Workspace]] = {}
         self._addresses: dict[str, set[str]] = {}
+        self._closing: dict[str, dict[str, Maintenance]] = {}
         self._lease_names: dict[str, str] = {}
 
     @classmethod
@@ -46,9 +47,16 @@ class Present:
         return list(self._on_node.get(node, {}).values())
 
     def maintenances_of(self, node: str) -> list[Maintenance]:
-        """Those of a node that are not over or removed, by their start. There are few at a site."""
-        mine = [each for each in self.maintenances.values() if each.node == node]
-        return sorted(mine, key=lambda each: (each.start, each.id))
+        """Those of a node that are not over or removed, by their start."""
+        return sorted(self._closing.get(node, {}).values(), key=lambda each: (each.start, each.id))
+
+    def closed(self, node: str, start: int, end: int, *, now: int) -> str:
+        """Why a node may run nothing at some instant of [start, end), in words; "" if it may."""
+        for window in self.maintenances_of(node):
+            if window.meets(start, end):
+                begins = f"begins in {window.start - now} s" if window.start > now else "is on"
+                return f"a maintenance ({window.reason}) {begins}"
+        return ""
 
     def lease_named(self, name: str) -> Lease | None:
         found = self._lease_names.get(name)
@@ -72,7 +80,9 @@ class Present:
         for token in changes.tokens:
             _keep(self.tokens, token.id, token, alive=token.revoked_at is None)
         for maintenance in changes.maintenances:
-            _keep(self.maintenances, maintenance.id, maintenance, alive=maintenance.removed_at is None)
+            alive = maintenance.removed_at is None
+            _keep(self.maintenances, maintenance.id, maintenance, alive=alive)
+            _keep(self._closing.setdefault(maintenance.node, {}), maintenance.id, maintenance, alive=alive)
         for lease in changes.leases:
             self._apply_lease(lease)
         for workspace in changes.workspaces:
