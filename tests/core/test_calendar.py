@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -118,7 +119,7 @@ def test_a_colour_is_the_leases_own_and_not_its_neighbours():
     ids = [f"lse-{i:04}" for i in range(600)]
     of = colours(ids, 12)
     assert min(list(of.values()).count(c) for c in range(12)) > 25
-    for earlier, later in zip(ids, ids[1:], strict=False):
+    for earlier, later in pairwise(ids):
         assert (of[later] - of[earlier]) % 12 not in (11, 0, 1)
     assert all(len({of[id] for id in ids[i : i + 5]}) == 5 for i in range(590))
     assert colours(reversed(ids), 12) == of
