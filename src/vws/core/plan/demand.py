@@ -54,7 +54,7 @@ class Part:
         self.eligible = eligible
         self.prefers = prefers
         self.saved_size = Amount(0, size.memory_mib, size.disk_mib, 0, size.places)
-        self.kept_size: Amount | None = None  # what a saved member goes on holding; None: nothing that counts
+        self.kept_size = NOTHING  # what a saved member goes on holding beside its block
 
     @property
     def asked(self) -> Amount:
@@ -72,8 +72,9 @@ class Part:
 
 @final
 class Block:
-    """hosts: the node of each member, part by part. saves: it ends in a suspension; restores: it begins with a
-    resumption; doomed: it is ended at `stop` even if its work is not done, which is then lost."""
+    """hosts: the node of each member, part by part, -1 for one that is gone. saves: it ends in a suspension; restores: it
+    begins with a resumption; doomed: it is ended at `stop` even if its work is not done, which is then lost.
+    """
 
     def __init__(self, hosts: list[int], begin: int, moved: int, run: int, stop: int, end: int) -> None:
         self.hosts = hosts
@@ -136,8 +137,20 @@ class Demand:
         self.saved_on: list[int] = []
         self.saved_at = 0
         self.suspensions = 0
+        self.restarts = 0
         self.migrations = 0
         self.next = -1  # when the next step of its block begins
+        self.kept = False  # what is kept of its members is held apart from its block
+        self.one_per_node = True
+        self.members = 0
+        self.total = NOTHING
+        self.saved_total = NOTHING
+        self.area = 0
+        self.resize(parts)
+
+    def resize(self, parts: list[Part]) -> None:
+        """Its members have other sizes from now on."""
+        self.parts = parts
         self.one_per_node = True
         self.members = 0
         self.total = NOTHING
@@ -147,7 +160,7 @@ class Demand:
             self.one_per_node = self.one_per_node and (part.apart or part.count == 1) and len(parts) == 1
             self.total = self.total.plus(part.size.times(part.count))
             self.saved_total = self.saved_total.plus(part.saved_size.times(part.count))
-        self.area = self.members * requested
+        self.area = self.members * self.requested
 
     def __repr__(self) -> str:
         return f"<Demand {self.id} {PHASES[self.phase]}>"
@@ -159,6 +172,13 @@ class Demand:
     @property
     def remaining(self) -> int:
         return self.requested - self.worked
+
+    def saved_size_of(self, member: int) -> Amount:
+        for part in self.parts:
+            if member < part.count:
+                return part.saved_size
+            member -= part.count
+        raise IndexError(member)
 
     def sizes(self) -> list[Amount]:
         """The size of each member, part by part."""

@@ -103,6 +103,8 @@ class Placing:
         sizes = demand.sizes()
         for i in range(len(sizes)):
             node = demand.saved_on[i]
+            if node < 0:
+                continue
             taken[node] = taken[node].plus(sizes[i]) if node in taken else sizes[i]
         end = wanted
         for node, amount in taken.items():

@@ -17,6 +17,7 @@ conservative backfilling); Sotomayor, Keahey and Foster, HPDC 2008 (suspension b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final, final
 
@@ -128,6 +129,9 @@ class Planner:
             if block.begin > now:
                 self._wake(demand, block.begin)
                 return
+            if not self._may_begin(block, now):
+                self._wake(demand, now + 1)
+                return
             self._begin(demand, block)
         if block.run > now:
             self._wake(demand, block.run)
@@ -140,6 +144,10 @@ class Planner:
             self._used = self._used.plus(demand.total).minus(demand.saved_total)
         self._act(RUN, demand, block)
         self._wake(demand, block.stop)
+
+    def _may_begin(self, block: Block, now: int) -> bool:
+        """Whether its nodes are as free as was planned; always so where plans are what happens."""
+        return True
 
     def _begin(self, demand: Demand, block: Block) -> None:
         self._unbook(demand)
@@ -172,6 +180,7 @@ class Planner:
             self._release(demand, now)
             demand.worked = 0
             demand.saved_on = []
+            demand.restarts += 1
             self._enqueue(demand)
             return
         demand.worked += block.stop - block.run
@@ -284,7 +293,7 @@ class Planner:
 
     def _start(self, demand: Demand, now: int) -> bool:
         """Place a soft demand from now on, if there is room for a block worth having."""
-        if not demand.total.fits_in(self._capacity.minus(self._used)):
+        if not demand.total.fits_in(self._capacity.minus(self._used)) or self._is_held_back(demand):
             return False
         block = self.placing.best(demand, now)
         if block is None:
@@ -294,7 +303,7 @@ class Planner:
 
     def _book(self, demand: Demand, now: int) -> bool:
         """Promise a soft demand the earliest start there is, if another promise is allowed."""
-        if len(self.booked) >= self.rules.bookings:
+        if len(self.booked) >= self.rules.bookings or self._is_held_back(demand):
             return False
         block = self.placing.later(demand, now)
         if block is None:
@@ -302,6 +311,9 @@ class Planner:
         self._lay(demand, block, now)
         insert_in_turn(self.booked, demand)
         return True
+
+    def _is_held_back(self, demand: Demand) -> bool:
+        return self.rules.may_start is not None and not self.rules.may_start(demand)
 
     def _promise(self, demand: Demand, now: int) -> bool:
         block = self.placing.best(demand, now) or self.placing.later(demand, now)
@@ -378,58 +390,62 @@ class Planner:
 
     # ------------------------------------------------------------ hard demands
 
-    def _reserve(self, demand: Demand, now: int) -> bool:
-        """Place a hard demand, over soft ones if it must."""
+    def find(self, demand: Demand, now: int) -> tuple[Block | None, list[Demand]]:
+        """Where a hard demand could go, and who would have to give way for it. Nothing is changed."""
         begin = max(now, demand.at - demand.prepare_s)
         block = self.placing.at(demand, begin)
-        if block is None:
-            block = self._over_victims(demand, begin, now)
+        if block is not None:
+            return block, []
+        end = demand.at + demand.requested + demand.shutdown_s
+        return self._over(self._victims(demand, begin, end, now), lambda: self.placing.at(demand, begin), now)
+
+    def _reserve(self, demand: Demand, now: int) -> bool:
+        """Place a hard demand, over soft ones if it must."""
+        block, victims = self.find(demand, now)
         if block is None:
             return False
+        self._oust(victims, block.begin, now)
         self._lay(demand, block, now)
         return True
 
-    def _over_victims(self, demand: Demand, begin: int, now: int) -> Block | None:
-        end = demand.at + demand.requested + demand.shutdown_s
-        lifted: list[Demand] = []
+    def _oust(self, victims: list[Demand], begin: int, now: int) -> None:
+        for victim in victims:
+            self._lift(victim, now)
+            self._give_way(victim, begin, now)
+
+    def _over(
+        self, candidates: list[Demand], fit: Callable[[], Block | None], now: int
+    ) -> tuple[Block | None, list[Demand]]:
+        """The block that `fit` finds once as few of the candidates as need be are out of the way, and those."""
         block: Block | None = None
-        for victim in self._victims(demand, begin, end, now):
-            assert victim.block is not None
-            self.timeline.lift(victim.parts, victim.block, now)
+        lifted: list[Demand] = []
+        for victim in candidates:
+            self._lift(victim, now)
             lifted.append(victim)
-            block = self.placing.at(demand, begin)
+            block = fit()
             if block is not None:
                 break
-        spared: list[Demand] = []
-        if block is None:
-            spared = lifted
-        else:
-            block, spared = self._spare(demand, block, begin, lifted, now)
-        for victim in spared:
-            if block is None:
-                assert victim.block is not None
-                self.timeline.lay(victim.parts, victim.block, now)
-        if block is not None:
-            for victim in lifted:
-                if victim not in spared:
-                    self._give_way(victim, begin, now)
-        return block
-
-    def _spare(
-        self, demand: Demand, block: Block, begin: int, lifted: list[Demand], now: int
-    ) -> tuple[Block, list[Demand]]:
-        """Put back every victim that the hard demand can do without, the dearest first."""
-        spared: list[Demand] = []
+        # The dearest were lifted last; whoever can be put back is spared.
         for victim in reversed(lifted[:-1]):
-            assert victim.block is not None
-            self.timeline.lay(victim.parts, victim.block, now)
-            again = self.placing.at(demand, begin)
+            self._put_back(victim, now)
+            again = fit() if block is not None else None
             if again is None:
-                self.timeline.lift(victim.parts, victim.block, now)
+                if block is not None:
+                    self._lift(victim, now)
             else:
                 block = again
-                spared.append(victim)
-        return block, spared
+                lifted.remove(victim)
+        for victim in lifted if block is not None else lifted[-1:]:
+            self._put_back(victim, now)
+        return (block, lifted) if block is not None else (None, [])
+
+    def _lift(self, demand: Demand, now: int) -> None:
+        assert demand.block is not None
+        self.timeline.lift(demand.parts, demand.block, now)
+
+    def _put_back(self, demand: Demand, now: int) -> None:
+        assert demand.block is not None
+        self.timeline.lay(demand.parts, demand.block, now)
 
     def _victims(self, demand: Demand, begin: int, end: int, now: int) -> list[Demand]:
         """The soft demands that could give way, the cheapest first: those that have not begun, then those with few
@@ -443,7 +459,8 @@ class Planner:
             if block.begin >= end or block.end <= begin or (may is not None and not may(demand, victim)):
                 continue
             if victim.phase == BOOKED and block.begin > now:
-                found.append((0, victim.number, victim))
+                if not self._is_spared(victim, now):
+                    found.append((0, victim.number, victim))
             elif self._can_give_way(victim, block, begin, now):
                 found.append((1 + victim.members, -block.run, victim))
         found.sort(key=_cost)
@@ -452,7 +469,13 @@ class Planner:
     def _can_give_way(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
         if victim.phase > RUNNING or block.doomed:
             return False
-        return self._could_save(victim, block, begin, now) or victim.restartable
+        if self._could_save(victim, block, begin, now):
+            return True
+        return self.rules.can_be_restarted(victim) and not self._is_spared(victim, now)
+
+    def _is_spared(self, victim: Demand, now: int) -> bool:
+        """Whether it has waited so long that nobody may put it off any more: hard demands come without end."""
+        return now - victim.submit > self.rules.spared_after_s
 
     def _could_save(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
         stop = begin - self.rules.save_s(victim, block.hosts)

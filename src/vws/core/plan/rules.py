@@ -24,7 +24,12 @@ class Rules:
 
     useful: a block that is cut has to run so many times as long as its suspension and resumption take.
     smallest_first: who goes ahead of the queue is tried by area (members times seconds), those that have waited longer
-    than patience_s in turn before them. may_suspend(hard, victim), host_rank(demand, node): the smallest is preferred.
+    than patience_s in turn before them. setbacks_max: how often a demand is suspended, and how often restarted, before
+    it is left to run; spared_after_s: how long one has to wait until no hard demand may take its booking, nor kill it.
+    spread: members go where most is left, rather than where it is taken soonest.
+
+    may_suspend(hard, victim). may_start(demand): whether nothing but room keeps a soft one from running.
+    host_rank(demand, node): the smallest is preferred.
     """
 
     def __init__(
@@ -41,6 +46,10 @@ class Rules:
         useful: float = 2.0,
         patience_s: int = 86_400,
         smallest_first: bool = True,
+        setbacks_max: int = 10,
+        spared_after_s: int = 4 * 86_400,
+        spread: bool = False,
+        may_start: Callable[[Demand], bool] | None = None,
         may_suspend: Callable[[Demand, Demand], bool] | None = None,
         host_rank: Callable[[Demand, int], float] | None = None,
     ) -> None:
@@ -55,6 +64,10 @@ class Rules:
         self.useful = useful
         self.patience_s = patience_s
         self.smallest_first = smallest_first
+        self.setbacks_max = setbacks_max
+        self.spared_after_s = spared_after_s
+        self.spread = spread
+        self.may_start = may_start
         self.may_suspend = may_suspend
         self.host_rank = host_rank
 
@@ -62,10 +75,15 @@ class Rules:
         """Whether a block of this demand may end in a suspension."""
         return (
             demand.preemptible
+            and demand.suspensions < self.setbacks_max
             and demand.at < 0
             and demand.by < 0
             and (self.suspend == ANYBODYS or (self.suspend == SINGLES and demand.members == 1))
         )
+
+    def can_be_restarted(self, demand: Demand) -> bool:
+        """Whether it may be killed and queued anew."""
+        return demand.restartable and demand.restarts < self.setbacks_max
 
     def save_s(self, demand: Demand, hosts: list[int] | None) -> int:
         """Seconds to write the members' memory to their nodes' disks (hosts unknown: one member per node)."""

@@ -33,6 +33,12 @@ class Timeline:
         self.open: list[bool] = [True for _ in capacities]
         self._kept = Kept(Amount(0, 0), 0, None, -1, [])
 
+    def add(self, capacity: Amount) -> int:
+        """A node more; its index. It takes members once it is opened."""
+        self.profiles.append(Profile(capacity))
+        self.open.append(False)
+        return len(self.profiles) - 1
+
     # ------------------------------------------------------------ holding
 
     def lay(self, parts: list[Part], block: Block, now: int) -> None:
@@ -51,8 +57,11 @@ class Timeline:
         for part in parts:
             size, saved = part.size, part.saved_size
             for _ in range(part.count):
-                profile = self.profiles[block.hosts[member]]
+                host = block.hosts[member]
                 member += 1
+                if host < 0:
+                    continue
+                profile = self.profiles[host]
                 profile.forget(now)
                 if block.begin < busy_from:
                     self._step(profile, saved, block.begin, busy_from, now, down)

@@ -1,0 +1,392 @@
+"""The planner of a real site: it plans ends, but nothing has ended until somebody has seen it.
+
+What differs from a planner whose plans simply come true:
+
+- A block past its end goes on holding its nodes, a few seconds at a time, until its owner says that nothing is left
+  (`ended`, `kept`, `given_up`); and a block begins only where the nodes are as free as was planned.
+- A soft demand's time counts from when it is up (`up`), and its block is moved to that.
+- Nodes come, change, close and have windows in which they run nothing; what was planned there is planned anew. What is
+  there already stays.
+- Demands are made longer or larger, lose members, and are taken over from a record at a restart (`adopt`).
+
+Saved members keep their disk, what was saved, and their place for good: from then on that is held apart from their
+blocks. So they resume where they were saved.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from vws.core.plan.demand import BOOKED, PREPARING, RUNNING, SAVED, SAVING, STOPPING, WAITING, Block, Demand, Part
+from vws.core.plan.planner import GIVE_UP, SAVE, STOP, Planner, insert_in_turn
+from vws.core.plan.profile import FOREVER, NOTHING, Amount
+from vws.core.plan.rules import Rules
+
+# For so long at a time an overdue block goes on, seconds.
+OVERDUE_S: Final = 10
+
+
+@final
+class SitePlanner(Planner):
+    """touched: the demands whose block or phase has changed since the owner last emptied it."""
+
+    def __init__(self, rules: Rules) -> None:
+        super().__init__([], rules)
+        self.touched: dict[str, Demand] = {}
+
+    def _touch(self, demand: Demand) -> None:
+        self.touched[demand.id] = demand
+
+    # ------------------------------------------------------------ what is planned, and what is seen
+
+    def _may_begin(self, block: Block, now: int) -> bool:
+        return all(host < 0 or NOTHING.fits_in(self.timeline.profiles[host].free_at(now)) for host in block.hosts)
+
+    def _go_to_run(self, demand: Demand, now: int) -> None:
+        block = demand.block
+        assert block is not None
+        if demand.phase == PREPARING and not demand.hard and block.run <= now:
+            # It runs when it is up, not when it was to be.
+            self._hold_on(demand, block, now)
+            return
+        super()._go_to_run(demand, now)
+
+    def _stop(self, demand: Demand, block: Block, now: int) -> None:
+        if block.doomed:
+            demand.phase = STOPPING
+            self._act(GIVE_UP, demand, block)
+            return
+        super()._stop(demand, block, now)
+
+    def _keep(self, demand: Demand, block: Block, now: int) -> None:
+        self._hold_on(demand, block, now)
+
+    def _finish(self, demand: Demand, block: Block, now: int) -> None:
+        self._hold_on(demand, block, now)
+
+    def _hold_on(self, demand: Demand, block: Block, now: int) -> None:
+        """Its nodes are not free before somebody has seen that they are."""
+        if block.end <= now + OVERDUE_S:
+            self._lift(demand, now)
+            block.end = now + 2 * OVERDUE_S
+            if demand.phase == PREPARING:
+                block.stop = block.end
+            self._put_back(demand, now)
+        self._wake(demand, now + OVERDUE_S)
+
+    def _act(self, kind: int, demand: Demand, block: Block) -> None:
+        super()._act(kind, demand, block)
+        self._touch(demand)
+
+    def _lay(self, demand: Demand, block: Block, now: int) -> None:
+        super()._lay(demand, block, now)
+        self._touch(demand)
+
+    def _release(self, demand: Demand, now: int) -> None:
+        super()._release(demand, now)
+        self._touch(demand)
+
+    def _give_way(self, victim: Demand, begin: int, now: int) -> None:
+        super()._give_way(victim, begin, now)
+        self._touch(victim)
+
+    # ------------------------------------------------------------ facts
+
+    def up(self, demand: Demand, now: int) -> None:
+        """All its members run. A soft demand's time counts from now."""
+        block = demand.block
+        if block is None or demand.phase > RUNNING:
+            return
+        if not demand.hard:
+            self._lift(demand, now)
+            block.moved = min(block.moved, now)
+            block.run = now
+            self._set_end(demand, block, now)
+            self._put_back(demand, now)
+        self._touch(demand)
+        if demand.phase == PREPARING:
+            self._run(demand, block)
+        elif demand.phase == RUNNING:
+            self._wake(demand, block.stop)
+
+    def _set_end(self, demand: Demand, block: Block, now: int) -> None:
+        """The end that a lifted block has now that it runs: as asked, or cut where others come."""
+        stop = now + demand.remaining
+        end = stop + demand.shutdown_s
+        if block.saves or block.doomed:
+            if end > block.end:
+                return
+            block.saves = block.doomed = False
+        elif end > block.end:
+            open_until = self._open_until(demand, block.hosts, now, end)
+            if open_until < end:
+                self._cut(demand, block, max(open_until, block.end))
+                return
+        else:
+            self._freed = True
+        block.stop, block.end = stop, end
+
+    def _cut(self, demand: Demand, block: Block, end: int) -> None:
+        """Nothing is open beyond `end`: saved if it can be, else it has a little less than it asked for."""
+        block.end = end
+        if self.rules.can_be_saved(demand):
+            block.saves = True
+            block.stop = max(block.run, end - self.rules.save_s(demand, block.hosts))
+        else:
+            block.stop = max(block.run, end - demand.shutdown_s)
+
+    def _open_until(self, demand: Demand, hosts: list[int], at: int, end: int) -> int:
+        """Until when the nodes have room for their members, which hold nothing there meanwhile."""
+        amounts: dict[int, Amount] = {}
+        sizes = demand.sizes()
+        for i in range(len(hosts)):
+            if hosts[i] >= 0:
+                amounts[hosts[i]] = amounts.get(hosts[i], NOTHING).plus(sizes[i])
+        for host, amount in amounts.items():
+            end = self.timeline.profiles[host].until(amount, at, end)
+        return end
+
+    def kept(self, demand: Demand, now: int) -> None:
+        """All its members are saved."""
+        block = demand.block
+        assert block is not None, demand
+        assert demand.phase == SAVING, demand
+        hosts = block.hosts
+        super()._keep(demand, block, now)
+        self._keep_apart(demand, hosts, now)
+
+    def _keep_apart(self, demand: Demand, hosts: list[int], now: int) -> None:
+        """From its first suspension on, what is kept of it is held on its nodes, whatever else happens."""
+        if demand.kept:
+            return
+        demand.kept = True
+        member = 0
+        for part in demand.parts:
+            for _ in range(part.count):
+                if hosts[member] >= 0:
+                    self.timeline.profiles[hosts[member]].take(part.kept_size, now, FOREVER)
+                member += 1
+        self.timeline.changed()
+        demand.resize([_without_kept(part) for part in demand.parts])
+
+    def given_up(self, demand: Demand, now: int) -> None:
+        """Nothing is left of a doomed one: it begins anew when there is room."""
+        self._release(demand, now)
+        demand.worked = 0
+        demand.saved_on = []
+        demand.restarts += 1
+        self._enqueue(demand)
+
+    def ended(self, demand: Demand, now: int) -> None:
+        self.forget(demand, now)
+        self._touch(demand)
+
+    def left(self, demand: Demand, member: int, now: int) -> None:
+        """One of its members is gone; the others go on."""
+        block = demand.block
+        hosts = block.hosts if block is not None else demand.saved_on
+        if hosts[member] < 0:
+            return
+        size = demand.sizes()[member]
+        if block is not None:
+            self._lift(demand, now)
+            hosts[member] = -1
+            self._put_back(demand, now)
+            if demand.phase == RUNNING or demand.phase == STOPPING:
+                self._used = self._used.minus(size)
+        hosts[member] = -1
+        demand.total = demand.total.minus(size)
+        demand.saved_total = demand.saved_total.minus(demand.saved_size_of(member))
+        self._freed = True
+        self._freed_until = FOREVER
+
+    # ------------------------------------------------------------ changing what was asked
+
+    def prolong(self, demand: Demand, duration_s: int, now: int) -> bool:
+        """So much longer than asked before; False if others have the nodes by then."""
+        block = demand.block
+        if block is None or demand.phase == SAVING or block.saves:
+            demand.requested += duration_s
+            return True
+        end = block.end + duration_s
+        self._lift(demand, now)
+        fits = self._open_until(demand, block.hosts, max(block.end, now), end) >= end
+        victims: list[Demand] = []
+        if not fits:
+            found, victims = self._over(
+                self._victims(demand, block.end, end, now),
+                lambda: block if self._open_until(demand, block.hosts, max(block.end, now), end) >= end else None,
+                now,
+            )
+            fits = found is not None
+        if fits:
+            self._oust(victims, block.end, now)
+            demand.requested += duration_s
+            block.stop += duration_s
+            block.end = end
+            self._touch(demand)
+        self._put_back(demand, now)
+        if demand.phase == RUNNING:
+            self._wake(demand, block.stop)
+        return fits
+
+    def resize(self, demand: Demand, parts: list[Part], now: int) -> bool:
+        """Other sizes of its members, where they are; False if that has no room. What is not placed just changes."""
+        block = demand.block
+        before = demand.parts
+        if block is None:
+            demand.resize(parts)
+            return True
+        self._lift(demand, now)
+        demand.resize(parts)
+        fits = self._open_until(demand, block.hosts, max(block.begin, now), block.end) >= block.end
+        if not fits:
+            demand.resize(before)
+        elif demand.phase != BOOKED:
+            self._recount()
+        self._put_back(demand, now)
+        self._freed = True
+        self._freed_until = FOREVER
+        return fits
+
+    def _recount(self) -> None:
+        """What is in use, from those who use it."""
+        self._used = NOTHING
+        for demand in self.demands.values():
+            block = demand.block
+            if block is None or demand.phase == BOOKED:
+                continue
+            saved = demand.phase == SAVING or (demand.phase == PREPARING and block.restores)
+            self._used = self._used.plus(demand.saved_total if saved else demand.total)
+
+    # ------------------------------------------------------------ nodes
+
+    def add_node(self, capacity: Amount) -> int:
+        self._capacity = self._capacity.plus(capacity)
+        return self.timeline.add(capacity)
+
+    def set_capacity(self, node: int, capacity: Amount) -> None:
+        profile = self.timeline.profiles[node]
+        self._capacity = self._capacity.plus(capacity).minus(profile.capacity)
+        profile.resize(capacity)
+        self.timeline.changed()
+        self._freed = True
+        self._freed_until = FOREVER
+
+    def set_open(self, node: int, is_open: bool) -> None:
+        """Whether it takes new members."""
+        self.timeline.open[node] = is_open
+        self.timeline.changed()
+        self._freed = True
+        self._freed_until = FOREVER
+
+    def close(self, node: int, amount: Amount, start: int, end: int) -> None:
+        """A window in which the node runs nothing: all its capacity is taken."""
+        self.timeline.profiles[node].take(amount, start, end)
+        self.timeline.changed()
+
+    def reopen(self, node: int, amount: Amount, start: int, end: int) -> None:
+        self.timeline.profiles[node].give(amount, start, end)
+        self.timeline.changed()
+        self._freed = True
+        self._freed_until = FOREVER
+
+    def displace(self, node: int, start: int, end: int, now: int) -> list[Demand]:
+        """Plan anew what was to begin on a node that is closed over [start, end). Gives the hard demands for which
+        there is no other room: they stay where they are, hoping."""
+        stuck: list[Demand] = []
+        for demand in list(self.demands.values()):
+            block = demand.block
+            if block is None or demand.phase != BOOKED or node not in block.hosts:
+                continue
+            if block.begin >= end or block.end <= start:
+                continue
+            if demand.hard:
+                if not self._move(demand, block, now):
+                    stuck.append(demand)
+            else:
+                self._release(demand, now)
+                self._enqueue(demand)
+        return stuck
+
+    def _move(self, demand: Demand, block: Block, now: int) -> bool:
+        """A hard demand that has not begun to other nodes, at the same time."""
+        self._lift(demand, now)
+        found, victims = self.find(demand, now)
+        if found is None:
+            self._put_back(demand, now)
+            return False
+        self._oust(victims, found.begin, now)
+        self._hard_ahead -= 1
+        self._lay(demand, found, now)
+        return True
+
+    # ------------------------------------------------------------ the record
+
+    def adopt(self, demand: Demand, phase: int, block: Block | None, now: int) -> None:
+        """Take over a demand as a record has it."""
+        self.demands[demand.id] = demand
+        if demand.saved_on:
+            self._keep_apart(demand, demand.saved_on, now)
+        if block is None:
+            self._enqueue(demand)
+            return
+        self._laid += 1
+        block.order = self._laid
+        demand.block = block
+        demand.phase = phase
+        self._put_back(demand, now)
+        if phase == BOOKED:
+            self._book_as(demand)
+            self._wake(demand, block.begin)
+            return
+        saved = phase == SAVING or (phase == PREPARING and block.restores)
+        self._used = self._used.plus(demand.saved_total if saved else demand.total)
+        self._wake(demand, block.run if phase == PREPARING else block.stop if phase == RUNNING else block.end)
+
+    def _book_as(self, demand: Demand) -> None:
+        if demand.hard:
+            self._hard_ahead += 1
+        else:
+            insert_in_turn(self.promised if demand.by >= 0 else self.booked, demand)
+
+    def forget(self, demand: Demand, now: int) -> None:
+        """It is no more, or will be adopted in another form."""
+        hosts = demand.saved_on
+        if demand.block is not None:
+            hosts = demand.block.hosts
+            self._release(demand, now)
+        elif demand in self.queue:
+            self.queue.remove(demand)
+        if demand.kept:
+            member = 0
+            for part in demand.parts:
+                for _ in range(part.count):
+                    if hosts[member] >= 0:
+                        self.timeline.profiles[hosts[member]].give(part.kept_size, now, FOREVER)
+                    member += 1
+            self.timeline.changed()
+        demand.next = -1
+        self.demands.pop(demand.id, None)
+
+    def turn_anew(self) -> None:
+        """The turns of those that wait have changed."""
+        self.queue.sort(key=_in_turn)
+        self.booked.sort(key=_in_turn)
+
+
+def _in_turn(demand: Demand) -> tuple[float, int]:
+    return demand.turn, demand.number
+
+
+def _without_kept(part: Part) -> Part:
+    """The part less what is kept of its members apart."""
+    size = part.size.minus(part.kept_size)
+    rest = Part(
+        part.count, size, apart=part.apart, together=part.together, eligible=part.eligible, prefers=part.prefers
+    )
+    rest.kept_size = part.kept_size
+    return rest
+
+
+__all__ = ["OVERDUE_S", "SAVE", "SAVED", "STOP", "WAITING", "SitePlanner"]
