@@ -6,11 +6,14 @@ from vws.core.deployment import NodeOrders, NodeReport, WorkspaceFact, Workspace
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import Desired, Observation
 from vws.core.site import Capacity, ImageFile
+from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 REPORT = NodeReport(
-    "nod-1", "inst", 1, 2, 3, 4.5, Capacity(2, 1024, 2048), workspaces=(WorkspaceFact("wsp-1", Observation.RUNNING, 1),)
-)
+    "nod-1", "inst", 1, 2, 3, 4.5, Capacity(2, 1024, 2048),
+    workspaces=(WorkspaceFact("wsp-1", Observation.RUNNING, 1),),
+    traits=Traits("x86_64", ("nvidia",), ("ssd",), (Attribute("rack", "r1"), Attribute("gpus", 2))),
+)  # fmt: skip
 ORDER = WorkspaceOrder(
     "wsp-1", "a-1", "lse-1", Desired.RUN, 1, True, 1000, "img-1", (ImageFile("disk", "00", 1, "qcow2", 2),), "disk", "",
     "root", "ssh", 300, 1, 1, 128, 128, 1024, "02:77:0a:00:00:02", "10.0.0.2", ("ssh-ed25519 AAAA",),
@@ -36,6 +39,8 @@ def test_values_survive_the_journey(value):
         (("at",), float("nan"), "NodeReport.at"),
         (("at",), 10**400, "NodeReport.at"),
         (("sequence",), 1 << 63, "NodeReport.sequence"),
+        (("traits", "attributes", 0, "value"), True, "NodeReport.traits.attributes[0].value"),
+        (("traits", "attributes", 1, "value"), 1.5, "NodeReport.traits.attributes[1].value"),
     ],
 )
 def test_a_wrong_field_is_named(path, value, named):

@@ -156,7 +156,7 @@ def relabelled(
     for name in change.removed:
         if name in own and name not in {*labels, *named}:
             raise Conflict(
-                f"{name} is in the node's own configuration; nothing was changed",
+                f"{name} is in the node's own configuration",
                 field="remove",
                 asked=name,
                 possible=f"take {name} out of [node] in site.toml on that host, and restart its agent",
