@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from vws.cli import output, progress
+from vws.cli.agreed import COLUMNS, agreed, card_of, group_text, next_of, run_of, series_lines
 from vws.cli.console import OVER
 from vws.cli.failures import Failed, failed
 from vws.cli.keys import keys_for_lease
 from vws.cli.names import NAME
 from vws.cli.request import lease_options, terms_of
 from vws.cli.session import Session, pass_session, site_options
-from vws.cli.sizes import DURATION, SIZE, show_duration, show_size
+from vws.cli.sizes import DURATION, SIZE, show_size
 
 Json = dict[str, Any]
 
@@ -77,9 +78,11 @@ def request(
     timeout_s: int,
     **given: Any,
 ) -> None:
-    """Ask for workspaces: all of them now, or a refusal that says what would fit.
+    """Ask for workspaces: all of them or none, and if none, what would fit.
 
-    Sizes are written 160MiB or 1.5GiB, durations 90s, 30m, 2h, 1h30m or 10d.
+    They start now, unless --at, --best-effort, --by or --every says otherwise. Sizes are written 160MiB or 1.5GiB,
+    durations 90s, 30m, 2h, 1h30m or 10d, times 14:30, tomorrow 08:00, monday 08:00, +2h or 2026-11-23T08:00+01:00; what
+    names no zone is on your own clock.
 
     \b
     Examples:
@@ -87,13 +90,19 @@ def request(
       vws lease request --image demo -n 3 --cpus 1 --memory 160MiB --disk 1GiB --for 2h --name demo --wait
       vws lease request --image demo --for 1h --group name=head,cpus=2 --group name=worker,n=3,memory=256MiB
       vws lease request --image demo -n 100 --for 10d --dry-run
+      vws lease request --image demo -n 8 --for 2h --at 'tomorrow 08:00'
+      vws lease request --image demo -n 8 --for 6h --best-effort --preemptible --command job.sh
+      vws lease request --image demo --for 6h --by 'friday 18:00' --restartable
+      vws lease request --image demo -n 8 --for 2h --every 'monday,thursday 08:00' --until 2027-02-28 --skip-exceptions
+      vws lease request --image demo -n 8 --for 2h --every 'FREQ=MONTHLY;BYDAY=1MO;BYHOUR=8;COUNT=6'
+      vws lease request --image demo -n 2 --for 1h --urgent --apart --require '"gpu" in labels'
     """
     asked = terms_of(given) | ({"name": name} if name else {})
     if dry_run:
         show_fit(session, asked)
         return
     granted = session.client.request_lease(**asked, ssh_keys=keys_for_lease(session, ssh_keys))
-    if not wait:
+    if not wait or is_series(granted):
         show_granted(session, granted)
         return
     if not session.as_json:
@@ -116,27 +125,29 @@ def show_fit(session: Session, asked: Json) -> None:
         raise SystemExit(1)
 
 
-def agreed(lease: Json) -> str:
-    groups = " and ".join(
-        f"{g['count']} × {g['image_name']} ({output.size(g['cpus'], g['memory_mib'], g['disk_mib'])})"
-        for g in lease["groups"]
-    )
-    return f"{groups} until {output.moment(lease['end'])} ({show_duration(lease['end'] - lease['start'])})"
+def is_series(granted: Json) -> bool:
+    """A rule becomes several leases."""
+    return "leases" in granted
 
 
 def show_granted(session: Session, granted: Json) -> None:
     if session.as_json:
         output.print_json(granted)
         return
+    if is_series(granted):
+        click.echo("\n".join(series_lines(granted)))
+        return
     click.echo(f"lease {granted['name']} ({granted['id']}): {agreed(granted)}")
-    click.echo("Its workspaces are starting. Next: " + session.named(f"vws lease wait {granted['name']}"))
+    said, next_command = next_of(granted)
+    click.echo(f"{said} Next: " + session.named(next_command))
 
 
 def show_active(session: Session, active: Json) -> None:
     if session.as_json:
         output.print_json(active)
         return
-    took = f" after {active['active_at'] - active['created_at']:.1f} s" if active.get("active_at") else ""
+    at_once = active.get("active_at") and active["kind"] == "immediate"
+    took = f" after {active['active_at'] - active['created_at']:.1f} s" if at_once else ""
     click.echo(f"{active['name']} is {active['state']}{took}, until {output.moment(active['end'])}.")
     if active["workspaces"]:
         click.echo("Next: " + session.named(f"vws ssh {active['workspaces'][0]['name']}"))
@@ -172,7 +183,7 @@ def activity(lease: Json) -> Failed | bool:
     """True: all its workspaces run. A failure: they will not, at least not without somebody's doing."""
     if lease["state"] == "active":
         return True
-    if lease["state"] == "pending":
+    if lease["state"] in ("waiting", "planned", "pending", "suspended"):
         return False
     troubled = [w for w in lease["workspaces"] if w["state"] in progress.TROUBLE]
     reasons = {w["name"]: f"is {w['state']}: {w['reason'] or 'no reason is known'}" for w in troubled}
@@ -195,7 +206,7 @@ def interrupted(lease: Json) -> Failed:
     return failed(
         "no longer waiting",
         code="interrupted",
-        kept=f"the lease {name} goes on, until {output.moment(lease['end'])}",
+        kept=f"the lease {name} goes on, {run_of(lease)}",
         next_step=f"vws lease wait {name} goes on waiting; vws lease cancel {name} ends it",
     )
 
@@ -251,21 +262,6 @@ def wait_ended(session: Session, lease: Json, timeout_s: float) -> Json:
 
 # ---------------------------------------------------------------- looking
 
-COLUMNS: list[output.Column] = [
-    ("NAME", lambda x: x["name"]),
-    ("STATE", lambda x: output.state(x["state"])),
-    ("WORKSPACES", lambda x: running_of(x)),
-    ("IMAGE", lambda x: ",".join(dict.fromkeys(g["image_name"] for g in x["groups"]))),
-    ("OWNER", lambda x: x["owner"]),
-    ("END", lambda x: output.until(x["end"]) if x["ended_at"] is None else output.moment(x["ended_at"])),
-    ("ID", lambda x: x["id"]),
-]
-
-
-def running_of(lease: Json) -> str:
-    there = sum(w["state"] == "running" for w in lease["workspaces"])
-    return f"{there}/{len(lease['workspaces'])} running"
-
 
 @lease.command("list")
 @site_options
@@ -311,27 +307,6 @@ def show(session: Session, lease_id: str) -> None:
 
     click.echo()
     output.listing(found["workspaces"], MEMBER_COLUMNS, as_json=False, empty="It has no workspaces.")
-
-
-def card_of(lease: Json) -> str:
-    ended = lease["ended_at"] is not None
-    facts = [
-        ("name", lease["name"]),
-        ("id", lease["id"]),
-        ("state", output.state(lease["state"])),
-        ("reason", lease["reason"]),
-        ("owner", lease["owner"]),
-        ("asked for", output.moment(lease["created_at"])),
-        ("active", f"{lease['active_at'] - lease['created_at']:.1f} s later" if lease["active_at"] else ""),
-        ("end", f"{output.moment(lease['end'])} ({output.until(lease['end'])})"),
-        ("ended", output.moment(lease["ended_at"]) if ended else ""),
-    ]
-    return output.card([*facts, *((f"group {g['name']}".strip(), _group(g)) for g in lease["groups"])])
-
-
-def _group(group: Json) -> str:
-    size = output.size(group["cpus"], group["memory_mib"], group["disk_mib"])
-    return f"{group['count']} × {group['image_name']}, {size}"
 
 
 @lease.command()
@@ -424,7 +399,7 @@ def resize(session: Session, lease_id: str, memory_mib: int | None, cpus: int | 
         return
     for each in after["groups"]:
         if group in (None, each["name"]):
-            click.echo(f"{after['name']} {each['name']}: ".replace(" :", ":") + _group(each))
+            click.echo(f"{after['name']} {each['name']}: ".replace(" :", ":") + group_text(each))
     concerned = [w for w in after["workspaces"] if group in (None, w["group"]) and w["state"] not in OVER]
     for line in later_of(concerned, memory_mib, cpus):
         click.echo(line)

@@ -25,8 +25,8 @@ STATE_COLOURS = {
     "yellow": {"paused", "suspended", "stopped", "degraded", "drained", "silent", "unfit", "joining"},
     "red": {"failed", "lost"},
     "cyan": {
-        "planned", "pending", "staging", "starting", "pausing", "resuming", "suspending", "restoring", "rebooting",
-        "terminating", "ending",
+        "waiting", "planned", "pending", "staging", "starting", "pausing", "resuming", "suspending", "restoring",
+        "rebooting", "terminating", "ending",
     },
 }  # fmt: skip
 COLOUR_OF_STATE = {state: colour for colour, states in STATE_COLOURS.items() for state in states}

@@ -17,6 +17,7 @@ from vws.client.tunnel import Tunnel
 UPLOAD_TIMEOUT_S = 900.0
 FOLLOW_GIVE_UP_S = 120.0
 CHUNK_BYTES = 256 * 1024
+NOT_BEGUN = ("waiting", "planned", "pending")
 
 
 class Client(Connection):
@@ -25,16 +26,32 @@ class Client(Connection):
     # ------------------------------------------------------------ leases
 
     def request_lease(
-        self, groups: list[Json], duration_s: int, name: str | None = None, ssh_keys: list[str] | tuple[str, ...] = ()
+        self,
+        groups: list[Json],
+        duration_s: int,
+        name: str | None = None,
+        ssh_keys: list[str] | tuple[str, ...] = (),
+        **terms: Any,
     ) -> Json:
-        """groups: dicts with image, and optionally name, count, cpus, memory_mib, disk_mib."""
-        return self._change("POST", "/v1/leases", _request(groups, duration_s, name, ssh_keys))
+        """groups: dicts with image, and optionally name, count, cpus, memory_mib, disk_mib, requirement, apart and
+        together.
+
+        terms: `when` ("immediate" if not given, "reservation" with `start`, "best-effort", "deadline" with `deadline`,
+        "periodic" with `rule`, `until`, `zone`, `exceptions`), urgent, preemptible, restartable, command. Times are UTC
+        seconds.
+        """
+        return self._change("POST", "/v1/leases", _request(groups, duration_s, name, ssh_keys, terms))
 
     def explain_request(
-        self, groups: list[Json], duration_s: int, name: str | None = None, ssh_keys: list[str] | tuple[str, ...] = ()
+        self,
+        groups: list[Json],
+        duration_s: int,
+        name: str | None = None,
+        ssh_keys: list[str] | tuple[str, ...] = (),
+        **terms: Any,
     ) -> Json:
         """What the request would be answered now: {"fits", "reason", "nodes", "offers"}."""
-        return self._json("POST", "/v1/leases/explain", json=_request(groups, duration_s, name, ssh_keys))
+        return self._json("POST", "/v1/leases/explain", json=_request(groups, duration_s, name, ssh_keys, terms))
 
     def leases(self, **where: Any) -> Iterator[Json]:
         """where: live, state, owner, name."""
@@ -60,17 +77,17 @@ class Client(Connection):
         return self._change("DELETE", _path("leases", id))
 
     def wait_lease(self, id: str, timeout_s: float = 600.0, on_change: Callable[[Json], object] | None = None) -> Json:
-        """The lease once it is no longer pending: see its `state` for what became of it. `on_change` is called with
+        """The lease once it has begun, or never will: see its `state` for what became of it. `on_change` is called with
         each new look at it. TimeoutError after `timeout_s`; the lease goes on."""
         until, pause_s, before = time.monotonic() + timeout_s, 0.1, None
         while True:
             lease = self.lease(id)
             if on_change and lease != before:
                 on_change(lease)
-            if lease["state"] != "pending":
+            if lease["state"] not in NOT_BEGUN:
                 return lease
             if time.monotonic() + pause_s > until:
-                raise TimeoutError(f"the lease {lease['name']} is still pending after {timeout_s:g} s")
+                raise TimeoutError(f"the lease {lease['name']} is still {lease['state']} after {timeout_s:g} s")
             before = lease
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.3, 0.5)
@@ -240,9 +257,11 @@ class Client(Connection):
             return False
 
 
-def _request(groups: list[Json], duration_s: int, name: str | None, ssh_keys: list[str] | tuple[str, ...]) -> Json:
+def _request(
+    groups: list[Json], duration_s: int, name: str | None, ssh_keys: list[str] | tuple[str, ...], terms: Json
+) -> Json:
     body: Json = {"groups": groups, "duration_s": duration_s, "ssh_keys": list(ssh_keys)}
-    return body | ({"name": name} if name is not None else {})
+    return body | terms | ({"name": name} if name is not None else {})
 
 
 def _path(*parts: str) -> str:

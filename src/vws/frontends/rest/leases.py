@@ -16,10 +16,15 @@ routes = router("leases")
 
 
 @routes.post(
-    "/v1/leases", operation_id="request_lease", status_code=201, response_model=models.Lease, responses=CHANGING
+    "/v1/leases",
+    operation_id="request_lease",
+    status_code=201,
+    response_model=models.Lease | models.Series,
+    responses=CHANGING,
 )
 def request_lease(body: models.LeaseRequest, call: ChangeHere) -> Response:
-    """Ask for a lease: all of its groups from now, or a refusal with the reason per node and what would fit."""
+    """Ask for a lease: all of its groups, or a refusal with the reason per node and what would fit. What is periodic
+    becomes a series of leases."""
     return call.mutate(
         lambda once: call.services.leases.request(call.caller, body.value(), once),
         call.views.lease,

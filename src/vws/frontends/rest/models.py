@@ -102,7 +102,7 @@ class LeaseRequest(Asked):
             json_schema_extra={"maxItems": terms.SSH_KEYS_MAX},
         ),
     ] = []
-    when: Annotated[terms.When, Field(strict=False)] = terms.When.IMMEDIATE
+    when: Annotated[terms.When, Field(strict=False, description="Which kind of lease.")] = terms.When.IMMEDIATE
     start: Annotated[
         Moment | None, Field(description="Of a reservation; of a periodic lease, from when on its rule counts.")
     ] = None
@@ -320,6 +320,22 @@ class Lease(BaseModel):
     planned_nodes: list[str] = Field(description="The names of the nodes it will have, member by member.")
     groups: list[Group]
     workspaces: list[Workspace]
+
+
+class Skipped(BaseModel):
+    """An exception of a series: a start of its rule that could not be had."""
+
+    start: int
+    end: int
+    reason: str
+
+
+class Series(BaseModel):
+    """What a periodic request became: a reservation for each start of its rule but the exceptions."""
+
+    series: str = Field(examples=["srs-01jd3k9q4t7c2vz"])
+    leases: list[Lease]
+    skipped: list[Skipped]
 
 
 class LeasePage(BaseModel):
