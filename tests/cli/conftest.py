@@ -211,8 +211,8 @@ class FakeClient:
         self._change("label_node", id, change)
         return node(labels=["gpu", *change["labels"]])
 
-    def plan_maintenance(self, id: str, duration_s: int, reason: str, *, start: int | None) -> Json:
-        self._change("plan_maintenance", id, duration_s, reason, start)
+    def plan_maintenance(self, node: str, duration_s: int, reason: str, *, start: int | None) -> Json:
+        self._change("plan_maintenance", node, duration_s, reason, start)
         return maintenance(start=start or 1000)
 
     def maintenances(self, **where: Any) -> Iterator[Json]:

@@ -60,7 +60,12 @@ def test_unknown_commands_and_options_are_status_2(vws: Run) -> None:
 def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, home: Path) -> None:
     """Every word that names something, found by its type: a new command is held to it too."""
     (home / "x").write_text("x")
-    given = {"file": [str(home / "x")], "duration_s": ["--for", "1h"], "name": ["--name", "x"]}
+    given = {
+        "file": [str(home / "x")],
+        "duration_s": ["--for", "1h"],
+        "name": ["--name", "x"],
+        "reason": ["--reason", "x"],
+    }
     tried = 0
     for path, command in commands(cli):
         for empty in command.params:

@@ -10,9 +10,12 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
+from vws.cli.label import label, shown_attributes
+from vws.cli.maintenance import maintenance
 from vws.cli.names import NAME
 from vws.cli.session import Session, dir_option, json_option, pass_session, site_options
 from vws.cli.sizes import DURATION, show_duration, show_size
+from vws.cli.times import show_time
 
 Json = dict[str, Any]
 
@@ -28,7 +31,12 @@ def node() -> None:
       vws node list
       vws node token                  on the site's machine: prints the line to run on the new host
       vws node drain host-2           no new workspaces there
+      vws node label host-2 +gpu      what leases can require
     """
+
+
+node.add_command(label)
+node.add_command(maintenance)
 
 
 COLUMNS: list[output.Column] = [
@@ -39,6 +47,8 @@ COLUMNS: list[output.Column] = [
     ("CPUS", lambda n: f"{used(n, 'cpus')}/{cpus_of(n)}"),
     ("MEMORY", lambda n: f"{show_size(used(n, 'memory_mib'))} of {show_size(n['capacity']['memory_mib'])}"),
     ("DISK", lambda n: f"{show_size(used(n, 'disk_mib'))} of {show_size(n['capacity']['disk_mib'])}"),
+    ("LABELS", lambda n: ", ".join(n["labels"])),
+    ("MAINTENANCE", lambda n: next_maintenance(n)),
     ("HEARD", lambda n: output.until(n["heard_at"])),
     ("ID", lambda n: n["id"]),
     ("PROBLEM", lambda n: n["problem"]),
@@ -52,6 +62,14 @@ def used(n: Json, what: str) -> int:
 def cpus_of(n: Json) -> int:
     """What can be leased: real CPUs times the node's ratio."""
     return int(n["capacity"]["cpus"] * n["capacity"].get("cpu_ratio", 1))
+
+
+def next_maintenance(n: Json) -> str:
+    """The one that is on, or the next."""
+    if not n["maintenances"]:
+        return ""
+    window = n["maintenances"][0]
+    return f"ends {output.until(window['end'])}" if window["state"] == "on" else output.until(window["start"])
 
 
 @node.command("list")
@@ -101,6 +119,12 @@ def card_of(n: Json) -> str:
             ("CPUs", f"{used(n, 'cpus')} of {cpus_of(n)} leased ({n['capacity']['cpus']} real)"),
             ("memory", f"{show_size(used(n, 'memory_mib'))} of {show_size(n['capacity']['memory_mib'])} leased"),
             ("disk", f"{show_size(used(n, 'disk_mib'))} of {show_size(n['capacity']['disk_mib'])} leased"),
+            ("bandwidth", f"{n['capacity']['bandwidth_mbit']} Mbit/s" if n["capacity"]["bandwidth_mbit"] else ""),
+            ("architecture", n["traits"]["arch"]),
+            ("accelerators", ", ".join(n["traits"]["accelerators"])),
+            ("labels", ", ".join(n["labels"])),
+            ("attributes", shown_attributes(n)),
+            ("maintenance", "\n".join(map(shown_maintenance, n["maintenances"]))),
             ("workspaces", n["workspaces"]),
             ("subnet", n["subnet"]),
             ("heard", output.until(n["heard_at"])),
@@ -108,6 +132,10 @@ def card_of(n: Json) -> str:
             ("version", n["version"]),
         ]
     )
+
+
+def shown_maintenance(window: Json) -> str:
+    return f"{show_time(window['start'])} for {show_duration(window['end'] - window['start'])}: {window['reason']}"
 
 
 @node.command()
