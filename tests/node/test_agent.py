@@ -722,3 +722,26 @@ async def test_a_disk_that_is_nearly_full_is_a_problem(tmp_path):
     link = FakeLink(orders())
     async with Node(tmp_path, link, min_free_mib=1 << 40):
         await until(lambda: bool(link.reports) and "MiB are free on the disk" in link.reports[-1].problem)
+
+
+@in_loop
+async def test_how_a_command_ended_is_reported_by_the_next_agent_too(tmp_path):
+    link = FakeLink(orders(order(command="exit 3"), order("wsp-2", command="sleep 60")))
+    for _ in range(2):
+        async with Node(tmp_path, link) as node:
+            await node.until_reported(O.STOPPED)
+            assert link.fact().exit_status == 3
+            await node.until_reported(O.RUNNING, "wsp-2")
+            assert link.fact("wsp-2").exit_status is None
+
+
+@in_loop
+async def test_a_download_is_told_of_the_workspace_that_it_was_made_for(tmp_path):
+    data = b"x" * (3 << 20)
+    file = ImageFile("disk", hashlib.sha256(data).hexdigest(), len(data), "raw")
+    link = FakeLink(orders(order(files=(file,)), order("wsp-2", files=(file,))))
+    link.blobs[file.sha256] = data
+    async with Node(tmp_path, link) as node:
+        await node.until_reported(O.RUNNING)
+        await node.until_reported(O.RUNNING, "wsp-2")
+        assert sorted(link.fact(id).fetched_mib for id in ("wsp-1", "wsp-2")) == [0, 3]
