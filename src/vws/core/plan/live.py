@@ -47,12 +47,18 @@ class SitePlanner(Planner):
         assert block is not None
         if demand.phase == PREPARING and not demand.hard and block.run <= now:
             # It runs when it is up, not when it was to be.
-            self._hold_on(demand, block, now)
-            return
+            if not block.doomed:
+                self._hold_on(demand, block, now)
+                return
+            if block.stop > now:
+                self._wake(demand, block.stop)
+                return
         super()._go_to_run(demand, now)
 
     def _stop(self, demand: Demand, block: Block, now: int) -> None:
         if block.doomed:
+            if demand.phase == PREPARING and block.restores:
+                self._used = self._used.plus(demand.total).minus(demand.saved_total)
             demand.phase = STOPPING
             self._act(GIVE_UP, demand, block)
             return

@@ -133,6 +133,9 @@ class Planner:
                 self._wake(demand, now + 1)
                 return
             self._begin(demand, block)
+        if block.doomed and block.stop <= now:
+            self._stop(demand, block, now)
+            return
         if block.run > now:
             self._wake(demand, block.run)
             return
@@ -242,6 +245,7 @@ class Planner:
 
     def fill(self, now: int) -> None:
         """Start what can start and book what may be booked, after anything has changed."""
+        self.due(now)  # who gave way to what has just arrived may have to be gone by now
         if self._freed:
             self._fresh = []
             self._rebook(now)
@@ -458,7 +462,7 @@ class Planner:
                 continue
             if block.begin >= end or block.end <= begin or (may is not None and not may(demand, victim)):
                 continue
-            if victim.phase == BOOKED and block.begin > now:
+            if victim.phase == BOOKED:
                 if not self._is_spared(victim, now):
                     found.append((0, victim.number, victim))
             elif self._can_give_way(victim, block, begin, now):
@@ -471,7 +475,8 @@ class Planner:
             return False
         if self._could_save(victim, block, begin, now):
             return True
-        return self.rules.can_be_restarted(victim) and not self._is_spared(victim, now)
+        # Whose work is done by then only shuts down: no work need be lost for that.
+        return self.rules.can_be_restarted(victim) and not self._is_spared(victim, now) and begin < block.stop
 
     def _is_spared(self, victim: Demand, now: int) -> bool:
         """Whether it has waited so long that nobody may put it off any more: hard demands come without end."""
@@ -479,13 +484,13 @@ class Planner:
 
     def _could_save(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
         stop = begin - self.rules.save_s(victim, block.hosts)
-        return self.rules.can_be_saved(victim) and stop >= now and stop > block.run
+        return self.rules.can_be_saved(victim) and now <= stop < block.stop and stop > block.run
 
     def _give_way(self, victim: Demand, begin: int, now: int) -> None:
         """A victim whose block has been lifted gets a shorter one, or none."""
         block = victim.block
         assert block is not None
-        if victim.phase == BOOKED and block.begin > now:
+        if victim.phase == BOOKED:
             self._unbook(victim)
             victim.block = None
             victim.next = -1
@@ -498,11 +503,13 @@ class Planner:
                 block.saves = False
                 block.doomed = True
                 block.stop = begin
+                block.run = min(block.run, begin)
+                block.moved = min(block.moved, begin)
             block.end = begin
             self._laid += 1
             block.order = self._laid
             self.timeline.lay(victim.parts, block, now)
-            if victim.phase == RUNNING:
+            if victim.phase == RUNNING or block.doomed:
                 self._wake(victim, block.stop)
         self._freed = True
         self._freed_until = FOREVER
