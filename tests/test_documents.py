@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -27,12 +28,28 @@ from vws.cli import doctor
 from vws.cli.main import cli
 from vws.config import ServiceConfig, SiteConfig
 from vws.core import errors
+from vws.core.chosen import REGISTRY
 from vws.core.lifecycle import COMMANDS, Command, State
+from vws.core.membership import VO, Limits, User, UserGroup
 from vws.core.rates import Configured
 from vws.core.site import LeaseState, NodeState, Role
+from vws.core.tariff import PRICES, Band, Tariff
 from vws.core.wire import from_json, to_json
-from vws.frontends.rest import events, guests, images, leases, link, maintenances, nodes, site, tokens, workspaces
+from vws.frontends.rest import (
+    events,
+    guests,
+    images,
+    leases,
+    link,
+    maintenances,
+    nodes,
+    site,
+    tokens,
+    usage,
+    workspaces,
+)  # fmt: skip
 from vws.node.config import FakeConfig, NodeConfig
+from vws.policies import PolicyConfig, check_policy
 from vws.sim import grid
 from vws.sim.workload import Workload
 
@@ -40,10 +57,12 @@ ROOT = Path(__file__).parents[1]
 README, ARCHITECTURE, CHANGELOG = ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"
 USER, ADMIN, GLOSSARY = (ROOT / "docs" / f"{name}.md" for name in ("user-guide", "admin-guide", "glossary"))
 INDEX, SIMULATING = ROOT / "docs" / "README.md", ROOT / "docs" / "simulating.md"
-DOCUMENTS = (README, ARCHITECTURE, CHANGELOG, INDEX, USER, ADMIN, GLOSSARY, SIMULATING)
+POLICY = ROOT / "docs" / "policy.md"
+DOCUMENTS = (README, ARCHITECTURE, CHANGELOG, INDEX, USER, ADMIN, GLOSSARY, SIMULATING, POLICY)
 
 HOSTS = {
-    "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "vws.example.org", "www.rfc-editor.org",
+    "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "slurm.schedmd.com", "vws.example.org",
+    "www.rfc-editor.org",
 }  # fmt: skip
 # The first parts of paths: of a machine's file system, and of URLs.
 PATHS = {"bin", "data", "dev", "etc", "metrics", "opt", "path", "proc", "run", "srv", "sys", "tmp", "usr", "v1", "var"}
@@ -207,7 +226,7 @@ def all_commands(command: click.Command = cli, *path: str) -> Iterator[tuple[str
 
 @pytest.mark.usefixtures("any_file_exists")
 def test_every_command_is_in_a_guide():
-    shown = {parse(words, named_only=True) for where, words, _ in SHOWN if where in (USER, ADMIN, SIMULATING)}
+    shown = {parse(words, named_only=True) for where, words, _ in SHOWN if where in (USER, ADMIN, SIMULATING, POLICY)}
     missing = sorted(" ".join(path) for path in set(all_commands()) - shown)
     assert not missing, f"no guide shows: vws {', vws '.join(missing)}"
 
@@ -230,26 +249,55 @@ def test_processes_are_started_as_shown():
 
 # ---------------------------------------------------------------- settings
 
-SECTIONS = {"service": ServiceConfig, "rates": Configured, "node": NodeConfig, "fake": FakeConfig}
+SECTIONS = {
+    "[service]": ServiceConfig, "[rates]": Configured, "[node]": NodeConfig, "[fake]": FakeConfig,
+    "[policy]": PolicyConfig, "[vos.NAME]": VO, "[groups.NAME]": UserGroup, "[users.NAME]": User,
+    "[tariff]": Tariff, "[[tariff.bands]]": Band,
+}  # fmt: skip
 
 
 def settings_shown(section: str) -> dict[str, str]:
-    """Key to default, from the table under the heading that names `[section]`."""
-    part = re.search(rf"^#+ `\[{section}\]`$.*?(?=^#|\Z)", ADMIN.read_text(), flags=re.M | re.S)
-    assert part, f"the admin guide has no heading for [{section}]"
+    """Key to default, from the table under the heading that names the section."""
+    guides = ADMIN.read_text() + POLICY.read_text()
+    part = re.search(rf"^#+ `{re.escape(section)}`$.*?(?=^#|\Z)", guides, flags=re.M | re.S)
+    assert part, f"no guide has a heading for {section}"
     return dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", part[0], flags=re.M))
 
 
+def as_written(default: Any) -> Any:
+    """A default as site.toml would have it: what is None is left out."""
+    if dataclasses.is_dataclass(default):
+        return {
+            field.name: getattr(default, field.name)
+            for field in dataclasses.fields(default)
+            if getattr(default, field.name) != field.default
+        }
+    return to_json(default)
+
+
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_setting_is_in_the_admin_guide_with_its_default(section):
+def test_every_setting_is_in_a_guide_with_its_default(section):
     shown, config = settings_shown(section), SECTIONS[section]()
     assert set(shown) == {field.name for field in dataclasses.fields(config)}
     for key, text in shown.items():
-        assert tomllib.loads(f"x = {text}")["x"] == to_json(getattr(config, key)), f"[{section}] {key}"
+        default = None if text == "none" else tomllib.loads(f"x = {text}")["x"]
+        assert default == as_written(getattr(config, key)), f"{section} {key}"
 
 
 def test_the_sections_are_all_of_the_configuration():
-    assert {field.name for field in dataclasses.fields(SiteConfig)} == set(SECTIONS)
+    assert {field.name for field in dataclasses.fields(SiteConfig)} == {re.findall(r"\w+", s)[0] for s in SECTIONS}
+
+
+def test_every_limit_and_every_named_function_is_in_the_guide_to_policies():
+    names = {field.name for field in dataclasses.fields(Limits)} | {*PRICES, *REGISTRY}
+    names |= {name for functions in REGISTRY.values() for name in functions}
+    assert names <= quoted_in(POLICY)
+
+
+def test_the_example_of_a_policy_contradicts_nothing():
+    (example,) = [block for block in blocks_in("toml") if block.document == POLICY]
+    config = from_json(SiteConfig, tomllib.loads(example.text), str(example))
+    check_policy(config.policy, config.members, config.tariff)
 
 
 def test_every_example_of_a_configuration_is_read():
@@ -300,7 +348,7 @@ def test_every_state_of_a_node_and_every_role_is_in_the_admin_guide():
 @pytest.mark.parametrize(
     ("guides", "parts"),
     [
-        ((USER, ADMIN), (leases, workspaces, guests, images, nodes, maintenances, tokens, events, site)),
+        ((USER, ADMIN), (leases, workspaces, guests, images, nodes, maintenances, tokens, events, usage, site)),
         ((ARCHITECTURE,), (link,)),
     ],
     ids=["guides", "architecture"],

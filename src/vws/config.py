@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vws.core.errors import InvalidRequest
+from vws.core.membership import VO, User, UserGroup
 from vws.core.rates import Configured, check_configured
 from vws.core.standing import Patience
+from vws.core.tariff import Tariff
 from vws.core.wire import from_json
 from vws.node.config import FakeConfig, NodeConfig
+from vws.policies import Members, PolicyConfig, check_policy
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,23 @@ class ServiceConfig:
 
 @dataclass(frozen=True)
 class SiteConfig:
-    """The whole of site.toml: [service], [rates] (how long things take), [node] (this host as a node) and [fake]
-    (simulated nodes instead of it)."""
+    """The whole of site.toml: [service], [rates] (how long things take), [node] (this host as a node), [fake]
+    (simulated nodes instead of it), [policy], [tariff] (what time costs), and the users' [vos.NAME], [groups.NAME] and
+    [users.NAME]."""
 
     service: ServiceConfig = field(default_factory=ServiceConfig)
     rates: Configured = field(default_factory=Configured)
     node: NodeConfig = field(default_factory=NodeConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    tariff: Tariff = field(default_factory=Tariff)
+    vos: dict[str, VO] = field(default_factory=dict)
+    groups: dict[str, UserGroup] = field(default_factory=dict)
+    users: dict[str, User] = field(default_factory=dict)
+
+    @property
+    def members(self) -> Members:
+        return Members(self.vos, self.groups, self.users)
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,11 @@ class SiteDirectory:
     @property
     def node(self) -> Path:
         return self.path / "node"
+
+    @property
+    def policy(self) -> Path:
+        """Modules with functions of the site's own policy."""
+        return self.path / "policy"
 
     @property
     def logs(self) -> Path:
@@ -140,6 +158,7 @@ def load(directory: SiteDirectory) -> SiteConfig:
         raise InvalidRequest(f"{directory.config} is not TOML: {error}", field="site.toml") from None
     config = from_json(SiteConfig, data, "site.toml")
     # Here, where somebody reads what is wrong, and not in an agent's log.
+    check_policy(config.policy, config.members, config.tariff)
     check_configured(config.rates)
     config.node.traits()
     for fake in (config.fake, *map(config.fake.like, config.fake.kinds)):

@@ -24,6 +24,7 @@ from typing import Any
 
 from vws.config import SiteConfig, SiteDirectory, load
 from vws.core.errors import VwsError
+from vws.policies import choose, needs_modules, price_of
 from vws.processes import write_file
 
 log = logging.getLogger("vws")
@@ -122,6 +123,8 @@ def _listen(config: SiteConfig) -> socket.socket:
 def _become_service_user(directory: SiteDirectory, config: SiteConfig) -> None:
     from vws.privilege import CannotDrop, drop
 
+    if needs_modules(config.policy, config.tariff):
+        sys.path.append(str(directory.policy))
     needed = [directory.service, *_code_paths()]
     try:
         drop(config.service.user, needed)
@@ -154,6 +157,9 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         service.image_bytes_max,
         service.patience,
         config.rates,
+        choose(config.policy, config.members),
+        config.tariff,
+        price_of(config.tariff),
     )
     blobs = FileBlobs(directory.service / "blobs")
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)

@@ -86,6 +86,14 @@ def maintenance(**changes: Any) -> Json:
     } | changes  # fmt: skip
 
 
+def usage(*rows: Json, **changes: Any) -> Json:
+    amounts = {side: {"node_hours": 0.0, "cpu_hours": 0.0, "charge": 0.0} for side in ("reserved", "used")}
+    return {
+        "by": "user", "from": 1788213600.0, "to": 1788300000.5, "time": 1788300000.5, "time_zone": "Europe/Zurich",
+        "unit": "credit", "events": 12, "rows": list(rows), "total": amounts,
+    } | changes  # fmt: skip
+
+
 class FakeClient:
     """Answers from what it was given; `asked` lists the calls that change something.
 
@@ -99,6 +107,7 @@ class FakeClient:
         self.fit: Json = {"fits": True, "reason": "all of it would start now", "nodes": [], "offers": []}
         self.refusal: Exception | None = None
         self.log: list[Json] = []
+        self.used: Json = usage()
         self.consoles: list[bytes] = [b"one\ntwo\nthree\n"]
         self.closed = False
 
@@ -250,6 +259,10 @@ class FakeClient:
     def revoke_token(self, id: str) -> Json:
         self._change("revoke_token", id)
         return {"id": id}
+
+    def usage(self, progress: Callable[[int, int], object] | None = None, **where: Any) -> Json:
+        self._change("usage", where)
+        return self.used
 
     def events(self, after: int | None = None, **where: Any) -> Iterator[Json]:
         self.asked.append(("events", after, where))

@@ -114,8 +114,8 @@ def test_used_is_what_ran_and_not_what_boots_rests_or_is_lost():
         event(60, "workspace.running", "w"),
         event(70, "workspace.lost", "w"),  # 10 more
         event(90, "workspace.running", "w"),
-        event(95, "workspace.terminating", "w"),
-        event(110, "workspace.terminated", "w"),  # 20 more
+        event(110, "workspace.terminating", "w"),  # 20 more
+        event(115, "workspace.terminated", "w"),
         event(111, "workspace.released", "w"),
     ]
     assert hours(events, 0, 600)[2:] == (1, 3)
@@ -141,6 +141,13 @@ def test_a_soft_lease_is_reserved_while_it_has_nodes():
     assert hours(events, 130, 170)[:2] == (0, 0)
 
 
+def test_what_runs_on_because_its_node_is_away_is_not_used():
+    up = [granted(0, 0, 60, nodes=1, cpus=1), event(0, "workspace.running", "w")]
+    assert hours(up, 0, 600)[2] == 1
+    told_to_go = [*up, event(30, "lease.ending"), event(30, "workspace.terminating", "w")]
+    assert hours([*told_to_go, event(400, "workspace.terminated", "w")], 0, 600)[2] == 0.5
+
+
 def test_a_suspension_by_the_user_keeps_the_room_reserved():
     events = [
         granted(0, 0, 60, nodes=1, cpus=1),
@@ -161,7 +168,7 @@ def test_events_of_the_first_release_say_less_and_are_understood():
         event(0, "workspace.planned", "w", address="10.64.0.2"),
         event(30, "workspace.running", "w"),
     ]
-    assert hours(events, 0, 600) == (2, 2, 9.5, 9.5)
+    assert hours(events, 0, 600) == (2, 2, 0.5, 0.5)
     assert hours([event(0, "lease.active"), event(0, "workspace.running", "w")], 0, 600) == (0, 0, 0, 0)
 
 
@@ -215,7 +222,7 @@ class Counted(World):
     def apply(self, changes) -> None:
         super().apply(changes)
         states = {w.id: w.state for w in self.present.workspaces.values()}
-        still = {State.PAUSING, State.SUSPENDING, State.REBOOTING, State.TERMINATING}
+        still = {State.PAUSING, State.SUSPENDING, State.REBOOTING}
         self.running = {
             id for id, state in states.items() if state is State.RUNNING or (id in self.running and state in still)
         }
@@ -225,8 +232,11 @@ class Counted(World):
             if lease.state is not LeaseState.ENDING:
                 overlap = min(lease.run[1], self.now + seconds) - max(lease.run[0], self.now)
                 self.reserved_h += max(0.0, overlap) / HOUR_S * sum(g.count for g in lease.groups)
-        self.used_h += len(self.running) * seconds / HOUR_S
-        self.used_cpu_h += sum(self.present.workspaces[id].cpus for id in self.running) * seconds / HOUR_S
+        for id in self.running:
+            workspace = self.present.workspaces[id]
+            until_its_end = max(0.0, min(workspace.end, self.now + seconds) - self.now)
+            self.used_h += until_its_end / HOUR_S
+            self.used_cpu_h += workspace.cpus * until_its_end / HOUR_S
         self.now += seconds
 
 

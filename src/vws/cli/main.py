@@ -27,6 +27,7 @@ MODULES = {
     "tunnel": "vws.cli.tunnel:tunnel",
     "node": "vws.cli.node:node",
     "events": "vws.cli.events:events",
+    "usage": "vws.cli.usage:usage",
     "token": "vws.cli.token:token",
     "simulate": "vws.cli.simulate:simulate",
 }

@@ -215,6 +215,27 @@ class Connection:
         except httpx.TransportError as error:
             raise self.failed(error) from None
 
+    def _named_events(self, path: str, where: Json) -> Iterator[tuple[str, Json]]:
+        """The server-sent events of one answer, each with its name."""
+        import httpx
+
+        timeout = httpx.Timeout(FOLLOW_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        headers = {"Accept": "text/event-stream"}
+        try:
+            with self._http().stream("GET", path, params=_given(where), headers=headers, timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    _check(answer)
+                name = ""
+                for line in answer.iter_lines():
+                    field, _, value = line.partition(": ")
+                    if field == "event":
+                        name = value
+                    elif field == "data":
+                        yield name, json.loads(value)
+        except httpx.TransportError as error:
+            raise self.failed(error) from None
+
 
 def _given(where: Json) -> Json:
     return {name: value for name, value in where.items() if value is not None}

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vws.client.connection import CONNECT_TIMEOUT_S, Connection, parsed
-from vws.client.errors import ConnectionFailed, Json, VwsClientError
+from vws.client.errors import ApiError, ConnectionFailed, Json, VwsClientError
 from vws.client.tunnel import Tunnel
 
 # A large image is looked at and unpacked before the answer comes.
@@ -235,6 +235,30 @@ class Client(Connection):
                 if time.monotonic() - heard_at > FOLLOW_GIVE_UP_S:
                     raise
             time.sleep(1)
+
+    # ------------------------------------------------------------ usage
+
+    def usage(
+        self,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        **where: Any,
+    ) -> Json:
+        """What was reserved and used, with charges. since, until: UTC seconds or dates of the site's clock (2026-10);
+        without them this month until now. where: by (user, vo, lease, day), user, vo, lease. `progress` is called with
+        how many events were read, of how many."""
+        for name, data in self._named_events("/v1/usage", where | {"from": since, "to": until}):
+            if name == "usage":
+                return data
+            if name == "problem":
+                raise ApiError(data["status"], data)
+            if progress and name == "progress":
+                progress(data["read"], data["of"])
+        raise ConnectionFailed(
+            "the report broke off", code="unreachable", possible="the same again; the service's log says why"
+        )
 
     # ------------------------------------------------------------ the site
 

@@ -102,6 +102,12 @@ class Membership:
                 self._groups_of[user] = (*self._groups_of.get(user, ()), name)
         self._check()
 
+    @property
+    def days_max(self) -> int:
+        """How far back limits look."""
+        own = [party.limits for kind in (self.vos, self.groups, self.users) for party in kind.values()]
+        return max(limits.days for limits in (*self._each.values(), *own) if limits is not None)
+
     def vo_of(self, user: str) -> str:
         return self._vo_of.get(user, OTHERS)
 

@@ -50,7 +50,7 @@ class Meter:
     ) -> None:
         """vo: count only what that VO's users have."""
         self.total = Row("total")
-        self._clock = clock
+        self.clock = clock
         self._tariff = tariff
         self._price = price
         self._by = by
@@ -64,7 +64,7 @@ class Meter:
 
     def add(self, spans: Iterable[Span]) -> None:
         for span in spans:
-            start, end = max(span.start, self._clock.start), min(span.end, self._clock.end)
+            start, end = max(span.start, self.clock.start), min(span.end, self.clock.end)
             if end <= start:
                 continue
             vo = span.account.vo or self._vo_of(span.account.owner)
@@ -75,7 +75,7 @@ class Meter:
 
     def _parts(self, account: Account, vo: str, start: float, end: float) -> Iterator[tuple[Row, float, float]]:
         if self._by == "day":
-            for day, low, high in self._clock.days(start, end):
+            for day, low, high in self.clock.days(start, end):
                 yield self._row(str(day), day=day), low, high
         elif self._by == "vo":
             yield self._row(vo, vo=vo), start, end
@@ -91,7 +91,7 @@ class Meter:
         return row
 
     def _count(self, row: Row, span: Span, vo: str, start: float, end: float) -> None:
-        hours, priced_hours = (end - start) / 3600, self._clock.hours(start, end)
+        hours, priced_hours = (end - start) / 3600, self.clock.hours(start, end)
         account = span.account
         metered = Metered(
             account.kind,

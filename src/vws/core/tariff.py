@@ -32,7 +32,7 @@ class Band:
     """From `begin` to `end` by the site's clock on `days`, the price is `factor` times as high. Until the next morning
     if the end is not after the beginning; the day is then that of the beginning."""
 
-    factor: float
+    factor: float = 1.0
     days: tuple[str, ...] = DAYS
     begin: str = "00:00"
     end: str = "24:00"

@@ -5,7 +5,8 @@ Two sorts of them answer two questions:
 
     reserved   room that the site kept for a lease: of a hard lease from its start to its end as agreed, until it is
                given back; of a soft one while it has nodes, not while it waits or is suspended by the plan
-    used       workspaces that really ran: not those that boot, are paused or suspended, have stopped or are lost
+    used       workspaces that really ran: not those that boot, are paused or suspended, have stopped or are lost; until
+               they are told to go or their time is over, however long their node takes for it
 
 Both are added up when something changes and for the present moment (`going`), so nothing has to be known beforehand
 about what a lease becomes. A ledger holds what is alive, never the past: reading a year takes no more memory than a
@@ -24,7 +25,7 @@ from vws.core.lifecycle import State
 from vws.core.site import Event, Lease, LeaseKind, LeaseState, Workspace
 
 # A guest goes on running while these are on their way to something else.
-_STILL_RUNNING = frozenset({State.PAUSING, State.SUSPENDING, State.REBOOTING, State.TERMINATING})
+_STILL_RUNNING = frozenset({State.PAUSING, State.SUSPENDING, State.REBOOTING})
 _MOVES = {f"workspace.{state}" for state in State if state not in _STILL_RUNNING and state is not State.RUNNING}
 _RELEASED = "workspace.released"
 _MOVES.add(_RELEASED)
@@ -195,8 +196,9 @@ class Ledger:
             yield Span(False, account, account.nodes, account.cpus, start, end)
 
     def _used(self, account: Account, run: Run, until: float) -> Iterator[Span]:
-        if run.since is not None and until > run.since:
-            yield Span(True, account, 1, run.cpus, run.since, until)
+        end = until if account.end is None else min(until, account.end)
+        if run.since is not None and end > run.since:
+            yield Span(True, account, 1, run.cpus, run.since, end)
 
 
 def _opened(event: Event) -> Account:

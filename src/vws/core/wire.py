@@ -61,7 +61,7 @@ def _reader(kind: Any) -> Reader:
         inner = next(a for a in arguments if a is not type(None))
         return _optional_reader(_reader(inner))
     if origin is dict:
-        return _plain_reader(dict, "an object")
+        return _plain_reader(dict, "an object") if arguments[1] is Any else _dict_reader(_reader(arguments[1]))
     return _scalar_reader(kind)
 
 
@@ -111,6 +111,15 @@ def _tuple_reader(item: Reader) -> Reader:
         if not isinstance(data, list):
             raise _wrong(where, data, "an array")
         return tuple(item(value, f"{where}[{i}]") for i, value in enumerate(data))
+
+    return read
+
+
+def _dict_reader(item: Reader) -> Reader:
+    def read(data: Any, where: str) -> Any:
+        if not isinstance(data, dict):
+            raise _wrong(where, data, "an object")
+        return {name: item(value, f"{where}.{name}") for name, value in data.items()}
 
     return read
 

@@ -15,6 +15,7 @@ from vws.service.maintenances import Maintenances
 from vws.service.nodes import Nodes
 from vws.service.reconcile import Reconciler
 from vws.service.site import Settings, Site
+from vws.service.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Services:
     nodes: Nodes
     reconciler: Reconciler
     maintenances: Maintenances
+    usage: Usage
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -41,4 +43,5 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     site = Site(store, clock, ids, settings)
     nodes = Nodes(site, blobs, directory / "consoles")
     images = Images(site, blobs, directory / "uploads")
-    return Services(site, Access(site), Leases(site), images, nodes, Reconciler(site, nodes), Maintenances(site, nodes))
+    reconciler, maintenances = Reconciler(site, nodes), Maintenances(site, nodes)
+    return Services(site, Access(site), Leases(site), images, nodes, reconciler, maintenances, Usage(site))

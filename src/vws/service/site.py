@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from vws.core.chosen import Chosen
 from vws.core.draft import Draft
 from vws.core.errors import Unavailable, VwsError
 from vws.core.present import Present
 from vws.core.rates import Configured
 from vws.core.site import Answer, Changes, Event
 from vws.core.standing import Patience
+from vws.core.tariff import Price, Tariff, per_node_hour
 from vws.ports import Clock, Filter, Ids, Snapshot, StaleRevision, Store
 from vws.service.once import Once
 from vws.service.rates import SiteRates
@@ -39,6 +41,9 @@ class Settings:
     image_bytes_max: int = 64 * 1024**3
     patience: Patience = field(default_factory=Patience)
     rates: Configured = field(default_factory=Configured)
+    chosen: Chosen = field(default_factory=Chosen)
+    tariff: Tariff = field(default_factory=Tariff)
+    price: Price = per_node_hour
 
 
 class Site:

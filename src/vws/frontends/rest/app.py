@@ -12,7 +12,19 @@ from starlette.exceptions import HTTPException
 
 from vws import __version__
 from vws.core.errors import VwsError
-from vws.frontends.rest import events, guests, images, leases, link, maintenances, nodes, site, tokens, workspaces
+from vws.frontends.rest import (
+    events,
+    guests,
+    images,
+    leases,
+    link,
+    maintenances,
+    nodes,
+    site,
+    tokens,
+    usage,
+    workspaces,
+)
 from vws.frontends.rest.call import Api
 from vws.frontends.rest.document import document
 from vws.frontends.rest.gate import Gate
@@ -24,7 +36,7 @@ from vws.frontends.rest.wakeups import Wakeups
 from vws.service import Services
 
 # The link first: it is called most, and routes are tried in order.
-_PARTS = (link, leases, workspaces, guests, images, nodes, maintenances, tokens, events, site)
+_PARTS = (link, leases, workspaces, guests, images, nodes, maintenances, tokens, events, usage, site)
 
 
 def create_app(services: Services, *, ca_pem: bytes) -> FastAPI:
