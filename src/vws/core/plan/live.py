@@ -33,9 +33,17 @@ class SitePlanner(Planner):
     def __init__(self, rules: Rules) -> None:
         super().__init__([], rules)
         self.touched: dict[str, Demand] = {}
+        self.moves = 0  # how often anything has been touched
 
     def _touch(self, demand: Demand) -> None:
         self.touched[demand.id] = demand
+        self.moves += 1
+
+    def arrive(self, demand: Demand, now: int) -> bool:
+        taken = super().arrive(demand, now)
+        if taken:
+            self._touch(demand)
+        return taken
 
     # ------------------------------------------------------------ what is planned, and what is seen
 
@@ -83,6 +91,10 @@ class SitePlanner(Planner):
     def _act(self, kind: int, demand: Demand, block: Block) -> None:
         super()._act(kind, demand, block)
         self._touch(demand)
+
+    def _stand(self, now: int) -> bool:
+        """Windows and overdue blocks take rooms ahead: every booking is placed anew."""
+        return not self.promised and not self.booked
 
     def _lay(self, demand: Demand, block: Block, now: int) -> None:
         super()._lay(demand, block, now)
@@ -205,6 +217,24 @@ class SitePlanner(Planner):
         demand.saved_total = demand.saved_total.minus(demand.saved_size_of(member))
         self._freed = True
         self._freed_until = FOREVER
+
+    # ------------------------------------------------------------ asking
+
+    def could_last(self, demand: Demand, end: int, now: int) -> int:
+        """Until when, `end` at most, a demand could stay where it is without anybody giving way."""
+        block = demand.block
+        assert block is not None
+        self._lift(demand, now)
+        until = self._open_until(demand, block.hosts, max(block.end, now), end)
+        self._put_back(demand, now)
+        return until
+
+    def is_taken(self, demand: Demand, node: int, start: int, end: int) -> bool:
+        """Whether a node has no room for its members there over [start, end), after their block."""
+        block = demand.block
+        assert block is not None
+        hosts = [host if host == node else -1 for host in block.hosts]
+        return self._open_until(demand, hosts, start, end) < end
 
     # ------------------------------------------------------------ changing what was asked
 
@@ -364,6 +394,7 @@ class SitePlanner(Planner):
             self._release(demand, now)
         elif demand in self.queue:
             self.queue.remove(demand)
+            self._freed = True  # others may have waited behind it
         if demand.kept:
             member = 0
             for part in demand.parts:

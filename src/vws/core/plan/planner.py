@@ -76,6 +76,7 @@ class Planner:
         self._freed_until = FOREVER
         self._fresh: list[Demand] = []
         self._hard_ahead = 0
+        self._restoring = 0
         # What is in use now: who asks for more than the rest cannot start, wherever it is.
         self._capacity = NOTHING
         self._used = NOTHING
@@ -144,6 +145,7 @@ class Planner:
     def _run(self, demand: Demand, block: Block) -> None:
         demand.phase = RUNNING
         if block.restores:
+            self._restoring -= 1
             self._used = self._used.plus(demand.total).minus(demand.saved_total)
         self._act(RUN, demand, block)
         self._wake(demand, block.stop)
@@ -156,6 +158,8 @@ class Planner:
         self._unbook(demand)
         demand.phase = PREPARING
         demand.migrations += block.moves
+        if block.restores:
+            self._restoring += 1
         self._used = self._used.plus(demand.saved_total if block.restores else demand.total)
         self._act(BEGIN, demand, block)
 
@@ -190,6 +194,7 @@ class Planner:
         if block.saves:
             demand.phase = SAVING
             self._used = self._used.minus(demand.total).plus(demand.saved_total)
+            self._has_freed(block)  # CPUs; the rest follows when it is saved
             self._act(SAVE, demand, block)
         else:
             demand.phase = STOPPING
@@ -223,7 +228,7 @@ class Planner:
             taken = self._promise(demand, now)
         else:
             self._enqueue(demand)
-            self._fresh.append(demand)
+            insert_in_turn(self._fresh, demand)
             taken = True
         if taken:
             self.demands[demand.id] = demand
@@ -237,6 +242,7 @@ class Planner:
             self._act(DONE, demand, block)
         elif demand in self.queue:
             self.queue.remove(demand)
+            self._freed = True  # others may have waited behind it
         demand.phase = OVER
         demand.next = -1
         self.demands.pop(demand.id, None)
@@ -254,9 +260,12 @@ class Planner:
             self._serve_all(now)
         elif self._fresh:
             fresh, self._fresh = self._fresh, []
+            if not self.rules.backfill:
+                self._serve_all(now)
+                return
             for demand in fresh:
                 # Nothing else has changed: all before it wait rightly.
-                if demand.phase == WAITING and (self.rules.backfill or self.queue[0] is demand):
+                if demand.phase == WAITING:
                     self._serve(demand, now)
 
     def _serve(self, demand: Demand, now: int) -> None:
@@ -264,12 +273,15 @@ class Planner:
             self.queue.remove(demand)
 
     def _serve_all(self, now: int) -> None:
-        served = 0
-        for demand in self.queue:
-            if not self._start(demand, now) and not self._book(demand, now):
+        rest: list[Demand] = []
+        for i in range(len(self.queue)):
+            demand = self.queue[i]
+            if self._start(demand, now) or self._book(demand, now):
+                continue
+            rest.append(demand)
+            if not self.rules.backfill or len(self.booked) >= self.rules.bookings:
+                rest.extend(self.queue[i + 1 :])
                 break
-            served += 1
-        rest = self.queue[served:] if served else self.queue
         if rest and self.rules.backfill:
             rest = self._backfill(rest, now)
         self.queue = rest
@@ -336,9 +348,9 @@ class Planner:
                 self._place_anew(demand, booked, now)
 
     def _stand(self, now: int) -> bool:
-        """Whether a single booking stands as it is: with nothing else ahead, rooms only ever open, and what has been
-        freed before its time would have been free by then anyway."""
-        if self.promised or self._hard_ahead or len(self.booked) != 1:
+        """Whether a single booking stands as it is: with nothing else ahead (nor any memory being read, after which
+        CPUs are taken), rooms only ever open, and what has been freed before its time would have been free by then."""
+        if self.promised or self._hard_ahead or self._restoring or len(self.booked) != 1:
             return not self.promised and not self.booked
         block = self.booked[0].block
         return block is not None and self._freed_until < block.begin and block.begin > now
@@ -382,15 +394,20 @@ class Planner:
         self.timeline.lift(demand.parts, block, now)
         if demand.phase == BOOKED:
             self._unbook(demand)
-        elif demand.phase == SAVING or (demand.phase == PREPARING and block.restores):
+        elif demand.phase == PREPARING and block.restores:
+            self._restoring -= 1
+            self._used = self._used.minus(demand.saved_total)
+        elif demand.phase == SAVING:
             self._used = self._used.minus(demand.saved_total)
         else:
             self._used = self._used.minus(demand.total)
         demand.block = None
         demand.next = -1
+        self._has_freed(block)
+
+    def _has_freed(self, block: Block) -> None:
         self._freed = True
-        if block.end > self._freed_until:
-            self._freed_until = block.end
+        self._freed_until = max(self._freed_until, block.end)
 
     # ------------------------------------------------------------ hard demands
 
