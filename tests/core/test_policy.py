@@ -133,3 +133,11 @@ def test_a_soft_lease_that_waits_has_no_start_and_only_what_is_left():
     assert standing.starting(1000.0).end == 1400
     assert standing.waited_s(world.now + 50) == 50
     assert math.isinf(HostView("n", 1, 1, 1, 1).free_until)
+
+
+def test_a_lease_that_has_changed_is_seen_anew():
+    chosen, lease = Chosen(), World(node(1)).grant(duration_s=600)
+    first = chosen.standing(lease)
+    assert chosen.standing(lease) is first
+    assert chosen.standing(replace(lease, duration_s=700)).requested_s == 700
+    assert chosen.standing(lease).requested_s == 600

@@ -48,8 +48,11 @@ class Holdings:
         """The most workspaces at one instant of [start, end), by what is agreed."""
         steps: list[tuple[float, int]] = []
         for held in self.held:
-            if held.start is not None and held.end is not None and held.start < end and held.end > start:
-                steps += [(max(held.start, start), held.nodes), (held.end, -held.nodes)]
+            if held.start is None or held.start >= end:
+                continue
+            over = held.start + held.left_s
+            if over > start:
+                steps += [(max(held.start, start), held.nodes), (over, -held.nodes)]
         most = present = 0
         for _, step in sorted(steps):  # at one instant, what ends makes room first
             present += step

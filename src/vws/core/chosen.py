@@ -40,6 +40,7 @@ from vws.core.policy import (
 from vws.core.shares import Shares
 from vws.core.site import LEASE_FINAL, Lease, LeaseState
 
+SEEN_MAX = 200_000
 OVER = LEASE_FINAL | {LeaseState.ENDING}
 
 ADMISSION: Mapping[str, Admit] = {"limits": within_limits, "everyone": everyone}
@@ -90,10 +91,19 @@ class Chosen:
     host_rank: HostRank = spread
     membership: Membership = field(default_factory=Membership)
     half_life_s: float = 7 * 86400.0
+    # A VO's limits look at all its leases at each request, and few of them have changed since the last.
+    _seen: dict[str, tuple[Lease, Standing]] = field(default_factory=dict, repr=False, compare=False)
 
     def standing(self, lease: Lease) -> Standing:
         """What the functions see of a lease."""
-        return Standing.of(lease, self.membership)
+        seen = self._seen.get(lease.id)
+        if seen is not None and seen[0] is lease:
+            return seen[1]
+        standing = Standing.of(lease, self.membership)
+        if len(self._seen) >= SEEN_MAX:
+            self._seen.clear()
+        self._seen[lease.id] = lease, standing
+        return standing
 
     def rank(self, standing: Standing, shares: Shares, now: float) -> tuple[float, float, str]:
         """A key to sort the queue by."""

@@ -103,6 +103,7 @@ class Ledger:
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._runs: dict[str, dict[str, Run]] = {}
+        self._leases_of: dict[str, set[str]] = {}
         self.seq = 0
         self.at = 0.0
 
@@ -110,6 +111,7 @@ class Ledger:
         other = Ledger()
         other._accounts = dict(self._accounts)
         other._runs = {lease: dict(runs) for lease, runs in self._runs.items()}
+        other._leases_of = {owner: set(leases) for owner, leases in self._leases_of.items()}
         other.seq, other.at = self.seq, self.at
         return other
 
@@ -123,6 +125,11 @@ class Ledger:
             for run in self._runs.get(lease, {}).values():
                 yield from self._used(self._accounts[lease], run, now)
 
+    def reserved(self, now: float, owner: str | None = None) -> Iterator[Span]:
+        """Of what is not given out yet, what is reserved: everybody's, or one user's."""
+        for lease in self._accounts if owner is None else self._leases_of.get(owner, ()):
+            yield from self._reserved(self._accounts[lease], now)
+
     def take(self, event: Event) -> Iterator[Span]:
         """The spans that end with an event. To be drawn to their end before the next one; what is no lease's or
         workspace's event gives none."""
@@ -132,6 +139,7 @@ class Ledger:
         if account is None:
             if event.kind == "lease.granted" or "lease_kind" in event.data:
                 self._accounts[event.lease] = _opened(event)
+                self._leases_of.setdefault(event.owner, set()).add(event.lease)
         elif event.workspace:
             yield from self._take_workspace(event, account)
         elif event.kind.startswith("lease."):
@@ -159,6 +167,10 @@ class Ledger:
         for run in self._runs.pop(event.lease, {}).values():
             yield from self._used(account, run, event.at)
         del self._accounts[event.lease]
+        leases = self._leases_of[account.owner]
+        leases.discard(event.lease)
+        if not leases:
+            del self._leases_of[account.owner]
 
     def _resize_runs(self, event: Event, account: Account) -> Iterator[Span]:
         cpus, group = event.data.get("cpus"), event.data.get("group")

@@ -169,7 +169,7 @@ class Usage:
     def shares(self, now: float) -> Shares:
         """Fair-share factors at `now`, by what was caught up with."""
         with self._lock:
-            going = [(span.account.owner, float(span.nodes), span.start) for span in self._going(now)]
+            going = [(s.account.owner, float(s.nodes), s.start) for s in self._present.reserved(now)]
             return self._fair.shares(now, going)
 
     def spent(self, user: str, since: float) -> float:
@@ -177,11 +177,8 @@ class Usage:
         now = self._site.clock.now()
         with self._lock:
             held = list(self._spent.get(user, ()))
-            held += [(s.start, s.end, s.nodes) for s in self._going(now) if s.account.owner == user]
+            held += [(s.start, s.end, s.nodes) for s in self._present.reserved(now, user)]
         return sum(nodes * max(0.0, end - max(start, since)) for start, end, nodes in held) / 3600
-
-    def _going(self, now: float) -> Iterator[Span]:
-        return (span for span in self._present.going(now) if not span.used)
 
     def _charge(self, span: Span) -> None:
         """What was reserved counts, used or not: nobody else could have it."""
