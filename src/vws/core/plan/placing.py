@@ -26,13 +26,14 @@ class Placing:
     def __init__(self, timeline: Timeline, rules: Rules) -> None:
         self.timeline = timeline
         self.rules = rules
+        self.packs = False  # what spreading has no room for may still fit when packed
 
     # ------------------------------------------------------------ soft
 
     def best(self, demand: Demand, at: int) -> Block | None:
         """The best block that begins at `at`."""
         if not demand.saved_on:
-            return self._begun(demand, at, 0, None)
+            return self._begun(demand, at, 0)
         block = self._at_home(demand, at)
         if block is None and self.rules.migrate:
             block = self._moved(demand, at)
@@ -47,33 +48,46 @@ class Placing:
             block = self.best(demand, moment)
             if block is not None:
                 return block
-        return None
+        # From then on nothing is taken: who does not fit there fits nowhere.
+        return self.best(demand, self.timeline.last_change(after + 1))
 
-    def least(self, demand: Demand, transfer_s: int = 0) -> int:
-        """The shortest block worth having."""
+    def least(self, demand: Demand, transfer_s: int = 0, hosts: list[int] | None = None) -> int:
+        """The shortest block worth having (hosts unknown: one member per node)."""
         rules = self.rules
-        restore_s = rules.restore_s(demand, None)
+        restore_s = rules.restore_s(demand, hosts)
         before = transfer_s + (restore_s if demand.saved_on else demand.prepare_s)
         whole = before + demand.remaining + demand.shutdown_s
         if not rules.can_be_saved(demand):
             return whole
-        save_s = rules.save_s(demand, None)
+        save_s = rules.save_s(demand, hosts)
         return min(whole, before + max(int(rules.useful * (save_s + restore_s)), 1) + save_s)
 
     def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
-        """Moments from `after` on worth trying: with one part the first is the answer."""
+        """Moments from `after` on worth trying: the first is the answer if the duration is sure to be right."""
         if len(demand.parts) == 1:
-            return self.timeline.moments(_within(demand.parts[0], where), after, duration, 1 if where is None else 64)
+            sure = where is None and not demand.saved_on and demand.one_per_node
+            part = _within(demand.parts[0], where)
+            return self.timeline.moments(part, after, duration, 1 if sure else MOMENTS_TRIED)
         found: set[int] = set()
         for part in demand.parts:
             found.update(self.timeline.moments(_within(part, where), after, duration, MOMENTS_TRIED))
         return sorted(found)
 
-    def _begun(self, demand: Demand, at: int, transfer_s: int, where: list[bool] | None) -> Block | None:
+    def _begun(self, demand: Demand, at: int, transfer_s: int) -> Block | None:
+        """The best block on any nodes, as if each member had its own; where that proves too short, with time for all
+        of them on one node."""
+        block = self._begun_if(demand, at, transfer_s, None)
+        if demand.one_per_node or (block is not None and not block.saves):
+            return block
+        longer = self._begun_if(demand, at, transfer_s, [0] * demand.members)
+        return block if longer is None or (block is not None and longer.saves) else longer
+
+    def _begun_if(self, demand: Demand, at: int, transfer_s: int, crowd: list[int] | None) -> Block | None:
+        """crowd: how the members may lie on nodes, for the time that their memory takes."""
         rules = self.rules
-        before = transfer_s + (rules.restore_s(demand, None) if demand.saved_on else demand.prepare_s)
+        before = transfer_s + (rules.restore_s(demand, crowd) if demand.saved_on else demand.prepare_s)
         wanted = at + before + demand.remaining + demand.shutdown_s
-        hosts, end = self._nodes(demand, at, wanted, at + self.least(demand, transfer_s), where)
+        hosts, end = self._nodes(demand, at, wanted, at + self.least(demand, transfer_s, crowd), None)
         if hosts is None:
             return None
         return self._block(demand, hosts, at, transfer_s, end)
@@ -86,12 +100,10 @@ class Placing:
         block = Block(hosts, at, at + transfer_s, run, stop, stop + demand.shutdown_s)
         block.restores = bool(demand.saved_on)
         if block.end > end:
-            if not rules.can_be_saved(demand) or end - at < self.least(demand, transfer_s):
+            if not rules.can_be_saved(demand) or end - at < self.least(demand, transfer_s, hosts):
                 return None
             block.saves = True
             block.stop, block.end = end - rules.save_s(demand, hosts), end
-            if block.stop <= run:
-                return None
         return block
 
     # ------------------------------------------------------------ saved
@@ -125,16 +137,15 @@ class Placing:
         """On other nodes, after as many rounds of transfers as it takes."""
         round_s = self.rules.transfer_s(demand)
         rounds = 1
-        while rounds <= 2:
-            block = self._begun(demand, at, rounds * round_s, None)
+        while True:
+            block = self._begun(demand, at, rounds * round_s)
             if block is None:
                 return None
             block.hosts = matched(demand.parts, demand.saved_on, block.hosts)
             block.moves, needed = transfers(demand.saved_on, block.hosts)
             if needed <= rounds:
                 return block
-            rounds = max(needed, rounds + 1)
-        return None
+            rounds = needed  # at most so many as there are members
 
     # ------------------------------------------------------------ hard
 
@@ -150,6 +161,10 @@ class Placing:
 
     # ------------------------------------------------------------ nodes
 
+    def nodes(self, demand: Demand, at: int, wanted: int, least: int) -> tuple[list[int] | None, int]:
+        """Nodes for all members and until when they have room: `wanted`, or sooner but not before `least`."""
+        return self._nodes(demand, at, wanted, least, None)
+
     def _nodes(
         self, demand: Demand, at: int, wanted: int, least: int, where: list[bool] | None
     ) -> tuple[list[int] | None, int]:
@@ -157,6 +172,10 @@ class Placing:
         if len(demand.parts) == 1:
             return self._nodes_of(demand, _within(demand.parts[0], where), at, wanted, least)
         hosts = self._nodes_of_all(demand, at, wanted, where)
+        if hosts is None and self.rules.spread:
+            self.packs = True
+            hosts = self._nodes_of_all(demand, at, wanted, where)
+            self.packs = False
         if hosts is not None or least >= wanted:
             return hosts, wanted
         # Cut where the first part's openings close: not the best cut, but one that fits whenever it is found.
@@ -177,7 +196,10 @@ class Placing:
         end = wanted
         if len(openings) - first >= needed:
             if part.prefers is None and self.rules.host_rank is None and not demand.saved_on:
-                chosen = openings[first : first + needed]
+                if self.rules.spread and not self.packs:
+                    chosen = self._spread(part, openings[first:], needed, at)
+                else:
+                    chosen = openings[first : first + needed]
             else:
                 chosen = self._preferred(demand, part, openings[first:], needed)
         else:
@@ -191,6 +213,29 @@ class Placing:
         if part.together:
             hosts = hosts * part.count
         return hosts, end
+
+    def _spread(self, part: Part, openings: list[int], needed: int, at: int) -> list[int]:
+        """Where most is left, so that a node that fails takes least with it; ties go to the first node."""
+        size = part.asked
+        taken: dict[int, int] = {}
+        keyed: list[tuple[float, int]] = []
+        for opening in openings:
+            node = opening & NODE_MASK
+            count = taken.get(node, 0) + 1
+            taken[node] = count
+            profile = self.timeline.profiles[node]
+            free, capacity = profile.free_at(at), profile.capacity
+            left = min(
+                (free.cpus - size.cpus * count) / max(capacity.cpus, 1),
+                (free.memory_mib - size.memory_mib * count) / max(capacity.memory_mib, 1),
+                (free.disk_mib - size.disk_mib * count) / max(capacity.disk_mib, 1),
+            )
+            keyed.append((-left, node << NODE_BITS | count))
+        keyed.sort()
+        chosen: list[int] = []
+        for _, key in keyed[:needed]:
+            chosen.append(key >> NODE_BITS)
+        return chosen
 
     def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int) -> list[int]:
         """Nodes where it was saved first, then those that hold its image, then by the site's rank, then best fit."""
@@ -258,17 +303,33 @@ def matched(parts: list[Part], saved_on: list[int], hosts: list[int]) -> list[in
 
 
 def transfers(old: list[int], new: list[int]) -> tuple[int, int]:
-    """How many members move, and in how many rounds if each node takes part in one transfer at a time."""
+    """How many members move, and in how many rounds if each node takes part in one transfer at a time.
+
+    That is colouring the edges of a multigraph. The busiest node's transfers need a round each, and that is enough where
+    no node both sends and receives (König, 1916); else half as many more are (Shannon, 1949), or one for each of those
+    between one pair of nodes (Vizing, 1964).
+    """
     at_node: dict[int, int] = {}
+    between: dict[tuple[int, int], int] = {}
+    senders: set[int] = set()
+    receivers: set[int] = set()
     moves = 0
     for i in range(len(old)):
-        if old[i] != new[i]:
+        a, b = old[i], new[i]
+        if a != b:
             moves += 1
-            at_node[old[i]] = at_node.get(old[i], 0) + 1
-            at_node[new[i]] = at_node.get(new[i], 0) + 1
-    # Edge colouring: one more round than the busiest node has transfers is always enough (Vizing, 1964).
-    busiest = max(at_node.values()) if at_node else 0
-    return moves, busiest if busiest < 2 else busiest + 1
+            senders.add(a)
+            receivers.add(b)
+            at_node[a] = at_node.get(a, 0) + 1
+            at_node[b] = at_node.get(b, 0) + 1
+            pair = (min(a, b), max(a, b))
+            between[pair] = between.get(pair, 0) + 1
+    if moves == 0:
+        return 0, 0
+    busiest = max(at_node.values())
+    if senders.isdisjoint(receivers):
+        return moves, busiest
+    return moves, min(moves, busiest * 3 // 2, busiest + max(between.values()))
 
 
 __all__ = ["NOTHING", "Placing", "matched", "transfers"]

@@ -107,6 +107,16 @@ class Timeline:
         moments = self.moments(part, after, duration, 1)
         return moments[0] if moments else -1
 
+    def last_change(self, after: int) -> int:
+        """The moment, `after` or later, from which on every node's room stays as it is."""
+        for profile in self.profiles:
+            times = profile.times
+            i = len(times) - 1
+            while i > 0 and times[i] >= FOREVER:
+                i -= 1
+            after = max(after, times[i])
+        return after
+
     def moments(self, part: Part, after: int, duration: int, most: int) -> list[int]:
         """The first `most` moments, from `after` on, at which enough has just become open for all members of a part."""
         opens: list[int] = []
@@ -118,12 +128,14 @@ class Timeline:
         opens.sort()
         needed = part.openings_needed
         if not closes and most == 1:
-            return [opens[needed - 1]] if len(opens) >= needed else []
+            return [opens[needed - 1]] if len(opens) >= needed and opens[needed - 1] < FOREVER else []
         closes.sort()
         found: list[int] = []
         closed = 0
         for i in range(len(opens)):
             moment = opens[i]
+            if moment >= FOREVER:
+                break
             while closed < len(closes) and closes[closed] <= moment:
                 closed += 1
             last_at_moment = i + 1 == len(opens) or opens[i + 1] > moment
