@@ -13,18 +13,22 @@ SITE = SimulatedSite(nodes=2, cpus=2, memory_mib=2048)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def bar(node, start, end, step=Step.RUN, lease="1", kind="best-effort", cpus=0):
-    return Bar(f"node-{node:03d}", start, end, step, lease, f"lease {lease}", kind, cpus=cpus)
+def bar(node, start, end, step=Step.RUN, lease="1", kind="best-effort"):
+    return Bar(f"node-{node:03d}", start, end, step, lease, f"lease {lease}", kind)
 
 
-def fate(id, submit, nodes, start, end, at=None):
-    return Fate(Job(id, submit, nodes, 600, (end or 1) - (start or 0), at=at), start is not None, start, end)
+def fate(id, submit, nodes, start, end, at=None, cpus=1):
+    job = Job(id, submit, nodes, 600, (end or 1) - (start or 0), at=at, cpus=cpus)
+    return Fate(job, start is not None, start, end)
 
 
-FATES = (fate(1, 0, 2, 0, 100), fate(2, 10, 1, 100, 400), fate(3, 20, 4, 100, 200, at=100), fate(4, 30, 9, None, None))
+FATES = (
+    fate(1, 0, 2, 0, 100), fate(2, 10, 1, 100, 400, cpus=2), fate(3, 20, 1, 100, 200, at=100, cpus=2),
+    fate(4, 30, 9, None, None),
+)  # fmt: skip
 BARS = (
-    bar(1, 0, 100), bar(2, 0, 100), bar(1, 100, 400, lease="2", cpus=2), bar(2, 390, 400, Step.SUSPEND, "2", cpus=2),
-    bar(2, 100, 200, lease="3", kind="reservation", cpus=2),
+    bar(1, 0, 100), bar(2, 0, 100), bar(1, 100, 400, lease="2"), bar(2, 390, 400, Step.SUSPEND, "2"),
+    bar(2, 100, 200, lease="3", kind="reservation"),
 )  # fmt: skip
 RUN = Run(FATES, BARS, 0.1)
 
@@ -35,7 +39,7 @@ def test_the_level_is_the_sum_of_what_holds():
 
 
 def test_the_share_is_a_mean_over_each_part():
-    share = plots.busy_share([bar(1, 0, 50, cpus=2), bar(2, 25, 100)], 4, [0, 50, 100, 200])
+    share = plots.busy_share([(0, 50, 2), (25, 100, 1)], 4, [0, 50, 100, 200])
     assert list(share) == pytest.approx([(50 * 2 + 25) / 50 / 4, 0.25, 0.0])
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.sim import replays
-from vws.core.errors import InvalidRequest, Unavailable
+from vws.core.errors import InvalidRequest
 from vws.sim.grid import Cell
 from vws.sim.sweep import run_grid
 from vws.sim.workload import Job, SimulatedPolicy, SimulatedSite, Workload
@@ -93,12 +93,12 @@ def test_a_dask_cluster_runs_the_grid(cluster):
 
 def test_a_cluster_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setattr("vws.sim.sweep.CONNECT_S", 0.5)
-    with pytest.raises(Unavailable, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+    with pytest.raises(InvalidRequest, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run_grid(CELLS, processes=1, dask="tcp://127.0.0.1:9")
 
 
 def test_an_address_that_is_none_is_named():
-    with pytest.raises((Unavailable, InvalidRequest), match="nowhere"):
+    with pytest.raises(InvalidRequest, match="nowhere"):
         run_grid(CELLS, processes=1, dask="nowhere://at-all")
 
 

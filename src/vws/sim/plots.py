@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vws.core.calendar import Bar, Step, spanning
+from vws.core.calendar import Step, spanning
 from vws.sim.report import Fate, Run
 from vws.sim.workload import SimulatedSite
 
@@ -66,7 +66,11 @@ def utilization(run: Run, site: SimulatedSite, title: str) -> Figure:
         "reservations": (ORANGE, [b for b in run.bars if b.step is Step.RUN and b.kind == "reservation"]),
         "saving, moving, restoring": (GREY, [b for b in run.bars if b.step in OVERHEAD]),
     }
-    shares = {name: busy_share(bars, site.nodes * site.cpus, edges) for name, (_, bars) in kinds.items()}
+    cpus_of = {str(fate.job.id): fate.job.cpus for fate in run.fates}
+    shares = {
+        name: busy_share(((b.start, b.end, cpus_of[b.lease]) for b in bars), site.nodes * site.cpus, edges)
+        for name, (_, bars) in kinds.items()
+    }
     scale = _time_axis(axes, float(edges[-1]))
     axes.stackplot(
         edges[:-1] / scale, *shares.values(), labels=list(kinds), colors=[c for c, _ in kinds.values()], step="post"
@@ -160,11 +164,11 @@ def level(intervals: Iterable[tuple[int, int, int]]) -> tuple[list[int], list[in
     return times, values
 
 
-def busy_share(bars: Iterable[Bar], cpus: int, edges: Any) -> Any:
-    """The mean share of `cpus` that the bars take between each of `edges` and the next; a bar of 0 CPUs counts as 1."""
+def busy_share(intervals: Iterable[tuple[int, int, int]], cpus: int, edges: Any) -> Any:
+    """The mean share of `cpus` that (start, end, CPUs) take between each of `edges` and the next."""
     import numpy
 
-    times, values = level((bar.start, bar.end, bar.cpus or 1) for bar in bars)
+    times, values = level(intervals)
     done = numpy.concatenate([[0], numpy.cumsum(numpy.array(values[:-1]) * numpy.diff(times))])
     return numpy.diff(numpy.interp(edges, times, done)) / numpy.diff(edges) / cpus
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from vws.core.errors import InvalidRequest, Unavailable
+from vws.core.errors import InvalidRequest
 from vws.sim.grid import Cell
 from vws.sim.report import numbers, with_refused
 
@@ -114,7 +114,7 @@ def _in_cluster(cells: Sequence[Cell], replay: Callable[[Cell], Row], address: s
         client = distributed.Client(address, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
         problem = f"no Dask scheduler answers at {address}: {error}"
-        raise Unavailable(problem, field="--dask", asked=address, possible="such as tcp://127.0.0.1:8786") from error
+        raise InvalidRequest(problem, field="--dask", asked=address, possible="such as tcp://127.0.0.1:8786") from error
     with client:
         futures = client.map(replay, cells, pure=False)
         number_of = {future.key: number for number, future in enumerate(futures)}
