@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 from vws.core.calendar import Bar, Step
 from vws.core.plan.demand import RUNNING, Block, Demand, Part
 from vws.core.plan.haizea import HaizeaPlanner
-from vws.core.plan.planner import BEGIN, DONE, GIVE_UP, KEPT, RUN, Planner
+from vws.core.plan.planner import BEGIN, DONE, GIVE_UP, GO_ON, KEPT, RUN, Planner
 from vws.core.plan.profile import Amount
 from vws.core.plan.rules import ANYBODYS, NOBODYS, SINGLES, UNLIMITED, Rules
 from vws.sim.report import Fate, Run
@@ -149,9 +149,9 @@ class World:
         for action in actions:
             demand, block = action.demand, action.block
             story = self._stories[demand.number]
-            if action.kind == RUN:
-                if story.start is None or not demand.saved_on:
-                    story.start = block.run
+            if action.kind == RUN and (story.start is None or not demand.saved_on):
+                story.start = block.run
+            if action.kind in (RUN, GO_ON):
                 left = self._jobs[demand.number].runs - demand.worked
                 if left < block.stop - block.run:
                     heappush(self._ends, (block.run + left, block.stop, block.order, demand))

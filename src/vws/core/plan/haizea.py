@@ -201,6 +201,10 @@ class HaizeaPlanner(Planner):
             if mark.number != number or (mark.transfer and at >= 0 and mark.start < at < mark.end)
         ]
 
+    def _go_on(self, demand: Demand, block: Block, now: int) -> bool:
+        """Who is to be suspended is, even if nobody comes."""
+        return False
+
     def _begin(self, demand: Demand, block: Block) -> None:
         booked = demand in self.booked
         super()._begin(demand, block)

@@ -104,6 +104,8 @@ class Placing:
                 return None
             block.saves = True
             block.stop, block.end = end - rules.save_s(demand, hosts), end
+            if block.stop >= stop:
+                return None  # its work would be done, but there is no room for what its end takes
         return block
 
     # ------------------------------------------------------------ saved
@@ -111,21 +113,40 @@ class Placing:
     def _at_home(self, demand: Demand, at: int) -> Block | None:
         """On the nodes where it was saved."""
         wanted = at + self.rules.restore_s(demand, demand.saved_on) + demand.remaining + demand.shutdown_s
+        for node in demand.saved_on:
+            if node >= 0 and not self.timeline.open[node]:
+                return None
+        end = self._open_until(demand, demand.saved_on, at, wanted)
+        return None if end <= at else self._block(demand, demand.saved_on, at, 0, end)
+
+    def _open_until(self, demand: Demand, hosts: list[int], at: int, end: int) -> int:
+        """Until when, `end` at most, those nodes have room for all members: `at` if they have none."""
         taken: dict[int, Amount] = {}
         sizes = demand.sizes()
         for i in range(len(sizes)):
-            node = demand.saved_on[i]
-            if node < 0:
-                continue
-            taken[node] = taken[node].plus(sizes[i]) if node in taken else sizes[i]
-        end = wanted
+            node = hosts[i]
+            if node >= 0:
+                taken[node] = taken[node].plus(sizes[i]) if node in taken else sizes[i]
         for node, amount in taken.items():
-            if not self.timeline.open[node]:
-                return None
             end = self.timeline.profiles[node].until(amount, at, end)
             if end <= at:
-                return None
-        return self._block(demand, demand.saved_on, at, 0, end)
+                break
+        return end
+
+    def lengthen(self, demand: Demand, block: Block, now: int) -> bool:
+        """Put off the suspension at the end of a lifted block that runs, for as long as its nodes have room; whether
+        they have. All work done, it needs none."""
+        stop = block.run + demand.remaining
+        end = self._open_until(demand, block.hosts, now, stop + demand.shutdown_s)
+        save_s = self.rules.save_s(demand, block.hosts)
+        if end == stop + demand.shutdown_s:
+            block.saves = False
+            block.stop, block.end = stop, end
+        elif block.end < end and end - save_s < stop:
+            block.stop, block.end = end - save_s, end
+        else:
+            return False
+        return True
 
     def _home(self, demand: Demand) -> list[bool]:
         where = [False] * len(self.timeline.profiles)
@@ -305,8 +326,8 @@ def matched(parts: list[Part], saved_on: list[int], hosts: list[int]) -> list[in
 def transfers(old: list[int], new: list[int]) -> tuple[int, int]:
     """How many members move, and in how many rounds if each node takes part in one transfer at a time.
 
-    That is colouring the edges of a multigraph. The busiest node's transfers need a round each, and that is enough where
-    no node both sends and receives (König, 1916); else half as many more are (Shannon, 1949), or one for each of those
+    That is colouring the edges of a multigraph. The busiest node's transfers need a round each, which is enough where no
+    node both sends and receives (König, 1916); else half as many more are (Shannon, 1949), or one for each of those
     between one pair of nodes (Vizing, 1964).
     """
     at_node: dict[int, int] = {}

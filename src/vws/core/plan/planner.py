@@ -46,6 +46,7 @@ KEPT: Final = 4  # it is planned to be saved; its nodes are planned with again
 STOP: Final = 5  # its time is over
 GIVE_UP: Final = 6  # to be killed and queued anew: it ran where a hard one has to be
 DONE: Final = 7  # its nodes are free
+GO_ON: Final = 8  # nobody needs its nodes after all: its suspension is put off, or is none any more
 
 
 @final
@@ -172,7 +173,7 @@ class Planner:
                 self._wake(demand, block.stop)
                 return
             self._stop(demand, block, now)
-            if demand.block is None:
+            if demand.block is None or demand.phase == RUNNING:
                 return
         if block.end > now:
             self._wake(demand, block.end)
@@ -190,6 +191,8 @@ class Planner:
             demand.restarts += 1
             self._enqueue(demand)
             return
+        if block.saves and self._go_on(demand, block, now):
+            return
         demand.worked += block.stop - block.run
         if block.saves:
             demand.phase = SAVING
@@ -199,6 +202,16 @@ class Planner:
         else:
             demand.phase = STOPPING
             self._act(STOP, demand, block)
+
+    def _go_on(self, demand: Demand, block: Block, now: int) -> bool:
+        """Whether it runs on: whoever was to have its nodes has gone, or has others."""
+        self._lift(demand, now)
+        goes_on = self.placing.lengthen(demand, block, now)
+        self._put_back(demand, now)
+        if goes_on:
+            self._act(GO_ON, demand, block)
+            self._wake(demand, block.stop)
+        return goes_on
 
     def _keep(self, demand: Demand, block: Block, now: int) -> None:
         self._release(demand, now)
