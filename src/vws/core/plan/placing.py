@@ -326,8 +326,8 @@ def matched(parts: list[Part], saved_on: list[int], hosts: list[int]) -> list[in
 def transfers(old: list[int], new: list[int]) -> tuple[int, int]:
     """How many members move, and in how many rounds if each node takes part in one transfer at a time.
 
-    That is colouring the edges of a multigraph. The busiest node's transfers need a round each, which is enough where no
-    node both sends and receives (König, 1916); else half as many more are (Shannon, 1949), or one for each of those
+    That is colouring the edges of a multigraph. The busiest node's transfers need a round each, which is enough where
+    no node both sends and receives (König, 1916); else half as many more are (Shannon, 1949), or one for each of those
     between one pair of nodes (Vizing, 1964).
     """
     at_node: dict[int, int] = {}

@@ -78,6 +78,7 @@ class Planner:
         self._fresh: list[Demand] = []
         self._hard_ahead = 0
         self._restoring = 0
+        self._settled = True  # no booking would begin sooner if it were placed anew
         # What is in use now: who asks for more than the rest cannot start, wherever it is.
         self._capacity = NOTHING
         self._used = NOTHING
@@ -322,13 +323,16 @@ class Planner:
 
     def _start(self, demand: Demand, now: int) -> bool:
         """Place a soft demand from now on, if there is room for a block worth having."""
-        if not demand.total.fits_in(self._capacity.minus(self._used)) or self._is_held_back(demand):
+        if not self._may_have_room(demand) or self._is_held_back(demand):
             return False
         block = self.placing.best(demand, now)
         if block is None:
             return False
         self._lay(demand, block, now)
         return True
+
+    def _may_have_room(self, demand: Demand) -> bool:
+        return demand.total.fits_in(self._capacity.minus(self._used))
 
     def _book(self, demand: Demand, now: int) -> bool:
         """Promise a soft demand the earliest start there is, if another promise is allowed."""
@@ -356,32 +360,42 @@ class Planner:
         """Place the bookings anew, in turn, one at a time: none can come to stand later than it did."""
         if self._stand(now):
             return
-        for booked in (self.promised, self.booked):
-            for demand in list(booked):
-                self._place_anew(demand, booked, now)
+        waiting = [*self.promised, *self.booked]
+        moved = False
+        for demand in waiting:
+            moved = self._place_anew(demand, now, True) or moved
+        self._settled = not moved or len(waiting) == 1
+        while moved:
+            # Who was tried before another moved may have room by now.
+            moved = False
+            for demand in waiting:
+                moved = self._place_anew(demand, now, False) or moved
 
     def _stand(self, now: int) -> bool:
         """Whether a single booking stands as it is: with nothing else ahead (nor any memory being read, after which
         CPUs are taken), rooms only ever open, and what has been freed before its time would have been free by then."""
-        if self.promised or self._hard_ahead or self._restoring or len(self.booked) != 1:
+        if self.promised or self._hard_ahead or self._restoring or not self._settled or len(self.booked) != 1:
             return not self.promised and not self.booked
         block = self.booked[0].block
         return block is not None and self._freed_until < block.begin and block.begin > now
 
-    def _place_anew(self, demand: Demand, booked: list[Demand], now: int) -> None:
+    def _place_anew(self, demand: Demand, now: int, or_later: bool) -> bool:
+        """Whether a booking begins now, or at least earlier than it did."""
         before = demand.block
         assert before is not None
+        if before.begin <= now or not (or_later or self._may_have_room(demand)):
+            return False
         self.timeline.lift(demand.parts, before, now)
         block = self.placing.best(demand, now)
-        if block is None:
+        if block is None and or_later:
             block = self.placing.later(demand, now)
         if block is None or block.begin >= before.begin:
             self.timeline.lay(demand.parts, before, now)
-            return
-        remove(booked, demand)
+            return False
         self._lay(demand, block, now)
-        if block.begin > now:
-            insert_in_turn(booked, demand)
+        if block.begin <= now:
+            remove(self.promised if demand.by >= 0 else self.booked, demand)
+        return True
 
     def _lay(self, demand: Demand, block: Block, now: int) -> None:
         self._laid += 1
@@ -399,7 +413,10 @@ class Planner:
         elif demand.by >= 0:
             remove(self.promised, demand)
         else:
+            full = len(self.booked) >= self.rules.bookings
             remove(self.booked, demand)
+            if full and len(self.booked) < self.rules.bookings:
+                self._freed = True  # another may be promised a start
 
     def _release(self, demand: Demand, now: int) -> None:
         block = demand.block
