@@ -228,7 +228,8 @@ class HaizeaPlanner(Planner):
     def _map(self, demand: Demand, start: int, duration: int, only: list[int] | None) -> Mapping | None:
         strict = self._is_strict(demand)
         found = self._hosts(demand, start, start + duration, strict, only)
-        if found is None or found.end == start + duration or found.end - start >= self._threshold(demand):
+        threshold = self._threshold(demand, bool(demand.saved_on) and not self._again)
+        if found is None or found.end == start + duration or found.end - start >= threshold:
             return found
         return None
 
@@ -285,8 +286,8 @@ class HaizeaPlanner(Planner):
         """Haizea's estimate of a suspension or resumption."""
         return demand.members * seconds(demand.total.memory_mib / self.rules.suspend_mib_per_s)
 
-    def _threshold(self, demand: Demand) -> int:
-        both = bool(demand.saved_on) and not self._again
+    def _threshold(self, demand: Demand, both: bool) -> int:
+        """both: it is suspended, so that its resumption counts too (whoever has been given a block is not)."""
         return 2 * self._estimate(demand) * (2 if both else 1)
 
     # ------------------------------------------------------------ reservations
@@ -331,7 +332,7 @@ class HaizeaPlanner(Planner):
         block = demand.block
         assert block is not None
         waits = demand.phase == BOOKED and block.run >= at
-        if waits or self._is_strict(demand) or at - block.run < self._threshold(demand):
+        if waits or self._is_strict(demand) or at - block.run < self._threshold(demand, False):
             if demand.phase >= RUNNING:
                 self._act(GIVE_UP, demand, block)
             self._call_off(demand, now)
