@@ -8,10 +8,11 @@ from collections.abc import Callable
 from vws.core import agreement
 from vws.core.deployment import NodeReport, WorkspaceFact
 from vws.core.draft import Draft
+from vws.core.enactment import advance, settle_plan
 from vws.core.lifecycle import UNORDERED, Observation
 from vws.core.present import Present
 from vws.core.site import Capacity, Changes, Image, Lease, Node
-from vws.core.standing import absorb
+from vws.core.standing import absorb, expire
 from vws.core.terms import GroupRequest, LeaseRequest
 
 NOW = 1_800_000_000.0
@@ -47,16 +48,37 @@ class World:
         self, decision: Callable[..., object], *arguments: object, actor: str = "ann", **options: object
     ) -> object:
         draft = Draft(self.present, actor=actor, now=self.now)
-        result = decision(draft, *arguments, **options)
+        try:
+            result = decision(draft, *arguments, **options)
+            settle_plan(draft, self.ids)
+        except BaseException:
+            self.present.plan_anew(self.now)
+            raise
         self.apply(draft.changes)
         return result
 
     def apply(self, changes: Changes) -> None:
         self.history += changes
-        self.present.apply(changes)
+        self.present.apply(changes, self.now)
 
-    def grant(self, *groups: GroupRequest, duration_s: int = 600, name: str | None = None, owner: str = "ann") -> Lease:
-        request = LeaseRequest(groups or (GroupRequest("demo"),), duration_s, name)
+    def tick(self, seconds: float = 0) -> None:
+        """Time passes, and the plan goes on."""
+        self.now += seconds
+        self.decide(expire)
+        self.decide(advance, self.ids)
+
+    def cpus_held(self, node_id: str) -> int:
+        return sum(w.cpus for w in self.present.on_node(node_id))
+
+    def grant(
+        self,
+        *groups: GroupRequest,
+        duration_s: int = 600,
+        name: str | None = None,
+        owner: str = "ann",
+        **terms: object,
+    ) -> Lease:
+        request = LeaseRequest(groups or (GroupRequest("demo"),), duration_s, name, **terms)
         lease = self.decide(agreement.grant, request, owner=owner, ids=self.ids)
         assert isinstance(lease, Lease)
         return lease

@@ -50,7 +50,7 @@ def test_before_it_was_active_one_broken_member_ends_the_whole_with_the_reason()
     assert world.lease(lease.id).state is LeaseState.FAILED
     assert all(w.released_at for w in world.members(lease))
     assert not world.present.workspaces
-    assert len(world.present.timeline) == 0
+    assert not world.present.outlook.sketch()["plans"]
 
 
 def test_afterwards_the_others_stay_and_the_lease_is_degraded():

@@ -187,7 +187,7 @@ def test_nothing_is_placed_or_extended_into_a_window(rig):
     with pytest.raises(CannotFit) as refused:
         rig.request(3, duration_s=HOUR + 1, cpus=8)
     assert refused.value.details["nodes"][0]["reason"] == f"a maintenance (new disks) begins in {HOUR} s"
-    with pytest.raises(CannotFit, match="n1 cannot be used for so long"):
+    with pytest.raises(CannotFit, match="cannot go on for 1 s more on n1: a maintenance"):
         rig.leases.extend(ANN, fits.id, 1)
     rig.services.maintenances.remove(ADMIN, window.id)
     assert rig.leases.extend(ANN, fits.id, 1).end == fits.end + 1

@@ -7,16 +7,21 @@ from the passing of time is in core/standing.py.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from vws.core.admission import HeldBefore, nothing_before
 from vws.core.draft import Draft
-from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
-from vws.core.lifecycle import UNORDERED, Command, Desired, State
-from vws.core.placement import place, refusal, rooms
+from vws.core.enactment import settle_plan
+from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
+from vws.core.lifecycle import UNORDERED, Command
+from vws.core.offers import refusal
+from vws.core.outlook import Outlook
+from vws.core.plan.demand import Block, Demand
+from vws.core.plan.profile import Amount
 from vws.core.present import Present
+from vws.core.recurrence import said
 from vws.core.requirements import parse
 from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, Workspace
 from vws.core.standing import begin_end, give, settle
@@ -25,15 +30,15 @@ from vws.core.terms import (
     DURATION_S_MAX,
     MEMORY_MIB_MAX,
     MEMORY_MIB_MIN,
+    Exceptions,
     GroupRequest,
     LeaseRequest,
-    Size,
     When,
     check_duration,
     check_number,
     check_request,
 )
-from vws.core.usage import member_of, terms_of
+from vws.core.usage import terms_of
 
 Ids = Callable[[str], str]
 
@@ -41,35 +46,166 @@ Ids = Callable[[str], str]
 # ---------------------------------------------------------------- granting
 
 
-def grant(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> Lease:
-    """The lease for `request`, placed and addressed; raises CannotFit, InvalidRequest or NameTaken."""
-    present, now = draft.present, draft.now
-    start = int(now)
-    request, images = resolve(present, request, now=start)
-    chosen = fit(present, request, now=start)
-    lease_id = ids("lse")
-    lease = Lease(
-        id=lease_id,
-        name=_free_name(present, request.name or f"lease-{lease_id[-6:]}"),
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An instance of a series that cannot be had."""
+
+    start: int
+    end: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What a periodic request became: a reservation for each start of its rule but the exceptions."""
+
+    id: str
+    leases: tuple[Lease, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def grant(
+    draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids, before: HeldBefore = nothing_before
+) -> Lease | Series:
+    """The lease for `request`, in the plan and begun if it begins now; several for a rule.
+
+    Raises CannotFit (with why, and what would be accepted), InvalidRequest, NameTaken, LimitReached.
+    """
+    request, images = resolve(draft.present, request, now=int(draft.now))
+    # What is overdue is not free before somebody has seen that it is.
+    draft.present.outlook.planner.due(int(draft.now))
+    if request.when is When.PERIODIC:
+        return _grant_series(draft, request, images, owner, ids, before)
+    lease = _asked(draft, request, images, owner, ids("lse"))
+    _enter(draft, lease, before)
+    _go_on(draft, ids)
+    return draft.lease(lease.id)
+
+
+def _asked(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, id: str) -> Lease:
+    """The lease that is asked for, not yet agreed to."""
+    now = int(draft.now)
+    kind = LeaseKind.RESERVATION if request.when is When.PERIODIC else LeaseKind(str(request.when))
+    start = None if kind.soft else now if request.start is None else request.start
+    return Lease(
+        id=id,
+        name=_free_name(draft, request.name or f"lease-{id[-6:]}"),
         owner=owner,
-        kind=LeaseKind.IMMEDIATE,
-        state=LeaseState.PENDING,
+        kind=kind,
+        state=LeaseState.WAITING if kind.soft else LeaseState.PLANNED,
         groups=tuple(_group(g, image) for g, image in zip(request.groups, images, strict=True)),
         start=start,
-        end=start + request.duration_s,
+        end=None if start is None else start + request.duration_s,
         duration_s=request.duration_s,
         ssh_keys=request.ssh_keys,
-        created_at=now,
-        submitted_at=now,
-        preemptible=request.preemptible,
+        created_at=draft.now,
+        submitted_at=draft.now,
+        deadline=request.deadline,
+        urgent=request.urgent,
+        preemptible=request.preemptible or request.restartable,
+        restartable=request.restartable,
+        command=request.command,
     )
+
+
+def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
+    """Take a lease into the plan and the record; raises CannotFit or LimitReached."""
+    outlook, now = draft.present.outlook, int(draft.now)
+    outlook.chosen.check(lease, draft.leases(), draft.now, before)
+    demand = outlook.demand_of(lease, outlook.number())
+    _must_be_ready(lease, demand, now)
+    if not outlook.planner.arrive(demand, now):
+        sooner = outlook.soonest(demand, now) if lease.urgent and lease.kind is LeaseKind.IMMEDIATE else None
+        if sooner is None or not outlook.planner.arrive(sooner, now):
+            raise refusal(draft.present, lease, demand, now=now)
+        lease = replace(lease, start=sooner.at, end=sooner.at + lease.duration_s)
     draft.put_lease(lease)
     draft.say_lease("lease.granted", lease, **terms_of(lease))
-    for workspace in _members(present, lease, chosen, now, ids):
-        draft.say_workspace(
-            "workspace.planned", draft.order(workspace), address=workspace.address, **member_of(workspace)
+
+
+def _must_be_ready(lease: Lease, demand: Demand, now: int) -> None:
+    """A reservation runs at its start: what has to happen before must have time to."""
+    if demand.hard and demand.at - demand.prepare_s < now:
+        soonest = now + demand.prepare_s
+        raise CannotFit(
+            f"{lease.name} could not be running at its start, in {demand.at - now} s: to stage and boot it may take "
+            f"{demand.prepare_s} s",
+            field="start",
+            asked=demand.at,
+            possible=f"a start {demand.prepare_s} s from now or later; or an immediate lease",
+            details={
+                "nodes": [],
+                "offers": [
+                    {"kind": "later", "start": soonest, "text": f"all of it would run {demand.prepare_s} s from now"}
+                ],
+            },
         )
-    return lease
+
+
+def _go_on(draft: Draft, ids: Ids) -> None:
+    """Begin what can begin now that something has arrived."""
+    planner, now = draft.present.outlook.planner, int(draft.now)
+    planner.due(now)
+    planner.fill(now)
+    planner.due(now)
+    settle_plan(draft, ids)
+
+
+def _grant_series(
+    draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids, before: HeldBefore
+) -> Series:
+    id, now = ids("srs"), int(draft.now)
+    name = request.name or f"series-{id[-6:]}"
+    instances = [
+        replace(_asked(draft, _instance(request, name, n, start), images, owner, ids("lse")), series=id)
+        for n, start in enumerate(request.starts(now), start=1)
+    ]
+    skipped = tuple(_exceptions(draft, instances, now))
+    if skipped and (request.exceptions is Exceptions.REFUSE or len(skipped) == len(instances)):
+        raise _refused_series(instances, skipped)
+    missing = {each.start for each in skipped}
+    granted = [lease for lease in instances if lease.start not in missing]
+    for lease in granted:
+        _enter(draft, lease, before)
+    _go_on(draft, ids)
+    return Series(id, tuple(draft.lease(lease.id) for lease in granted), skipped)
+
+
+def _instance(request: LeaseRequest, name: str, number: int, start: int) -> LeaseRequest:
+    return replace(request, name=f"{name}-{number}", start=start)
+
+
+def _exceptions(draft: Draft, instances: Sequence[Lease], now: int) -> Iterator[Skipped]:
+    """The instances that cannot be had. They do not overlap, so each may be asked for by itself."""
+    outlook = draft.present.outlook
+    for lease in instances:
+        demand = outlook.demand_of(lease, outlook.number())
+        start, end = lease.run
+        try:
+            _must_be_ready(lease, demand, now)
+        except CannotFit as too_soon:
+            yield Skipped(start, end, too_soon.problem)
+            continue
+        if outlook.planner.find(demand, now)[0] is None:
+            yield Skipped(start, end, refusal(draft.present, lease, demand, now=now).problem)
+
+
+def _refused_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> CannotFit:
+    some = len(instances) - len(skipped)
+    first = skipped[0]
+    return CannotFit(
+        f"{len(skipped)} of the {len(instances)} starts of this rule cannot be had, the first at {said(first.start)}: "
+        f"{first.reason}",
+        field="rule",
+        asked=len(instances),
+        possible=f"the other {some}, if exceptions may be skipped"
+        if some
+        else "another rule, fewer nodes, or a later time",
+        details={
+            "nodes": [],
+            "offers": [{"kind": "exceptions", **asdict(each), "text": each.reason} for each in skipped],
+        },
+    )
 
 
 def resolve(present: Present, request: LeaseRequest, *, now: int) -> tuple[LeaseRequest, list[Image]]:
@@ -78,32 +214,84 @@ def resolve(present: Present, request: LeaseRequest, *, now: int) -> tuple[Lease
     for i, group in enumerate(request.groups):
         if group.requirement:
             parse(group.requirement, f"groups[{i}].requirement")
-    _must_be_served(request)
     return request, [_image_for(present, g, f"groups[{i}]") for i, g in enumerate(request.groups)]
 
 
-def _must_be_served(request: LeaseRequest) -> None:
-    """Only what placing from now on can keep is agreed to; nothing that was asked for is left out in silence."""
-    choosy = [g for g in request.groups if g.requirement or g.apart or g.together]
-    if request.when is not When.IMMEDIATE or request.urgent or choosy:
-        asked = request.when if request.when is not When.IMMEDIATE else "urgent or choosy"
-        raise InvalidRequest(
-            f"{asked} leases are not granted yet",
-            field="when",
-            asked=str(request.when),
-            possible="an immediate lease on any nodes",
-        )
+def consider(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> dict[str, Any]:
+    """What `request` would be answered: {"fits", "reason", "start", "nodes", "offers"}. Nothing is changed."""
+    present, now = draft.present, int(draft.now)
+    request, images = resolve(present, request, now=now)
+    if request.when is When.PERIODIC:
+        return _consider_series(draft, request, images, owner, ids)
+    lease = _asked(draft, request, images, owner, "asked")
+    outlook = present.outlook
+    demand = outlook.demand_of(lease, outlook.number())
+    try:
+        outlook.chosen.check(lease, draft.leases(), draft.now)
+        _must_be_ready(lease, demand, now)
+        block, victims = outlook.look(demand, now)
+        if block is None:
+            raise refusal(present, lease, demand, now=now)
+    except (CannotFit, LimitReached) as refused:
+        details = refused.details or {}
+        return {
+            "fits": False,
+            "reason": refused.problem,
+            "start": None,
+            "nodes": details.get("nodes", []),
+            "offers": details.get("offers", []),
+        }
+    return {
+        "fits": True,
+        "reason": _would(outlook, lease, block, victims, now),
+        "start": block.run,
+        "nodes": _shares(present, block),
+        "offers": [],
+    }
 
 
-def fit(present: Present, request: LeaseRequest, *, now: int) -> list[list[str]]:
-    """For each group its members' nodes from now on; raises CannotFit."""
-    nodes, timeline = present.nodes, present.timeline
-    site = (timeline, present.addresses_free)
-    room = rooms(nodes.values(), *site, now, now + request.duration_s, now=now, closed=present.closed)
-    chosen = place(request.groups, room)
-    if chosen is None:
-        raise refusal(request.groups, request.duration_s, nodes, *site, now=now, closed=present.closed)
-    return chosen
+def _would(outlook: Outlook, lease: Lease, block: Block, victims: Sequence[Demand], now: int) -> str:
+    if block.run <= now:
+        said = "all of it would start now"
+    elif lease.kind.soft:
+        said = f"it would wait; there is room for all of it {block.run - now} s from now"
+    else:
+        said = f"all of it would run {block.run - now} s from now"
+    waiting = len(outlook.planner.queue) + len(outlook.planner.booked) if lease.kind.soft else 0
+    behind = f", behind {waiting} that wait already" if waiting else ""
+    gives = f"; {len(victims)} that may be preempted would give way" if victims else ""
+    return said + behind + gives
+
+
+def _shares(present: Present, block: Block) -> list[dict[str, str]]:
+    counted: dict[str, int] = {}
+    for host in block.hosts:
+        node = present.outlook.nodes[host]
+        counted[node] = counted.get(node, 0) + 1
+    return [
+        {"node": id, "name": present.nodes[id].name, "reason": f"it would take {count}"}
+        for id, count in sorted(counted.items())
+    ]
+
+
+def _consider_series(
+    draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids
+) -> dict[str, Any]:
+    name = request.name or "series"
+    instances = [
+        _asked(draft, _instance(request, name, n, start), images, owner, f"asked-{n}")
+        for n, start in enumerate(request.starts(int(draft.now)), start=1)
+    ]
+    skipped = list(_exceptions(draft, instances, int(draft.now)))
+    some = len(instances) - len(skipped)
+    fits = not skipped or (request.exceptions is Exceptions.SKIP and some > 0)
+    return {
+        "fits": fits,
+        "reason": f"{some} of {len(instances)} starts could be had",
+        "start": instances[0].start,
+        "nodes": [],
+        "offers": [{"kind": "exception", **asdict(each), "text": each.reason} for each in skipped],
+    }
 
 
 def find_image(present: Present, asked: str, field: str) -> Image:
@@ -134,8 +322,8 @@ def _image_for(present: Present, group: GroupRequest, where: str) -> Image:
     return image
 
 
-def _free_name(present: Present, name: str) -> str:
-    if present.lease_named(name) is not None:
+def _free_name(draft: Draft, name: str) -> str:
+    if draft.present.lease_named(name) is not None:
         raise NameTaken(
             f"a live lease is already called {name}",
             field="name",
@@ -160,59 +348,6 @@ def _group(request: GroupRequest, image: Image) -> Group:
     )
 
 
-def _members(
-    present: Present, lease: Lease, chosen: Sequence[Sequence[str]], now: float, ids: Ids
-) -> tuple[Workspace, ...]:
-    taken: dict[str, set[str]] = {}
-    members = []
-    for group, nodes in zip(lease.groups, chosen, strict=True):
-        prefix = f"{lease.name}-{group.name}" if group.name else lease.name
-        for number, node in enumerate(nodes, start=1):
-            held = taken.setdefault(node, set(present.addresses_held(node)))
-            address = _free_address(present.nodes[node], held)
-            held.add(address)
-            members.append(_member(lease, group, f"{prefix}-{number}", number, node, address, now, ids))
-    return tuple(members)
-
-
-def _member(
-    lease: Lease, group: Group, name: str, number: int, node: str, address: str, now: float, ids: Ids
-) -> Workspace:
-    return Workspace(
-        id=ids("wsp"),
-        name=name,
-        lease=lease.id,
-        owner=lease.owner,
-        group=group.name,
-        number=number,
-        node=node,
-        image=group.image,
-        state=State.PLANNED,
-        desired=Desired.RUN,
-        address=address,
-        mac=mac_of(address),
-        cpus=group.cpus,
-        memory_mib=group.memory_mib,
-        disk_mib=group.disk_mib,
-        cpus_defined=group.cpus,
-        memory_defined_mib=group.memory_mib,
-        end=lease.run[1],
-        created_at=now,
-        changed_at=now,
-    )
-
-
-def _free_address(node: Node, held: set[str]) -> str:
-    hosts = ipaddress.ip_network(node.subnet).hosts()
-    next(hosts)  # the gateway's
-    return next(text for text in map(str, hosts) if text not in held)
-
-
-def mac_of(address: str) -> str:
-    """A locally administered MAC address with the IPv4 address in it: as unique as that is."""
-    return ":".join(f"{byte:02x}" for byte in (0x02, 0x77, *ipaddress.IPv4Address(address).packed))
-
-
 # ---------------------------------------------------------------- changing
 
 
@@ -233,40 +368,89 @@ def cancel(draft: Draft, lease: Lease) -> Lease:
 
 
 def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
-    """Moves the lease's end `duration_s` later; raises CannotFit if a later slot is taken by others."""
+    """Makes the lease's run `duration_s` longer; raises CannotFit if others have its nodes by then."""
     check_duration(duration_s)
-    start, before = _must_have_run(lease, "extended")
-    end = before + duration_s
-    check_number(end - start, "duration_s", 1, DURATION_S_MAX, "s in all")
-    live = [w for w in draft.members(lease.id) if w.state not in UNORDERED]
-    _must_be_open(draft.present, live, before, end, int(draft.now))
-    _must_fit(draft.present, live, before, end, int(draft.now), lambda: "a shorter extension")
-    after = draft.put_lease(replace(lease, end=end, duration_s=lease.duration_s + duration_s))
-    draft.say_lease("lease.extended", after, before=before, **terms_of(after))
-    for workspace in live:
-        draft.order(replace(workspace, end=end))
+    _must_live(lease, "extended")
+    check_number(lease.duration_s + duration_s, "duration_s", 1, DURATION_S_MAX, "s in all")
+    outlook, now = draft.present.outlook, int(draft.now)
+    demand = outlook.planner.demands[lease.id]
+    longer = replace(lease, duration_s=lease.duration_s + duration_s)
+    if lease.end is not None:
+        longer = replace(longer, end=lease.end + duration_s)
+    outlook.chosen.check(longer, draft.leases(), draft.now)
+    if not outlook.planner.prolong(demand, duration_s, now):
+        raise _cannot_prolong(draft.present, lease, demand, duration_s, now)
+    after = draft.put_lease(longer)
+    draft.say_lease("lease.extended", after, before=lease.end, **terms_of(after))
+    if not lease.kind.soft:
+        for workspace in _living(draft, lease):
+            draft.order(replace(workspace, end=after.run[1]))
     return after
+
+
+def _cannot_prolong(present: Present, lease: Lease, demand: Demand, duration_s: int, now: int) -> CannotFit:
+    outlook, block = present.outlook, demand.block
+    assert block is not None
+    until = outlook.open_until(demand, block.end + duration_s, now)
+    blocked = [
+        {"node": node, "name": present.nodes[node].name, "reason": reason}
+        for node in outlook.hosts_of(demand)
+        if (reason := outlook.why_closed(present, demand, node, block.end, block.end + duration_s, now))
+    ]
+    who = ", ".join(dict.fromkeys(each["name"] for each in blocked)) or "a node"
+    why = blocked[0]["reason"] if blocked else "others have it by then"
+    possible_s = until - block.end
+    offers = []
+    if possible_s > 0:
+        offers = [{"kind": "shorter", "duration_s": possible_s, "text": f"{possible_s} s longer would fit"}]
+    return CannotFit(
+        f"{lease.name} cannot go on for {duration_s} s more on {who}: {why}",
+        field="duration_s",
+        asked=duration_s,
+        possible=f"{possible_s} s at most" if possible_s > 0 else "a new lease for the time after it",
+        details={"nodes": blocked, "offers": offers},
+    )
 
 
 def resize(draft: Draft, lease: Lease, *, group: str | None, memory_mib: int | None, cpus: int | None) -> Lease:
     """Sets the size of all workspaces of `group` (None: of all groups), the running ones too."""
-    _, end = _must_have_run(lease, "resized")
+    _must_live(lease, "resized")
     _check_resize(draft.present, lease, group, memory_mib, cpus)
+    outlook, now = draft.present.outlook, int(draft.now)
     wanted = {g.name for g in lease.groups if group is None or g.name == group}
-    live = [
-        _resized_workspace(w, memory_mib, cpus)
-        for w in draft.members(lease.id)
-        if w.state not in UNORDERED and w.group in wanted
-    ]
-    now = int(draft.now)
-    nearest = partial(_largest, draft.present, live, lease, now, memory_mib, cpus)
-    _must_fit(draft.present, live, now, end, now, nearest)
     groups = tuple(_resized_group(g, memory_mib, cpus) if g.name in wanted else g for g in lease.groups)
-    after = draft.put_lease(replace(lease, groups=groups))
+    after = replace(lease, groups=groups)
+    members = {w.id: w for w in draft.members(lease.id)}
+    for workspace in _living(draft, lease):
+        if workspace.group in wanted:
+            members[workspace.id] = _resized_workspace(workspace, memory_mib, cpus)
+    demand = outlook.planner.demands[lease.id]
+    if not _is_wide_enough(draft, demand, groups) or not outlook.resize(demand, after, members.values(), now):
+        raise _no_room(draft.present, lease, demand, groups, (memory_mib, cpus), now)
+    draft.put_lease(after)
     draft.say_lease("lease.resized", after, group=group, memory_mib=memory_mib, cpus=cpus, **terms_of(after))
-    for workspace in live:
-        draft.order(workspace)
+    for workspace in _living(draft, lease):
+        if workspace.group in wanted:
+            draft.order(members[workspace.id])
     return after
+
+
+def _living(draft: Draft, lease: Lease) -> list[Workspace]:
+    return [w for w in draft.members(lease.id) if w.state not in UNORDERED]
+
+
+def _is_wide_enough(draft: Draft, demand: Demand, groups: Sequence[Group]) -> bool:
+    """Whether each of its nodes has as many CPUs as one workspace there shall have."""
+    block = demand.block
+    if block is None:
+        return True
+    hosts, member = draft.present.outlook.nodes, 0
+    for group in groups:
+        for host in block.hosts[member : member + group.count]:
+            if host >= 0 and draft.node(hosts[host]).capacity.cpus < group.cpus:
+                return False
+        member += group.count
+    return True
 
 
 def _resized_group(group: Group, memory_mib: int | None, cpus: int | None) -> Group:
@@ -291,8 +475,7 @@ def _check_resize(present: Present, lease: Lease, group: str | None, memory_mib:
         check_number(cpus, "cpus", 1, CPUS_MAX)
 
 
-def _must_have_run(lease: Lease, verb: str) -> tuple[int, int]:
-    """Start and end of its run; raises CommandRefused for a lease that ends, and for one that waits for its time."""
+def _must_live(lease: Lease, verb: str) -> None:
     if lease.ended or lease.state is LeaseState.ENDING:
         raise CommandRefused(
             f"{lease.name} is {lease.state} ({lease.reason}) and cannot be {verb}",
@@ -300,81 +483,55 @@ def _must_have_run(lease: Lease, verb: str) -> tuple[int, int]:
             asked=lease.id,
             possible="ask for a new lease",
         )
-    if lease.start is None or lease.end is None:
-        raise CommandRefused(
-            f"{lease.name} is {lease.state} and has no time yet, so it cannot be {verb}",
-            field="lease",
-            asked=lease.id,
-            possible="the same once it has begun",
-        )
-    return lease.start, lease.end
 
 
-def _must_be_open(present: Present, mine: Sequence[Workspace], start: int, end: int, now: int) -> None:
-    """Raise CannotFit if a node of these workspaces is in maintenance at some instant of [start, end)."""
-    for node in sorted({w.node for w in mine}):
-        closed = present.closed(node, start, end, now=now)
-        if closed:
-            name = present.nodes[node].name
-            raise CannotFit(
-                f"{name} cannot be used for so long: {closed}",
-                field="lease",
-                possible="an extension that ends before",
-                details={"nodes": [{"node": node, "name": name, "reason": closed}], "offers": []},
-            )
-
-
-def _must_fit(
-    present: Present, mine: Sequence[Workspace], start: int, end: int, now: int, nearest: Callable[[], str]
-) -> None:
-    """Raise CannotFit unless each node has room for these workspaces, as they would be, over [start, end).
-
-    nearest: says which change like this one would fit.
-    """
-    for node, here, free in _rooms(present, mine, start, end, now):
-        for workspace in here:
-            free -= node.capacity.taken_by(workspace.held)
-        too_wide = max(w.cpus for w in here) > node.capacity.cpus
-        if too_wide or min(free.cpus, free.memory_mib, free.disk_mib) < 0:
-            raise _no_room(node, here, free, nearest())
-
-
-def _rooms(
-    present: Present, mine: Sequence[Workspace], start: int, end: int, now: int
-) -> Iterator[tuple[Node, list[Workspace], Size]]:
-    """Each node of these workspaces, those on it, and what it has for them over [start, end)."""
-    for node_id in sorted({w.node for w in mine}):
-        node, here = present.nodes[node_id], [w for w in mine if w.node == node_id]
-        others = present.timeline.peak(node_id, start, end, now=now, without=frozenset(w.id for w in here))
-        yield node, here, node.capacity.size - others
-
-
-def _largest(
-    present: Present, mine: Sequence[Workspace], lease: Lease, now: int, memory_mib: int | None, cpus: int | None
-) -> str:
-    """How much of what was asked for (memory, CPUs) every one of these workspaces could have."""
-    memory_max, cpus_max = MEMORY_MIB_MAX, CPUS_MAX
-    for node, here, room in _rooms(present, mine, now, lease.run[1], now):
+def _no_room(
+    present: Present,
+    lease: Lease,
+    demand: Demand,
+    groups: Sequence[Group],
+    change: tuple[int | None, int | None],
+    now: int,
+) -> CannotFit:
+    """Where the members would not fit, by how much, and up to which size they would."""
+    memory_max, cpus_max, blocked = MEMORY_MIB_MAX, CPUS_MAX, []
+    for node_id, room in present.outlook.room_beside(demand, now).items():
+        node, here = present.nodes[node_id], present.outlook.members_on(demand, node_id, groups)
+        short = _short(node, here, room)
+        if short:
+            blocked.append({"node": node.id, "name": node.name, "reason": ", ".join(short)})
         memory_max = min(memory_max, room.memory_mib // len(here) - node.capacity.overhead_mib)
         cpus_max = min(cpus_max, room.cpus // len(here), node.capacity.cpus)
-    # Whoever was given more at his boot holds it until the next one.
-    if memory_max < max(w.memory_defined_mib for w in mine) or cpus_max < 1:
-        return "a smaller change"
-    parts = [f"{memory_max} MiB"] if memory_mib else []
-    parts += [f"{cpus_max} CPU{'s' if cpus_max > 1 else ''}"] if cpus else []
-    return f"up to {' and '.join(parts)} each"
-
-
-def _no_room(node: Node, here: Sequence[Workspace], free: Size, nearest: str) -> CannotFit:
-    short = [
-        f"{-left} {unit} short"
-        for left, unit in ((free.cpus, "CPUs"), (free.memory_mib, "MiB of memory"), (free.disk_mib, "MiB of disk"))
-        if left < 0
-    ] or [f"it has {node.capacity.cpus} CPUs"]
-    reason = ", ".join(short)
+    nearest = _nearest(present.members(lease.id), memory_max, cpus_max, change)
+    where = blocked[0] if blocked else {"name": "its node", "reason": "others have it"}
     return CannotFit(
-        f"{node.name}, the node of {', '.join(w.name for w in here)}, has no room for that: {reason}",
+        f"{where['name']} has no room for {lease.name} like that: {where['reason']}",
         field="lease",
         possible=f"{nearest}, or the same after other leases on that node have ended",
-        details={"nodes": [{"node": node.id, "name": node.name, "reason": reason}], "offers": []},
+        details={"nodes": blocked, "offers": []},
     )
+
+
+def _short(node: Node, here: Sequence[Group], room: Amount) -> list[str]:
+    need = (
+        (sum(g.cpus for g in here) - room.cpus, "CPUs"),
+        (sum(g.memory_mib + node.capacity.overhead_mib for g in here) - room.memory_mib, "MiB of memory"),
+        (sum(g.disk_mib for g in here) - room.disk_mib, "MiB of disk"),
+    )
+    short = [f"{lacking} {unit} short" for lacking, unit in need if lacking > 0]
+    if not short and any(g.cpus > node.capacity.cpus for g in here):
+        return [f"it has {node.capacity.cpus} CPUs"]
+    return short
+
+
+def _nearest(
+    members: Sequence[Workspace], memory_max: int, cpus_max: int, change: tuple[int | None, int | None]
+) -> str:
+    """How much of what was asked for (memory, CPUs) every one of these workspaces could have."""
+    live = [w for w in members if w.state not in UNORDERED]
+    # Whoever was given more at his boot holds it until the next one.
+    if memory_max < max((w.memory_defined_mib for w in live), default=0) or cpus_max < 1:
+        return "a smaller change"
+    parts = [f"{memory_max} MiB"] if change[0] else []
+    parts += [f"{cpus_max} CPU{'s' if cpus_max > 1 else ''}"] if change[1] else []
+    return f"up to {' and '.join(parts)} each"

@@ -48,6 +48,19 @@ class Draft:
     def lease(self, id: str) -> Lease:
         return self._leases.get(id) or self.present.leases[id]
 
+    def find_lease(self, id: str) -> Lease | None:
+        """A lease that has not been forgotten."""
+        return self._leases.get(id) or self.present.leases.get(id)
+
+    def leases(self) -> list[Lease]:
+        """All that have not been forgotten, as they are by now."""
+        return list((self.present.leases | self._leases).values())
+
+    def addresses_held(self, node: str) -> set[str]:
+        """Those of all workspaces that the node has not released, and of those it is about to get."""
+        mine = {w.address for w in self._workspaces.values() if w.node == node and w.released_at is None}
+        return self.present.addresses_held(node) | mine
+
     def node(self, id: str) -> Node:
         return self._nodes.get(id) or self.present.nodes[id]
 

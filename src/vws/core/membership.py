@@ -108,6 +108,12 @@ class Membership:
         own = [party.limits for kind in (self.vos, self.groups, self.users) for party in kind.values()]
         return max(limits.days for limits in (*self._each.values(), *own) if limits is not None)
 
+    @property
+    def limits_concurrency(self) -> bool:
+        """Whether anybody may be kept from running what has room."""
+        own = [party.limits for kind in (self.vos, self.groups, self.users) for party in kind.values()]
+        return any(limits.concurrent is not None for limits in (*self._each.values(), *own) if limits is not None)
+
     def vo_of(self, user: str) -> str:
         return self._vo_of.get(user, OTHERS)
 

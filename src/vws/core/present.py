@@ -1,7 +1,8 @@
-"""What is alive at a site now, indexed: the values that decisions are made from.
+"""What is alive at a site now, indexed: the values that decisions are made from, and the site's plan.
 
-Mutable like its timeline, and moved only by `apply`, with `Changes` that the
-store has taken. Nothing here decides anything.
+Mutable, and moved by `apply`, with `Changes` that the store has taken. Only the plan
+(core/outlook.py) moves with a decision that is being made; when that decision is not
+committed, `plan_anew` makes it again from what is recorded.
 """
 
 from __future__ import annotations
@@ -9,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from vws.core.outlook import Outlook
 from vws.core.site import Changes, Image, Lease, Maintenance, Node, Token, Workspace
-from vws.core.timeline import Slot, Timeline
 
 T = TypeVar("T")
 
 
 class Present:
-    """Live leases, unreleased workspaces, nodes, images, tokens and maintenances by id, with the timeline of slots."""
+    """Live leases, unreleased workspaces, nodes, images, tokens and maintenances by id; and the plan."""
 
-    def __init__(self) -> None:
+    def __init__(self, outlook: Outlook | None = None) -> None:
         self.leases: dict[str, Lease] = {}
         self.workspaces: dict[str, Workspace] = {}
         self.nodes: dict[str, Node] = {}
         self.images: dict[str, Image] = {}
         self.tokens: dict[str, Token] = {}
         self.maintenances: dict[str, Maintenance] = {}
-        self.timeline = Timeline()
+        self.outlook = outlook or Outlook()
         self._members: dict[str, dict[str, Workspace]] = {}
         self._on_node: dict[str, dict[str, Workspace]] = {}
         self._addresses: dict[str, set[str]] = {}
@@ -37,6 +38,16 @@ class Present:
         present = cls()
         present.apply(changes)
         return present
+
+    def plan_anew(self, now: float = 0) -> None:
+        """Make the plan from the record: what a decision did to it was not committed."""
+        self.outlook = self.outlook.blank()
+        changes = Changes(
+            leases=tuple(self.leases.values()),
+            nodes=tuple(self.nodes.values()),
+            maintenances=tuple(self.maintenances.values()),
+        )
+        self.outlook.apply(changes, self, int(now))
 
     def members(self, lease: str) -> list[Workspace]:
         """The workspaces of a live lease, released ones too, in their order."""
@@ -71,8 +82,9 @@ class Present:
         in_all = 1 << (32 - int(node.subnet.rpartition("/")[2]))
         return in_all - 3 - len(self.addresses_held(node.id))
 
-    def apply(self, changes: Changes) -> None:
-        """Move to the state after `changes`. What has ended is forgotten; the store keeps it."""
+    def apply(self, changes: Changes, now: float = 0) -> None:
+        """Move to the state after `changes`, at `now` (UTC seconds; 0 is long ago). What has ended is forgotten; the
+        store keeps it."""
         for node in changes.nodes:
             self._apply_node(node)
         for image in changes.images:
@@ -87,15 +99,12 @@ class Present:
             self._apply_lease(lease)
         for workspace in changes.workspaces:
             self._apply_workspace(workspace)
+        self.outlook.apply(changes, self, int(now))
         # A lease ends in the same batch as its last workspace: forget both together.
         self._forget_ended(changes.leases)
 
     def _apply_node(self, node: Node) -> None:
-        before = self.nodes.get(node.id)
         _keep(self.nodes, node.id, node, alive=node.removed_at is None)
-        if before is not None and before.capacity.overhead_mib != node.capacity.overhead_mib:
-            for workspace in self.on_node(node.id):
-                self._hold(workspace)
 
     def _apply_lease(self, lease: Lease) -> None:
         self.leases[lease.id] = lease
@@ -112,14 +121,8 @@ class Present:
         self.workspaces[workspace.id] = workspace
         self._on_node.setdefault(workspace.node, {})[workspace.id] = workspace
         self._addresses.setdefault(workspace.node, set()).add(workspace.address)
-        capacity, lease = self.nodes[workspace.node].capacity, self.leases[workspace.lease]
-        size = capacity.taken_by(workspace.held)
-        # While a lease is suspended without a plan, what is saved of its members lies where it was made.
-        start = int(workspace.created_at) if lease.start is None else lease.start
-        self.timeline.hold(Slot(workspace.id, workspace.node, size, start, workspace.end))
 
     def _release(self, workspace: Workspace) -> None:
-        self.timeline.release(workspace.id)
         if self.workspaces.pop(workspace.id, None) is None:
             return
         self._on_node[workspace.node].pop(workspace.id)

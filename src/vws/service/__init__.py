@@ -43,5 +43,8 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     site = Site(store, clock, ids, settings)
     nodes = Nodes(site, blobs, directory / "consoles")
     images = Images(site, blobs, directory / "uploads")
-    reconciler, maintenances = Reconciler(site, nodes), Maintenances(site, nodes)
-    return Services(site, Access(site), Leases(site), images, nodes, reconciler, maintenances, Usage(site))
+    usage = Usage(site)
+    leases = Leases(site, usage.spent_by_now)
+    return Services(
+        site, Access(site), leases, images, nodes, Reconciler(site, nodes, usage), Maintenances(site, nodes), usage
+    )

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 from vws.core import agreement
+from vws.core.admission import HeldBefore, nothing_before
+from vws.core.agreement import Series
 from vws.core.draft import Draft
-from vws.core.errors import CannotFit, CommandRefused, NotFound
+from vws.core.errors import CommandRefused, NotFound
 from vws.core.lifecycle import Command
 from vws.core.site import Answer, Lease, Role, Workspace
 from vws.core.terms import LeaseRequest
@@ -20,42 +22,33 @@ from vws.service.site import Site
 
 
 class Leases:
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, held_before: HeldBefore = nothing_before) -> None:
         self._site = site
+        self._held_before = held_before
 
     # ------------------------------------------------------------ asking
 
-    def request(self, caller: Caller, request: LeaseRequest, once: Once | None = None) -> Lease | Answer:
-        """Grant the lease or refuse it: InvalidRequest, NameTaken, CannotFit (with reasons and offers)."""
+    def request(self, caller: Caller, request: LeaseRequest, once: Once | None = None) -> Lease | Series | Answer:
+        """Grant the lease or refuse it: InvalidRequest, NameTaken, LimitReached, CannotFit (with offers)."""
         caller.must_be(Role.ADMIN, Role.USER)
 
-        def decide(draft: Draft) -> Lease:
-            lease = agreement.grant(draft, request, owner=caller.subject, ids=self._site.ids.new)
+        def decide(draft: Draft) -> Lease | Series:
+            granted = agreement.grant(
+                draft, request, owner=caller.subject, ids=self._site.ids.new, before=self._held_before
+            )
             reach("service.lease.planned")
-            return lease
+            return granted
 
-        lease = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+        granted = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
         reach("service.lease.committed")
-        return lease
+        return granted
 
     def would_fit(self, caller: Caller, request: LeaseRequest) -> dict[str, Any]:
-        """{"fits", "reason", "nodes", "offers"}: what `request` would answer now. Changes nothing."""
+        """{"fits", "reason", "start", "nodes", "offers"}: what `request` would answer now. Changes nothing."""
         caller.must_be(Role.ADMIN, Role.USER)
         with self._site.lock:
-            present, now = self._site.present, int(self._site.clock.now())
-            checked, _ = agreement.resolve(present, request, now=now)
-            try:
-                chosen = agreement.fit(present, checked, now=now)
-            except CannotFit as refusal:
-                return {"fits": False, "reason": refusal.problem, **refusal.details}
-            names = {id: node.name for id, node in present.nodes.items()}
-        counted: dict[str, int] = {}
-        for node in (node for group in chosen for node in group):
-            counted[node] = counted.get(node, 0) + 1
-        nodes = [
-            {"node": id, "name": names[id], "reason": f"it would take {count}"} for id, count in sorted(counted.items())
-        ]
-        return {"fits": True, "reason": "all of it would start now", "nodes": nodes, "offers": []}
+            draft = Draft(self._site.present, actor=caller.subject, now=self._site.clock.now())
+            return agreement.consider(draft, request, owner=caller.subject, ids=self._site.ids.new)
 
     def explain(self, caller: Caller, id: str) -> dict[str, Any]:
         """Why a lease is as it is, workspace by workspace."""

@@ -266,9 +266,9 @@ class Nodes:
     def usage(self, node: Node) -> dict[str, int]:
         """What is held of a node, and by how many workspaces."""
         with self._site.lock:
-            held = self._site.present.timeline.held(node.id)
-            count = len(self._site.present.on_node(node.id))
-        return {"cpus": held.cpus, "memory_mib": held.memory_mib, "disk_mib": held.disk_mib, "workspaces": count}
+            here = [node.capacity.taken_by(w.held) for w in self._site.present.on_node(node.id)]
+        held = {field: sum(getattr(size, field) for size in here) for field in ("cpus", "memory_mib", "disk_mib")}
+        return held | {"workspaces": len(here)}
 
     def drain(self, caller: Caller, id: str, once: Once | None = None) -> Node | Answer:
         """Place nothing new on a node; what runs there stays to its end."""

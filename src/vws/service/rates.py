@@ -79,6 +79,8 @@ def _line(rates: Rates, key: Key) -> Line:
         rates.cost(key.step, key.hypervisor, key.image),
     )
     moves = key.step in BY_MIB
-    figures = [round(1 / max(cost, 1e-9) if moves else cost, 3) for cost in costs]
+    configured, expected, promised = (round(1 / max(cost, 1e-9) if moves else cost, 3) for cost in costs)
     unit = "MiB/s" if moves else "s"
-    return Line(str(key.step), key.hypervisor, key.image, unit, *figures, found.count if found else 0)
+    return Line(
+        str(key.step), key.hypervisor, key.image, unit, configured, expected, promised, found.count if found else 0
+    )

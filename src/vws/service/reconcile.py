@@ -15,20 +15,24 @@ from dataclasses import dataclass
 
 from vws.core.deployment import NodeReport
 from vws.core.draft import Draft
+from vws.core.enactment import advance
 from vws.core.errors import NotFound, Unavailable
 from vws.core.maintenance import pass_time
+from vws.core.policy import first_come
 from vws.core.standing import absorb, expire, listen
 from vws.faultpoints import reach
 from vws.service.access import Caller
 from vws.service.nodes import Nodes
 from vws.service.once import KEPT_S
 from vws.service.site import Site
+from vws.service.usage import Usage
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 HEARD_FLUSH_S = 5.0
 FORGET_EVERY_S = 3600.0
+SHARE_EVERY_S = 10.0
 BATCH_MAX = 32
 REPORT_WAIT_S = 30.0
 
@@ -42,13 +46,14 @@ class Waiting:
 class Reconciler:
     """Start it once per process; `report` may be called from any thread."""
 
-    def __init__(self, site: Site, nodes: Nodes) -> None:
+    def __init__(self, site: Site, nodes: Nodes, usage: Usage) -> None:
         self._site = site
+        self._usage = usage
         self._nodes = nodes
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
         self._stopping = threading.Event()
-        self._flushed_at = self._forgot_at = 0.0
+        self._flushed_at = self._forgot_at = self._shared_at = 0.0
 
     def start(self) -> None:
         self._thread.start()
@@ -145,17 +150,34 @@ class Reconciler:
         self._site.catch_up()
         if not self._site.store.lead():
             return
+        self._share()
         patience, silent_for_s = self._site.settings.patience, self._nodes.silent_for_s()
 
         def decide(draft: Draft) -> bool:
             expire(draft)
             listen(draft, silent_for_s, patience)
             pass_time(draft)
+            advance(draft, self._site.ids.new)
             return bool(draft.changes)
 
         if self._site.change("site", decide):
             reach("service.end.committed")
         self._keep_house()
+
+    def _share(self) -> None:
+        """Put the queue in the order of present shares, where the site's order asks for them."""
+        now, outlook = self._site.clock.now(), self._site.present.outlook
+        if (
+            not outlook.planner.queue
+            or abs(now - self._shared_at) < SHARE_EVERY_S
+            or outlook.chosen.order is first_come
+        ):
+            return
+        self._shared_at = now
+        self._usage.catch_up()
+        shares = self._usage.shares(now)
+        with self._site.lock:
+            self._site.present.outlook.reorder(shares, now)
 
     def _keep_house(self) -> None:
         now = self._site.clock.now()

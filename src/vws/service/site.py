@@ -15,7 +15,10 @@ from typing import Any, TypeVar
 
 from vws.core.chosen import Chosen
 from vws.core.draft import Draft
+from vws.core.enactment import settle_plan
 from vws.core.errors import Unavailable, VwsError
+from vws.core.outlook import Outlook
+from vws.core.plan.rules import Rules
 from vws.core.present import Present
 from vws.core.rates import Configured
 from vws.core.site import Answer, Changes, Event
@@ -44,6 +47,7 @@ class Settings:
     chosen: Chosen = field(default_factory=Chosen)
     tariff: Tariff = field(default_factory=Tariff)
     price: Price = per_node_hour
+    rules: Rules | None = None
 
 
 class Site:
@@ -55,13 +59,14 @@ class Site:
         self.lock = threading.RLock()
         self._listeners: list[Listener] = []
         self._trouble = ""
-        self.present = Present()
+        self.present = Present(Outlook(settings.rules, settings.chosen))
         snapshot = store.load()
         self.revision = snapshot.revision
         self.seq = store.last_seq()
-        self.present.apply(_as_changes(snapshot))
         self.rates = SiteRates(settings.rates)
         self.rates.load(store)
+        self.present.outlook.learn(self.rates.now)
+        self.present.apply(_as_changes(snapshot), clock.now())
 
     # ------------------------------------------------------------ writing
 
@@ -78,8 +83,9 @@ class Site:
                 if once and kept:
                     return once.check(kept)
                 try:
-                    result, changes = self._decide(actor, decide, once, subject)
-                    reordered = self._commit(changes)
+                    with self._planning():
+                        result, changes = self._decide(actor, decide, once, subject)
+                        reordered = self._commit(changes)
                 except StaleRevision:
                     self._catch_up()
                     continue
@@ -91,10 +97,22 @@ class Site:
         self._tell(reordered)
         return result
 
+    @contextmanager
+    def _planning(self) -> Iterator[None]:
+        """A decision moves the plan as it is made; one that is not committed leaves it as it is recorded."""
+        moves = self.present.outlook.planner.moves
+        try:
+            yield
+        except BaseException:
+            if self.present.outlook.planner.moves != moves:
+                self.present.plan_anew(self.clock.now())
+            raise
+
     def _decide(self, actor: str, decide: Callable[[Draft], T], once: Once | None, subject: str) -> tuple[T, Changes]:
         draft = Draft(self.present, actor=actor, now=self.clock.now())
         try:
             result = decide(draft)
+            settle_plan(draft, self.ids.new)
         except VwsError:
             if self.store.revision() != self.revision:
                 raise StaleRevision from None
@@ -110,6 +128,7 @@ class Site:
         with self.writing():
             self.revision, self.seq = self.store.commit(changes, expected=self.revision)
         self.rates.hear(changes.events, self.seq)
+        self.present.outlook.learn(self.rates.now)
         return self._apply(changes)
 
     @contextmanager
@@ -125,7 +144,7 @@ class Site:
 
     def _apply(self, changes: Changes) -> frozenset[str]:
         before = {n.id: self.present.nodes[n.id].generation for n in changes.nodes if n.id in self.present.nodes}
-        self.present.apply(changes)
+        self.present.apply(changes, self.clock.now())
         return frozenset(n.id for n in changes.nodes if before.get(n.id) != n.generation)
 
     # ------------------------------------------------------------ several processes

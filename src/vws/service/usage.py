@@ -180,6 +180,11 @@ class Usage:
             held += [(s.start, s.end, s.nodes) for s in self._present.reserved(now, user)]
         return sum(nodes * max(0.0, end - max(start, since)) for start, end, nodes in held) / 3600
 
+    def spent_by_now(self, user: str, since: float) -> float:
+        """The same, after everything that has been recorded."""
+        self.catch_up()
+        return self.spent(user, since)
+
     def _charge(self, span: Span) -> None:
         """What was reserved counts, used or not: nobody else could have it."""
         if span.used:

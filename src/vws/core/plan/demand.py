@@ -72,8 +72,8 @@ class Part:
 
 @final
 class Block:
-    """hosts: the node of each member, part by part, -1 for one that is gone. saves: it ends in a suspension; restores: it
-    begins with a resumption; doomed: it is ended at `stop` even if its work is not done, which is then lost.
+    """hosts: the node of each member, part by part, -1 for one that is gone. saves: it ends in a suspension; restores:
+    it begins with a resumption; doomed: it is ended at `stop` even if its work is not done, which is then lost.
     """
 
     def __init__(self, hosts: list[int], begin: int, moved: int, run: int, stop: int, end: int) -> None:

@@ -275,7 +275,9 @@ class SitePlanner(Planner):
             return True
         self._lift(demand, now)
         demand.resize(parts)
-        fits = self._open_until(demand, block.hosts, max(block.begin, now), block.end) >= block.end
+        # Who asks for no more may have it, whatever else there is too much of on his node.
+        grows = not all(after.size.fits_in(part.size) for after, part in zip(parts, before, strict=True))
+        fits = not grows or self._open_until(demand, block.hosts, max(block.begin, now), block.end) >= block.end
         if not fits:
             demand.resize(before)
         elif demand.phase != BOOKED:

@@ -27,8 +27,8 @@ def request_lease(body: models.LeaseRequest, call: ChangeHere) -> Response:
     becomes a series of leases."""
     return call.mutate(
         lambda once: call.services.leases.request(call.caller, body.value(), once),
-        call.views.lease,
-        in_draft=call.views.lease_in,
+        call.views.granted,
+        in_draft=call.views.granted_in,
         status=201,
     )
 

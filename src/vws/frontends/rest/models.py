@@ -579,23 +579,6 @@ class Rates(BaseModel):
     items: list[Rate]
 
 
-class Rate(BaseModel):
-    """How long one step takes: `configured`, and what this site's own history says instead."""
-
-    step: str = Field(examples=["suspend"])
-    hypervisor: str = Field(description="On whose nodes; empty: any.", examples=["kvm"])
-    image: str = Field(description="Of which image; empty: any.")
-    unit: str = Field(examples=["MiB/s", "s"])
-    configured: float
-    expected: float = Field(description="The median, which leases that start when they fit are planned by.")
-    promised: float = Field(description="The 95th percentile with its margin, which hard leases are planned by.")
-    count: int = Field(description="How often it was observed; 0: the configuration holds.")
-
-
-class Rates(BaseModel):
-    items: list[Rate]
-
-
 class WaitingTunnel(BaseModel):
     id: str
     workspace: str

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from vws.core.agreement import Series
 from vws.core.draft import Draft
 from vws.core.site import Event, Image, Lease, Maintenance, Node, PlanPhase, Token, Workspace
 from vws.core.wire import to_json
@@ -45,6 +46,20 @@ class Views:
 
     def lease(self, lease: Lease) -> Json:
         return self._lease(lease, self._services.leases.members(lease.id))
+
+    def granted(self, granted: Lease | Series) -> Json:
+        if isinstance(granted, Lease):
+            return self.lease(granted)
+        return self._series(granted, [self.lease(lease) for lease in granted.leases])
+
+    def granted_in(self, granted: Lease | Series, draft: Draft) -> Json:
+        """The same as it will be once the draft is committed."""
+        if isinstance(granted, Lease):
+            return self.lease_in(granted, draft)
+        return self._series(granted, [self.lease_in(lease, draft) for lease in granted.leases])
+
+    def _series(self, series: Series, leases: list[Json]) -> Json:
+        return {"series": series.id, "leases": leases, "skipped": [asdict(each) for each in series.skipped]}
 
     def _planned_nodes(self, lease: Lease) -> list[str]:
         if lease.plan is None or lease.plan.phase is not PlanPhase.BOOKED:

@@ -1,0 +1,205 @@
+"""From the plan to what is ordered, and from what is seen back to the plan.
+
+`settle_plan` closes every decision: facts that the decision took in move the planner, what the planner then wants done
+becomes orders, and every lease whose place in the plan has changed is written with it. `advance` is the passing of
+time: what is due is done, and what can start is started.
+
+A step may be impossible at the moment it is due (a guest that is to be saved still boots): it is ordered again at each
+look until it is done, since until then its nodes are not free and nobody else begins there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vws.core.draft import Draft
+from vws.core.errors import CommandRefused
+from vws.core.lifecycle import UNORDERED, Command, State
+from vws.core.members import make_members
+from vws.core.outlook import Outlook
+from vws.core.plan.demand import PREPARING, RUNNING, SAVING, STOPPING, Demand
+from vws.core.plan.planner import BEGIN, GIVE_UP, KEPT, SAVE, STOP, Action
+from vws.core.site import LEASE_AHEAD, Lease, LeaseState, Workspace
+from vws.core.standing import TIME_OVER, begin_end, give, settle
+from vws.core.usage import terms_of
+
+Ids = Callable[[str], str]
+# Their memory is no longer on their nodes.
+OUT_OF_THE_WAY = frozenset({State.SUSPENDED, State.STOPPED, State.LOST})
+# What is saved must outlast the service: its node would remove it at its end.
+FAR_S = 366 * 86_400
+
+
+def advance(draft: Draft, ids: Ids) -> None:
+    """What the passing of time brings: steps that are due, room that has come free."""
+    outlook, now = draft.present.outlook, int(draft.now)
+    outlook.displace(now)
+    planner = outlook.planner
+    planner.due(now)
+    planner.fill(now)
+    planner.due(now)
+    settle_plan(draft, ids)
+    _press(draft, outlook)
+
+
+def settle_plan(draft: Draft, ids: Ids) -> None:
+    """Bring plan and record together after a decision."""
+    outlook = draft.present.outlook
+    for id in draft.touched_leases:
+        demand = outlook.planner.demands.get(id)
+        if demand is not None:
+            _notice(draft, outlook, demand)
+    _carry_out(draft, outlook, ids)
+    settle(draft)
+    _write(draft, outlook)
+
+
+# ---------------------------------------------------------------- facts
+
+
+def _notice(draft: Draft, outlook: Outlook, demand: Demand) -> None:
+    """What has happened to a lease, as far as the plan is concerned."""
+    planner, now = outlook.planner, int(draft.now)
+    lease = draft.lease(demand.id)
+    live = [w for w in draft.members(lease.id) if w.state not in UNORDERED]
+    if lease.ended:
+        planner.ended(demand, now)
+    elif demand.phase == PREPARING and lease.state is LeaseState.ACTIVE and not demand.hard:
+        planner.up(demand, now)
+    elif demand.phase == SAVING and live and all(w.state in OUT_OF_THE_WAY for w in live):
+        planner.kept(demand, now)
+    elif demand.phase == STOPPING and lease.state is LeaseState.WAITING and not _left(draft, lease):
+        planner.given_up(demand, now)
+
+
+def _left(draft: Draft, lease: Lease) -> list[Workspace]:
+    return [w for w in draft.members(lease.id) if w.released_at is None]
+
+
+# ---------------------------------------------------------------- actions
+
+
+def _carry_out(draft: Draft, outlook: Outlook, ids: Ids) -> None:
+    planner = outlook.planner
+    while planner.actions:
+        actions, planner.actions = planner.actions, []
+        for action in actions:
+            _do(draft, outlook, action, ids)
+
+
+def _do(draft: Draft, outlook: Outlook, action: Action, ids: Ids) -> None:
+    lease = draft.find_lease(action.demand.id)
+    if lease is None or lease.ended or lease.state is LeaseState.ENDING:
+        return
+    if action.kind == BEGIN and action.block.restores:
+        _resume(draft, lease, action)
+    elif action.kind == BEGIN:
+        _deploy(draft, outlook, lease, action, ids)
+    elif action.kind == SAVE:
+        draft.say_lease("lease.suspending", lease, until=action.block.end)
+        _suspend(draft, lease)
+    elif action.kind == KEPT:
+        after = draft.put_lease(replace(lease, state=LeaseState.SUSPENDED, suspensions=action.demand.suspensions))
+        draft.say_lease("lease.suspended", after, before=str(lease.state), worked_s=action.demand.worked)
+    elif action.kind == STOP:
+        begin_end(draft, lease, LeaseState.FAILED if lease.active_at is None else LeaseState.ENDED, TIME_OVER)
+    elif action.kind == GIVE_UP:
+        _give_up(draft, lease)
+
+
+def _deploy(draft: Draft, outlook: Outlook, lease: Lease, action: Action, ids: Ids) -> None:
+    """Make the workspaces of a lease whose block begins."""
+    block = action.block
+    if lease.kind.soft:
+        lease = replace(lease, start=block.run, end=block.stop)
+    after = draft.put_lease(replace(lease, state=LeaseState.PENDING, reason=""))
+    if lease.state in LEASE_AHEAD:
+        draft.say_lease("lease.pending", after, before=str(lease.state), **terms_of(after))
+    hosts = [outlook.nodes[host] for host in block.hosts]
+    end = block.stop + FAR_S if lease.kind.soft else after.run[1]
+    make_members(draft, after, hosts, ids, end=end)
+
+
+def _resume(draft: Draft, lease: Lease, action: Action) -> None:
+    block = action.block
+    draft.put_lease(replace(lease, start=block.run, end=block.stop))
+    draft.say_lease("lease.resuming", lease, run=block.run)
+    for workspace in draft.members(lease.id):
+        if workspace.state is State.SUSPENDED:
+            give(draft, replace(workspace, end=block.stop + FAR_S), Command.RESTORE, "its lease goes on")
+
+
+def _suspend(draft: Draft, lease: Lease) -> None:
+    for workspace in draft.members(lease.id):
+        if workspace.state in UNORDERED or workspace.state in (State.SUSPENDING, State.SUSPENDED):
+            continue
+        try:
+            give(
+                draft, replace(workspace, end=int(draft.now) + FAR_S), Command.SUSPEND, "its node is promised to others"
+            )
+        except CommandRefused:
+            pass  # it is between two states; `_press` orders it again
+
+
+def _give_up(draft: Draft, lease: Lease) -> None:
+    reason = "its node was promised to others; it begins anew when there is room"
+    after = draft.put_lease(
+        replace(lease, state=LeaseState.WAITING, reason=reason, active_at=None, start=None, end=None, worked_s=0)
+    )
+    draft.say_lease("lease.waiting", after, before=str(lease.state), reason=reason)
+    for workspace in draft.members(lease.id):
+        if workspace.state not in UNORDERED:
+            give(draft, workspace, Command.TERMINATE, reason)
+
+
+def _press(draft: Draft, outlook: Outlook) -> None:
+    """Order again what could not be ordered when it was due."""
+    for demand in list(outlook.planner.demands.values()):
+        if demand.phase == SAVING:
+            _suspend(draft, draft.lease(demand.id))
+
+
+# ---------------------------------------------------------------- the record
+
+
+def _write(draft: Draft, outlook: Outlook) -> None:
+    """Every lease whose place in the plan has changed, with its plan."""
+    planner = outlook.planner
+    touched, planner.touched = planner.touched, {}
+    for id, demand in touched.items():
+        lease = draft.find_lease(id)
+        if lease is None or lease.ended:
+            continue
+        after = planned(lease, outlook, demand)
+        if after != lease:
+            draft.put_lease(after)
+            _say_booking(draft, lease, after)
+            _order_ends(draft, after, demand)
+
+
+def planned(lease: Lease, outlook: Outlook, demand: Demand) -> Lease:
+    """The lease with its present plan, and the times that follow from it."""
+    plan = outlook.plan_of(demand)
+    after = replace(lease, plan=plan, worked_s=demand.worked, migrations=demand.migrations)
+    if lease.kind.soft and lease.state is not LeaseState.ENDING:
+        after = replace(after, start=None if plan is None else plan.run, end=None if plan is None else plan.stop)
+    return after
+
+
+def _say_booking(draft: Draft, before: Lease, after: Lease) -> None:
+    if after.planned_start is not None and after.planned_start != before.planned_start:
+        draft.say_lease("lease.booked", after, start=after.planned_start, end=after.planned_end)
+
+
+def _order_ends(draft: Draft, lease: Lease, demand: Demand) -> None:
+    """Nodes end workspaces by themselves: of a soft lease when its time is over, unless it is to be saved before."""
+    block = demand.block
+    if not lease.kind.soft or block is None or demand.phase not in (PREPARING, RUNNING):
+        return
+    end = block.stop if not block.saves else block.stop + FAR_S
+    if demand.phase == PREPARING:
+        end = block.stop + FAR_S  # its time counts from when it is up
+    for workspace in draft.members(lease.id):
+        if workspace.state not in UNORDERED and workspace.end != end:
+            draft.order(replace(workspace, end=end))

@@ -1,0 +1,479 @@
+"""A site's plan, kept in step with what is present there.
+
+The planner (core/plan) knows numbers: nodes by index, demands, blocks. An `Outlook` owns one and speaks the site's
+words: it takes over what commits change (`apply`), and says what the planner decided as the plans of leases
+(`plan_of`).
+
+Whatever the planner decides is written into the leases' `plan` by the same commit that acts on it. So an outlook made
+anew from the record is equal to the one that was kept in step, and `apply` finds nothing to do when a commit is its
+own. Where the two differ, the record is right: the demand is taken over as the record has it.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vws.core.chosen import Chosen
+from vws.core.lifecycle import UNORDERED
+from vws.core.plan.demand import PHASES, Block, Demand, Part
+from vws.core.plan.live import SitePlanner
+from vws.core.plan.profile import Amount
+from vws.core.plan.rules import Rules
+from vws.core.rates import Rates, Step, prepare_s
+from vws.core.requirements import node_attributes, parse
+from vws.core.shares import Shares
+from vws.core.site import (
+    Capacity,
+    Changes,
+    Group,
+    Lease,
+    LeaseState,
+    Maintenance,
+    Node,
+    NodeState,
+    Plan,
+    PlanPhase,
+    Workspace,
+)
+
+# A network's own address, its broadcast and the gateway cannot be given.
+ADDRESSES_NOT_GIVEN = 3
+PHASE_OF = {phase: PHASES.index(str(phase)) for phase in PlanPhase}
+PHASE_NAMED = {number: phase for phase, number in PHASE_OF.items()}
+
+
+class Outlook:
+    """rules: what the site chose for planning. chosen: its policy's functions."""
+
+    def __init__(self, rules: Rules | None = None, chosen: Chosen | None = None) -> None:
+        self.rules = rules or Rules(spread=True, migrate=False)
+        self.chosen = chosen or Chosen()
+        self.rates = Rates()
+        self.shares: Shares | None = None
+        self.planner = SitePlanner(self.rules)
+        self.nodes: list[str] = []  # ids, by the planner's index
+        self._index: dict[str, int] = {}
+        self._node_values: dict[str, Node] = {}
+        self._masks: dict[tuple[str, int], list[bool]] = {}
+        self._windows: dict[str, tuple[int, Amount, Maintenance]] = {}
+        self._numbers = 0
+        self._overhead_mib = 0
+        # Nodes and windows have changed: what was planned there may have to go elsewhere.
+        self.disturbed = False
+        self.rules.may_suspend = self._may_suspend
+        self._leases: Mapping[str, Lease] = {}
+        self._now = 0
+        if self.chosen.membership.limits_concurrency:
+            self.rules.may_start = self._may_start
+
+    def blank(self) -> Outlook:
+        """One of the same site that knows nothing yet."""
+        other = Outlook(self.rules, self.chosen)
+        other.rates, other.shares = self.rates, self.shares
+        return other
+
+    # ------------------------------------------------------------ in step
+
+    def apply(self, changes: Changes, present: Any, now: int) -> None:
+        """Take over what a commit has changed. present: the site after it (core/present.py)."""
+        self._leases, self._now = present.leases, now
+        for node in changes.nodes:
+            self._take_node(node, now)
+        for window in changes.maintenances:
+            self._take_window(window, now)
+        leases = {lease.id for lease in changes.leases} | {w.lease for w in changes.workspaces}
+        for id in sorted(leases):
+            self._take_lease(present.leases.get(id), id, present.members(id), now)
+        if self._overhead_changed():
+            self._rebuild(present, now)
+
+    def _rebuild(self, present: Any, now: int) -> None:
+        """Every size has changed: take all leases over again."""
+        for id in sorted(present.leases):
+            demand = self.planner.demands.get(id)
+            if demand is not None:
+                self.planner.forget(demand, now)
+        for id in sorted(present.leases):
+            self._take_lease(present.leases[id], id, present.members(id), now)
+
+    def _overhead_changed(self) -> bool:
+        """Sizes hold what a workspace takes beside its own memory, at worst."""
+        overhead_mib = max((n.capacity.overhead_mib for n in self._node_values.values()), default=0)
+        changed = overhead_mib != self._overhead_mib
+        self._overhead_mib = overhead_mib
+        return changed
+
+    # ------------------------------------------------------------ nodes
+
+    def _take_node(self, node: Node, now: int) -> None:
+        index = self._index.get(node.id)
+        capacity = room_of(node)
+        if index is None:
+            index = self._index[node.id] = self.planner.add_node(capacity)
+            self.nodes.append(node.id)
+            for mask in self._masks.values():
+                mask.append(False)
+        elif not capacity.same(self.planner.timeline.profiles[index].capacity):
+            self.planner.set_capacity(index, capacity)
+        self._node_values[node.id] = node
+        if node.removed_at is not None:
+            self._node_values.pop(node.id)
+        for (requirement, cpus), mask in self._masks.items():
+            mask[index] = is_fit(node, requirement, cpus)
+        is_open = node.removed_at is None and node.state is NodeState.READY
+        if is_open != self.planner.timeline.open[index]:
+            self.planner.set_open(index, is_open)
+            self.disturbed = True
+
+    def mask(self, requirement: str, cpus: int) -> list[bool]:
+        """By index, whether a node can hold a member that asks for that; kept right as nodes change."""
+        key = (requirement, cpus)
+        found = self._masks.get(key)
+        if found is None:
+            values = (self._node_values.get(id) for id in self.nodes)
+            found = self._masks[key] = [node is not None and is_fit(node, requirement, cpus) for node in values]
+        return found
+
+    def _take_window(self, window: Maintenance, now: int) -> None:
+        before = self._windows.pop(window.id, None)
+        if before is not None:
+            index, amount, known = before
+            self.planner.reopen(index, amount, max(known.start, 0), known.end)
+        if window.removed_at is None and window.node in self._index:
+            index = self._index[window.node]
+            amount = self.planner.timeline.profiles[index].capacity
+            self._windows[window.id] = (index, amount, window)
+            self.planner.close(index, amount, max(window.start, 0), window.end)
+        self.disturbed = True
+
+    def displace(self, now: int) -> list[str]:
+        """Plan anew what was to begin where nothing may. Gives the ids of the hard leases that have no other place."""
+        if not self.disturbed:
+            return []
+        self.disturbed = False
+        stuck: list[Demand] = []
+        far = 1 << 40
+        for index, is_open in enumerate(self.planner.timeline.open):
+            if not is_open:
+                stuck += self.planner.displace(index, now, far, now)
+        for index, _, window in self._windows.values():
+            stuck += self.planner.displace(index, window.start, window.end, now)
+        return [demand.id for demand in stuck]
+
+    def capacity(self, node: str) -> tuple[Capacity, str]:
+        """What a node offers, and its name."""
+        value = self._node_values[node]
+        return value.capacity, value.name
+
+    def room(self, node: str, start: int, end: int) -> Amount:
+        """The least that a node has left over [start, end)."""
+        profile = self.planner.timeline.profiles[self._index[node]]
+        least = profile.free_at(start)
+        for at, free in zip(profile.times, profile.free, strict=True):
+            if start < at < end:
+                least = Amount(
+                    min(least.cpus, free.cpus),
+                    min(least.memory_mib, free.memory_mib),
+                    min(least.disk_mib, free.disk_mib),
+                    0,
+                    min(least.places, free.places),
+                )
+        return least
+
+    def look(self, demand: Demand, now: int) -> tuple[Block | None, list[Demand]]:
+        """The block that a demand would get, and who would give way for it. Nothing is changed."""
+        if demand.hard:
+            return self.planner.find(demand, now)
+        placing = self.planner.placing
+        block = placing.best(demand, now) or placing.later(demand, now)
+        if block is not None and 0 <= demand.by < block.stop:
+            block = None
+        return block, []
+
+    def soonest(self, demand: Demand, now: int) -> Demand | None:
+        """The same demand, to run as soon as others can have been saved."""
+        waits = [self.rules.save_s(d, d.block.hosts) for d in self.planner.demands.values() if d.block is not None]
+        if not waits:
+            return None
+        demand.at = now + max(waits) + 1
+        return demand
+
+    def hosts_of(self, demand: Demand) -> list[str]:
+        hosts = demand.block.hosts if demand.block is not None else []
+        return sorted({self.nodes[host] for host in hosts if host >= 0})
+
+    def open_until(self, demand: Demand, end: int, now: int) -> int:
+        """Until when, `end` at most, its nodes have room for it."""
+        return self.planner.could_last(demand, end, now)
+
+    def why_closed(self, present: Any, demand: Demand, node: str, start: int, end: int, now: int) -> str:
+        """Why a node has no room for its members here over [start, end); "" if it has."""
+        closed = present.closed(node, start, end, now=now)
+        if closed:
+            return str(closed)
+        return "others have it by then" if self.planner.is_taken(demand, self._index[node], start, end) else ""
+
+    def resize(self, demand: Demand, lease: Lease, members: Iterable[Workspace], now: int) -> bool:
+        """Give a demand the sizes that `lease` and its members have now; False if that has no room."""
+        found = latest_members(lease, members)
+        parts = [self._part(group, memory_of(group, lease, found)) for group in lease.groups]
+        return self.planner.resize(demand, parts, now)
+
+    def room_beside(self, demand: Demand, now: int) -> dict[str, Amount]:
+        """By node of a demand, the least that others leave until its block's end."""
+        block = demand.block
+        if block is None:
+            return {}
+        self.planner.timeline.lift(demand.parts, block, now)
+        found = {node: self.room(node, now, block.end) for node in self.hosts_of(demand)}
+        self.planner.timeline.lay(demand.parts, block, now)
+        return found
+
+    def members_on(self, demand: Demand, node: str, groups: Iterable[Group]) -> list[Group]:
+        """The group of each member that a demand has on a node."""
+        hosts = demand.block.hosts if demand.block is not None else []
+        each = [group for group in groups for _ in range(group.count)]
+        return [group for group, host in zip(each, hosts, strict=True) if host == self._index[node]]
+
+    # ------------------------------------------------------------ leases
+
+    def _take_lease(self, lease: Lease | None, id: str, members: list[Workspace], now: int) -> None:
+        demand = self.planner.demands.get(id)
+        if lease is None or lease.ended:
+            if demand is not None:
+                self.planner.forget(demand, now)
+            return
+        recorded = recorded_plan(lease, members)
+        present_members = latest_members(lease, members)
+        if demand is not None and self._agrees(demand, lease, recorded, present_members):
+            self._let_go(demand, lease, present_members, now)
+            return
+        number = self.number() if demand is None else demand.number
+        if demand is not None:
+            self.planner.forget(demand, now)
+        demand = self.demand_of(lease, number, members)
+        block = None if recorded is None else self._block_of(recorded)
+        phase = 0 if recorded is None else PHASE_OF[recorded.phase]
+        self.planner.adopt(demand, phase, block, now)
+        self._let_go(demand, lease, present_members, now)
+
+    def number(self) -> int:
+        """For the next demand: ties are broken by it."""
+        self._numbers += 1
+        return self._numbers
+
+    def _agrees(self, demand: Demand, lease: Lease, plan: Plan | None, members: list[Workspace | None]) -> bool:
+        sizes = [self._size(group, memory_of(group, lease, members)) for group in lease.groups]
+        mine = [part.size.plus(part.kept_size) if demand.kept else part.size for part in demand.parts]
+        return (
+            self.same_plan(self.plan_of(demand), plan)
+            and sizes == mine
+            and demand.requested == lease.duration_s
+            and demand.worked == lease.worked_s
+        )
+
+    @staticmethod
+    def same_plan(mine: Plan | None, recorded: Plan | None) -> bool:
+        """Overdue blocks are prolonged without telling the record, and gone members leave their node blank."""
+        if mine is None or recorded is None:
+            return mine is recorded
+        if (mine.phase, mine.begin, mine.run, mine.saves) != (
+            recorded.phase,
+            recorded.begin,
+            recorded.run,
+            recorded.saves,
+        ):
+            return False
+        if mine.stop != recorded.stop and mine.phase is not PlanPhase.PREPARING:
+            return False
+        return all(a == b for a, b in zip(mine.hosts, recorded.hosts, strict=True) if a)
+
+    def _let_go(self, demand: Demand, lease: Lease, members: list[Workspace | None], now: int) -> None:
+        """Room of members that are gone while the others stay."""
+        if demand.block is None or demand.phase == PHASE_OF[PlanPhase.BOOKED]:
+            return
+        for index, member in enumerate(members):
+            if member is not None and member.released_at is not None and index < len(demand.block.hosts):
+                self.planner.left(demand, index, now)
+
+    def demand_of(self, lease: Lease, number: int, members: Iterable[Workspace] = ()) -> Demand:
+        """What the planner is to know of a lease."""
+        found = latest_members(lease, list(members))
+        hard = not lease.kind.soft
+        demand = Demand(
+            lease.id,
+            number,
+            int(lease.submitted_at),
+            [self._part(group, memory_of(group, lease, found)) for group in lease.groups],
+            lease.duration_s,
+            at=lease.start if hard and lease.start is not None else -1,
+            by=-1 if lease.deadline is None else lease.deadline,
+            preemptible=lease.preemptible and not hard,
+            restartable=lease.restartable,
+            urgent=lease.urgent,
+            prepare_s=0 if lease.kind == "immediate" else self.prepare_s(lease),
+            shutdown_s=0 if hard else self.shutdown_s(),
+            turn=self.turn(lease, lease.submitted_at),
+            standing=self.chosen.standing(lease),
+        )
+        demand.worked = lease.worked_s
+        demand.suspensions = lease.suspensions
+        live = [w for w in found if w is not None and w.state not in UNORDERED]
+        if lease.suspensions and live and not hard:
+            demand.saved_on = [-1 if w is None or w.state in UNORDERED else self._index[w.node] for w in found]
+        return demand
+
+    def _part(self, group: Group, memory_mib: int) -> Part:
+        part = Part(
+            group.count,
+            self._size(group, memory_mib),
+            apart=group.apart,
+            together=group.together,
+            eligible=self.mask(group.requirement, group.cpus),
+        )
+        part.kept_size = Amount(0, 0, group.disk_mib, 0, 1)
+        return part
+
+    def _size(self, group: Group, memory_mib: int) -> Amount:
+        return Amount(group.cpus, memory_mib + self._overhead_mib, group.disk_mib, 0, 1)
+
+    def turn(self, lease: Lease, now: float) -> float:
+        """Its key in the queue, the smallest first."""
+        return float(self.chosen.order(self.chosen.standing(lease), self.shares or Shares(), now))
+
+    def _may_start(self, demand: Demand) -> bool:
+        lease = self._leases.get(demand.id)
+        return lease is None or not self.chosen.held_back(lease, self._leases.values(), self._now)
+
+    def reorder(self, shares: Shares, now: float) -> None:
+        """Put those that wait in the turn that they have now."""
+        self.shares = shares
+        for id, demand in self.planner.demands.items():
+            lease = self._leases.get(id)
+            if lease is not None and lease.kind.soft:
+                demand.turn = self.turn(lease, now)
+        self.planner.turn_anew()
+
+    def _may_suspend(self, hard: Demand, victim: Demand) -> bool:
+        return self.chosen.may_suspend(hard.standing, victim.standing)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ preparation
+
+    def prepare_s(self, lease: Lease) -> int:
+        """How long it takes at most until all its workspaces run; no node is known to hold its images."""
+        members = sum(group.count for group in lease.groups)
+        images = {group.image for group in lease.groups}
+        return max(whole(prepare_s(self.rates, members, image=image)) for image in images)
+
+    def shutdown_s(self) -> int:
+        return whole(self.rates.cost(Step.SHUTDOWN))
+
+    def learn(self, rates: Rates) -> None:
+        """Plan by these rates from now on."""
+        if rates is self.rates:
+            return
+        self.rates = rates
+        self.rules.suspend_mib_per_s = 1.0 / max(rates.cost(Step.SUSPEND), 1e-9)
+        self.rules.resume_mib_per_s = 1.0 / max(rates.cost(Step.RESUME), 1e-9)
+        self.rules.transfer_mib_per_s = 1.0 / max(rates.cost(Step.TRANSFER), 1e-9)
+        self.rules.enact_s = rates.cost(Step.ENACT)
+
+    # ------------------------------------------------------------ plans
+
+    def sketch(self) -> dict[str, Any]:
+        """What two outlooks of one record have in common: plans, who waits in which turn, sizes and open nodes. Where
+        overdue blocks end for now is left out: that is moved on without being recorded."""
+        plans = {}
+        for id, demand in self.planner.demands.items():
+            plan = self.plan_of(demand)
+            sizes = [
+                (part.count, part.size.plus(part.kept_size) if demand.kept else part.size) for part in demand.parts
+            ]
+            said = plan and (plan.phase, plan.hosts, plan.begin, plan.run, plan.saves, plan.doomed)
+            plans[id] = (said, sizes, demand.requested, demand.worked)
+        opened = {id: self.planner.timeline.open[index] for id, index in self._index.items()}
+        waiting = [demand.id for demand in self.planner.queue]
+        return {"plans": plans, "waiting": waiting, "open": {id for id, is_open in opened.items() if is_open}}
+
+    def plan_of(self, demand: Demand) -> Plan | None:
+        """What the record is to say of a demand; "" in hosts for a member that is gone."""
+        block = demand.block
+        if block is None:
+            return None
+        return Plan(
+            PHASE_NAMED[demand.phase],
+            tuple(self.nodes[host] if host >= 0 else "" for host in block.hosts),
+            block.begin,
+            block.moved,
+            block.run,
+            block.stop,
+            block.end,
+            block.saves,
+            block.restores,
+            block.doomed,
+            block.moves,
+        )
+
+    def _block_of(self, plan: Plan) -> Block:
+        hosts = [self._index[host] if host else -1 for host in plan.hosts]
+        block = Block(hosts, plan.begin, plan.moved, plan.run, plan.stop, plan.end)
+        block.saves, block.restores, block.doomed, block.moves = plan.saves, plan.restores, plan.doomed, plan.moves
+        return block
+
+
+# ---------------------------------------------------------------- nodes
+
+
+def room_of(node: Node) -> Amount:
+    """All that a node can hold; nothing of one that is removed."""
+    if node.removed_at is not None:
+        return Amount(0, 0, 0, 0, 0)
+    size = node.capacity.size
+    return Amount(size.cpus, size.memory_mib, size.disk_mib, 0, places_of(node.subnet))
+
+
+@functools.lru_cache(maxsize=16_384)
+def places_of(subnet: str) -> int:
+    return max(0, ipaddress.ip_network(subnet).num_addresses - ADDRESSES_NOT_GIVEN)
+
+
+def is_fit(node: Node, requirement: str, cpus: int) -> bool:
+    """Whether the node is such that a member could be there at all."""
+    if node.removed_at is not None or cpus > node.capacity.cpus:
+        return False
+    return not requirement or parse(requirement).matches(node_attributes(node))
+
+
+# ---------------------------------------------------------------- leases
+
+
+def latest_members(lease: Lease, members: Iterable[Workspace]) -> list[Workspace | None]:
+    """The workspace of each member, group by group, the last one where it was made anew; None for none yet."""
+    last: dict[tuple[str, int], Workspace] = {}
+    for workspace in members:
+        last[workspace.group, workspace.number] = workspace
+    return [last.get((group.name, number)) for group in lease.groups for number in range(1, group.count + 1)]
+
+
+def memory_of(group: Group, lease: Lease, members: list[Workspace | None]) -> int:
+    """The most that a member of the group holds: what it was booted with may be more than what is asked now."""
+    held = [w.held.memory_mib for w in members if w is not None and w.group == group.name and w.state not in UNORDERED]
+    return max([group.memory_mib, *held])
+
+
+def recorded_plan(lease: Lease, members: list[Workspace]) -> Plan | None:
+    """The lease's plan. One from before there were plans holds its nodes from its start to its end."""
+    if lease.plan is not None or lease.state in (LeaseState.WAITING, LeaseState.PLANNED, LeaseState.SUSPENDED):
+        return lease.plan
+    if lease.start is None or lease.end is None:
+        return None
+    hosts = tuple(w.node if w is not None else "" for w in latest_members(lease, members))
+    start, end = lease.start, max(lease.start, lease.end)
+    return Plan(PlanPhase.RUNNING, hosts, start, start, start, end, end)
+
+
+def whole(seconds: float) -> int:
+    return -int(-seconds // 1)
