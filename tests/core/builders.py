@@ -78,10 +78,20 @@ class World:
         owner: str = "ann",
         **terms: object,
     ) -> Lease:
-        request = LeaseRequest(groups or (GroupRequest("demo"),), duration_s, name, **terms)
-        lease = self.decide(agreement.grant, request, owner=owner, ids=self.ids)
+        lease = self.decide_grant(*groups, duration_s=duration_s, name=name, owner=owner, **terms)
         assert isinstance(lease, Lease)
         return lease
+
+    def decide_grant(
+        self,
+        *groups: GroupRequest,
+        duration_s: int = 600,
+        name: str | None = None,
+        owner: str = "ann",
+        **terms: object,
+    ) -> Lease | agreement.Series:
+        request = LeaseRequest(groups or (GroupRequest("demo"),), duration_s, name, **terms)
+        return self.decide(agreement.grant, request, owner=owner, ids=self.ids)
 
     def lease(self, id: str) -> Lease:
         return {lease.id: lease for lease in self.history.leases}[id]

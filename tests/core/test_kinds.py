@@ -1,0 +1,294 @@
+"""Leases of every kind in the life of a small site: queued, reserved, suspended, resumed, restarted, moved, ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.core.builders import World, node
+from vws.core.agreement import Series, cancel, extend
+from vws.core.deployment import WorkspaceFact
+from vws.core.errors import CannotFit
+from vws.core.lifecycle import UNORDERED, Desired, Observation
+from vws.core.present import Present
+from vws.core.site import Lease, LeaseState, PlanPhase
+from vws.core.standing import Patience, listen
+from vws.core.terms import Exceptions, GroupRequest, When
+
+SEEN = {
+    Desired.RUN: Observation.RUNNING,
+    Desired.SUSPEND: Observation.SUSPENDED,
+    Desired.PAUSE: Observation.PAUSED,
+}
+ONE = GroupRequest("demo", cpus=4)
+
+
+def follow(world: World, *, only: tuple[str, ...] = ()) -> None:
+    """Every node has done what it was told."""
+    for each in list(world.present.nodes.values()):
+        if only and each.id not in only:
+            continue
+        ordered = [w for w in world.present.on_node(each.id) if w.state not in UNORDERED]
+        world.report(each.id, *(WorkspaceFact(w.id, SEEN[w.desired], boots=w.boots) for w in ordered))
+
+
+def pass_time(world: World, seconds: int) -> None:
+    """Second by second, the nodes doing at once what they are told."""
+    for _ in range(seconds):
+        world.tick(1)
+        follow(world)
+
+
+def run_until(world: World, at: int) -> None:
+    pass_time(world, at - int(world.now))
+
+
+def in_plan(world: World, lease: Lease) -> Lease:
+    return world.lease(lease.id)
+
+
+def soft(world: World, *groups: GroupRequest, duration_s: int = 600, **terms: object) -> Lease:
+    lease = world.grant(*(groups or (ONE,)), duration_s=duration_s, when=When.BEST_EFFORT, **terms)
+    follow(world)
+    return in_plan(world, lease)
+
+
+def reserve(world: World, in_s: int, *groups: GroupRequest, duration_s: int = 300, **terms: object) -> Lease:
+    start = int(world.now) + in_s
+    return world.grant(*(groups or (ONE,)), duration_s=duration_s, when=When.RESERVATION, start=start, **terms)
+
+
+def test_a_best_effort_lease_starts_at_once_where_there_is_room():
+    world = World(node(1))
+    lease = soft(world)
+    assert lease.state is LeaseState.ACTIVE
+    assert lease.plan.phase is PlanPhase.RUNNING
+    assert lease.end == int(world.now) + 600, "its time counts from when it is up"
+
+
+def test_a_best_effort_lease_waits_with_a_promised_start_and_begins_when_it_comes():
+    world = World(node(1))
+    first = soft(world)
+    second = soft(world, duration_s=100)
+    assert second.state is LeaseState.WAITING
+    assert second.planned_start > first.end - 1
+    run_until(world, first.end + 60)
+    assert in_plan(world, first).state is LeaseState.ENDED
+    assert in_plan(world, second).state is LeaseState.ACTIVE
+
+
+def test_an_early_end_is_used_at_once():
+    world = World(node(1))
+    first, second = soft(world), soft(world)
+    world.decide(cancel, first)
+    pass_time(world, 2)
+    assert in_plan(world, second).state is LeaseState.ACTIVE
+
+
+def test_a_short_one_goes_ahead_where_it_delays_nobody():
+    world = World(node(1), node(2))
+    soft(world, duration_s=1000)
+    wide = soft(world, GroupRequest("demo", count=2, cpus=4), duration_s=600)
+    short, long = soft(world, duration_s=300), soft(world, duration_s=5000)
+    assert [in_plan(world, each).state for each in (wide, short, long)] == [
+        LeaseState.WAITING,
+        LeaseState.ACTIVE,
+        LeaseState.WAITING,
+    ]
+
+
+def test_a_reservation_runs_at_its_start_and_not_before_it_is_prepared():
+    world = World(node(1))
+    lease = reserve(world, 200)
+    assert lease.state is LeaseState.PLANNED
+    assert not world.members(lease)
+    run_until(world, lease.plan.begin - 1)
+    assert in_plan(world, lease).state is LeaseState.PLANNED
+    run_until(world, lease.start)
+    assert in_plan(world, lease).state is LeaseState.ACTIVE
+    run_until(world, lease.end + 5)
+    assert in_plan(world, lease).state is LeaseState.ENDED
+
+
+def test_a_reservation_too_soon_to_be_prepared_is_refused_with_the_earliest_start():
+    world = World(node(1))
+    with pytest.raises(CannotFit, match="could not be running at its start") as refused:
+        reserve(world, 5)
+    offer = refused.value.details["offers"][0]
+    granted = reserve(world, offer["start"] - int(world.now))
+    run_until(world, granted.start)
+    assert in_plan(world, granted).state is LeaseState.ACTIVE
+
+
+def test_a_preemptible_lease_is_suspended_for_a_reservation_and_goes_on_after_it():
+    world = World(node(1))
+    lease = soft(world, duration_s=1000, preemptible=True)
+    hard = reserve(world, 200)
+    begun = world.now
+    cut = in_plan(world, lease).plan
+    assert cut.saves
+    assert cut.end == hard.plan.begin
+    run_until(world, hard.plan.begin)
+    suspended = in_plan(world, lease)
+    assert suspended.state is LeaseState.SUSPENDED
+    assert suspended.suspensions == 1
+    assert 0 < suspended.worked_s <= hard.plan.begin - begun
+    run_until(world, hard.start)
+    assert in_plan(world, hard).state is LeaseState.ACTIVE, "running at its start, not starting"
+    run_until(world, hard.end + 60)
+    resumed = in_plan(world, lease)
+    assert resumed.state is LeaseState.ACTIVE
+    assert resumed.end - int(world.now) <= 1000 - suspended.worked_s
+    run_until(world, resumed.end + 60)
+    over = in_plan(world, lease)
+    assert over.state is LeaseState.ENDED
+    assert over.worked_s == 1000, "nothing of its work was lost"
+
+
+def test_who_is_not_preemptible_is_left_alone():
+    world = World(node(1))
+    soft(world, duration_s=1000)
+    with pytest.raises(CannotFit):
+        reserve(world, 200)
+
+
+def test_the_least_is_suspended():
+    world = World(node(1), node(2))
+    one, two = (soft(world, duration_s=1000, preemptible=True) for _ in range(2))
+    reserve(world, 200)
+    saves = [in_plan(world, each).plan.saves for each in (one, two)]
+    assert sorted(saves) == [False, True]
+
+
+def test_a_reservation_waits_for_memory_that_is_still_being_written():
+    world = World(node(1), node(2))
+    two = GroupRequest("demo", count=2, cpus=4, memory_mib=3000)
+    lease = soft(world, two, duration_s=1000, preemptible=True)
+    hard = reserve(world, 300, two)
+    while world.now < hard.start + 20:
+        world.tick(1)
+        follow(world, only=("nod-001",))
+    assert in_plan(world, hard).state is LeaseState.PLANNED, "one node has not said that it is saved"
+    assert in_plan(world, lease).state is not LeaseState.SUSPENDED
+    pass_time(world, 5)
+    assert in_plan(world, hard).state is LeaseState.ACTIVE
+
+
+def test_a_restartable_lease_that_cannot_be_saved_begins_anew():
+    world = World(node(1))
+    world.present.outlook.rules.suspend = 0
+    lease = soft(world, duration_s=1000, restartable=True)
+    before = world.members(lease)
+    hard = reserve(world, 200)
+    run_until(world, hard.start)
+    assert in_plan(world, hard).state is LeaseState.ACTIVE
+    assert in_plan(world, lease).state is LeaseState.WAITING
+    assert all(w.released_at for w in before) or all(w.released_at for w in world.members(lease))
+    run_until(world, hard.end + 30)
+    again = in_plan(world, lease)
+    assert again.state is LeaseState.ACTIVE
+    assert again.end >= int(world.now) + 900, "from the beginning"
+
+
+def test_a_deadline_is_kept_or_refused():
+    world = World(node(1))
+    now = int(world.now)
+    soft(world, duration_s=600)
+    lease = world.grant(ONE, duration_s=300, when=When.DEADLINE, deadline=now + 1100)
+    follow(world)
+    assert lease.state is LeaseState.WAITING
+    assert lease.planned_end <= now + 1100
+    with pytest.raises(CannotFit) as refused:
+        world.grant(ONE, duration_s=300, when=When.DEADLINE, deadline=now + 700)
+    offer = refused.value.details["offers"][0]
+    assert offer["kind"] == "deadline"
+    other = world.grant(ONE, duration_s=300, when=When.DEADLINE, deadline=offer["deadline"])
+    run_until(world, offer["deadline"])
+    assert {in_plan(world, each).state for each in (lease, other)} <= {LeaseState.ENDED, LeaseState.ENDING}
+
+
+def test_an_urgent_lease_suspends_others_and_runs_as_soon_as_they_are_saved():
+    world = World(node(1))
+    victim = soft(world, duration_s=1000, preemptible=True)
+    urgent = world.grant(ONE, duration_s=100, urgent=True)
+    assert urgent.state is LeaseState.PLANNED
+    pass_time(world, urgent.start - int(world.now) + 2)
+    assert in_plan(world, urgent).state is LeaseState.ACTIVE
+    assert in_plan(world, victim).state is LeaseState.SUSPENDED
+
+
+DAILY = {"when": When.PERIODIC, "rule": "FREQ=DAILY;COUNT=3"}
+
+
+def test_a_rule_becomes_reservations_of_one_series():
+    world = World(node(1))
+    series = world.decide_grant(ONE, duration_s=3600, start=int(world.now) + 3600, **DAILY)
+    assert isinstance(series, Series)
+    starts = [lease.start for lease in series.leases]
+    assert [b - a for a, b in zip(starts, starts[1:], strict=False)] == [86_400, 86_400]
+    assert {lease.series for lease in series.leases} == {series.id}
+    assert not series.skipped
+
+
+def test_a_series_with_an_exception_is_refused_as_a_whole_or_without_it():
+    world = World(node(1))
+    start = int(world.now) + 3600
+    world.grant(ONE, duration_s=3600, when=When.RESERVATION, start=start + 86_400)
+    plans = world.present.outlook.sketch()
+    with pytest.raises(CannotFit, match="1 of the 3 starts"):
+        world.decide_grant(ONE, duration_s=3600, start=start, **DAILY)
+    assert world.present.outlook.sketch() == plans, "a refusal leaves nothing behind"
+    series = world.decide_grant(ONE, duration_s=3600, start=start, exceptions=Exceptions.SKIP, **DAILY)
+    assert [each.start for each in series.skipped] == [start + 86_400]
+    assert len(series.leases) == 2
+
+
+def test_what_was_planned_on_a_node_that_is_lost_goes_elsewhere():
+    world = World(node(1), node(2))
+    hard = reserve(world, 500)
+    (host,) = hard.plan.hosts
+    world.decide(listen, {host: 30.0}, Patience())
+    world.tick(1)
+    moved = in_plan(world, hard)
+    assert moved.plan.hosts != (host,)
+    assert moved.start == hard.start
+
+
+def test_a_restart_gives_the_same_plan():
+    world = World(node(1), node(2, cpus=8))
+    soft(world, duration_s=1000, preemptible=True)
+    soft(world, GroupRequest("demo", count=2, cpus=4), duration_s=400, preemptible=True)
+    soft(world, GroupRequest("demo", count=3, cpus=4), duration_s=400, preemptible=True)
+    soft(world, duration_s=300)
+    reserve(world, 300, GroupRequest("demo", count=2, cpus=4))
+    for _ in range(60):
+        pass_time(world, 20)
+        rebuilt = Present()
+        rebuilt.apply(world.history, world.now)
+        assert rebuilt.outlook.sketch() == world.present.outlook.sketch()
+
+
+def test_a_soft_lease_is_made_longer():
+    world = World(node(1))
+    lease = soft(world, duration_s=300)
+    world.decide(extend, lease, 200)
+    assert in_plan(world, lease).end == lease.end + 200
+    run_until(world, lease.end + 100)
+    assert in_plan(world, lease).state is LeaseState.ACTIVE
+
+
+def test_a_requirement_chooses_the_node():
+    world = World(node(1), node(2, cpus=8))
+    lease = world.grant(GroupRequest("demo", requirement="cpus >= 8"))
+    assert lease.plan.hosts == ("nod-002",)
+    with pytest.raises(CannotFit):
+        world.grant(GroupRequest("demo", requirement="cpus >= 9"))
+
+
+def test_apart_and_together():
+    world = World(node(1), node(2))
+    lease = world.grant(GroupRequest("demo", count=2, apart=True))
+    assert len(set(lease.plan.hosts)) == 2
+    with pytest.raises(CannotFit):
+        world.grant(GroupRequest("demo", count=3, apart=True))
+    lease = world.grant(GroupRequest("demo", count=3, together=True))
+    assert len(set(lease.plan.hosts)) == 1
