@@ -32,7 +32,7 @@ LEASES_COUNTED: Final = 4
 
 @final
 class Mark:
-    """That a demand is on a node over [start, end), by its block or by a transfer."""
+    """That a demand is on a node over [start, end), by a step of its block or by a transfer."""
 
     def __init__(self, start: int, end: int, number: int, transfer: bool) -> None:
         self.start = start
@@ -177,8 +177,10 @@ class HaizeaPlanner(Planner):
         self._mark(demand, block)
 
     def _mark(self, demand: Demand, block: Block) -> None:
-        for host in block.hosts:
-            self._marks[host].append(Mark(block.begin, block.end, demand.number, False))
+        for start, end in ((block.begin, block.run), (block.run, block.stop), (block.stop, block.end)):
+            if start < end:
+                for host in block.hosts:
+                    self._marks[host].append(Mark(start, end, demand.number, False))
         for start, end, concerned in self._transfers.get(demand.number, []):
             for host in concerned:
                 self._marks[host].append(Mark(start, end, demand.number, True))
