@@ -57,10 +57,11 @@ class Placing:
         restore_s = rules.restore_s(demand, hosts)
         before = transfer_s + (restore_s if demand.saved_on else demand.prepare_s)
         whole = before + demand.remaining + demand.shutdown_s
-        if not rules.can_be_saved(demand):
-            return whole
         save_s = rules.save_s(demand, hosts)
-        return min(whole, before + max(int(rules.useful * (save_s + restore_s)), 1) + save_s)
+        useful_s = max(int(rules.useful * (save_s + restore_s)), 1)
+        if not rules.can_be_saved(demand) or useful_s >= demand.remaining:
+            return whole
+        return min(whole, before + useful_s + save_s)
 
     def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
         """Moments from `after` on worth trying: the first is the answer if the duration is sure to be right."""
@@ -103,9 +104,10 @@ class Placing:
             if not rules.can_be_saved(demand) or end - at < self.least(demand, transfer_s, hosts):
                 return None
             block.saves = True
-            block.stop, block.end = end - rules.save_s(demand, hosts), end
-            if block.stop >= stop:
-                return None  # its work would be done, but there is no room for what its end takes
+            save_s = rules.save_s(demand, hosts)
+            # Where only its shutdown has no room, it is saved with a last second to do.
+            block.stop = min(end - save_s, stop - 1)
+            block.end = block.stop + save_s
         return block
 
     # ------------------------------------------------------------ saved
@@ -142,10 +144,11 @@ class Placing:
         if end == stop + demand.shutdown_s:
             block.saves = False
             block.stop, block.end = stop, end
-        elif block.end < end and end - save_s < stop:
-            block.stop, block.end = end - save_s, end
-        else:
+            return True
+        later = min(end - save_s, stop - 1)
+        if later <= block.stop:
             return False
+        block.stop, block.end = later, later + save_s
         return True
 
     def _home(self, demand: Demand) -> list[bool]:

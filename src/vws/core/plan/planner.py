@@ -271,34 +271,34 @@ class Planner:
             self._rebook(now)
             self._freed = False
             self._freed_until = 0
-            self._serve_all(now)
-        elif self._fresh:
+            self.queue = self._serve(self.queue, now)
+        elif self._fresh and self.rules.backfill:
             fresh, self._fresh = self._fresh, []
-            if not self.rules.backfill:
-                self._serve_all(now)
-                return
-            for demand in fresh:
-                # Nothing else has changed: all before it wait rightly.
-                if demand.phase == WAITING:
-                    self._serve(demand, now)
+            fresh = [each for each in fresh if each.phase == WAITING]
+            if fresh and len(self._serve_fresh(fresh, now)) < len(fresh):
+                self.queue = [each for each in self.queue if each.block is None]
+        elif self._fresh:
+            self._fresh = []
+            self.queue = self._serve(self.queue, now)
 
-    def _serve(self, demand: Demand, now: int) -> None:
-        if self._start(demand, now) or self._book(demand, now):
-            self.queue.remove(demand)
+    def _serve_fresh(self, fresh: list[Demand], now: int) -> list[Demand]:
+        """Nothing else has changed: all before them wait rightly, and they may at most go ahead of those."""
+        if len(self.booked) >= self.rules.bookings and self.queue[0] is not fresh[0]:
+            return self._backfill(fresh, now)
+        return self._serve(fresh, now)
 
-    def _serve_all(self, now: int) -> None:
+    def _serve(self, queue: list[Demand], now: int) -> list[Demand]:
+        """Start or book in turn, then let others go ahead. Gives the ones that stay."""
         rest: list[Demand] = []
-        for i in range(len(self.queue)):
-            demand = self.queue[i]
+        for i in range(len(queue)):
+            demand = queue[i]
             if self._start(demand, now) or self._book(demand, now):
                 continue
             rest.append(demand)
             if not self.rules.backfill or len(self.booked) >= self.rules.bookings:
-                rest.extend(self.queue[i + 1 :])
+                rest.extend(queue[i + 1 :])
                 break
-        if rest and self.rules.backfill:
-            rest = self._backfill(rest, now)
-        self.queue = rest
+        return self._backfill(rest, now) if rest and self.rules.backfill else rest
 
     def _backfill(self, rest: list[Demand], now: int) -> list[Demand]:
         """Start those that delay nobody. Gives the ones that stay."""
