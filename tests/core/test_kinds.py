@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.core.builders import World, node
@@ -74,6 +76,13 @@ def test_a_best_effort_lease_waits_with_a_promised_start_and_begins_when_it_come
     run_until(world, first.end + 60)
     assert in_plan(world, first).state is LeaseState.ENDED
     assert in_plan(world, second).state is LeaseState.ACTIVE
+
+
+def test_what_this_site_could_never_run_is_refused_rather_than_queued():
+    world = World(node(1), node(2))
+    for group in (GroupRequest("demo", cpus=5), GroupRequest("demo", count=3, cpus=4)):
+        with pytest.raises(CannotFit):
+            soft(world, group)
 
 
 def test_an_early_end_is_used_at_once():
@@ -224,7 +233,7 @@ def test_a_rule_becomes_reservations_of_one_series():
     series = world.decide_grant(ONE, duration_s=3600, start=int(world.now) + 3600, **DAILY)
     assert isinstance(series, Series)
     starts = [lease.start for lease in series.leases]
-    assert [b - a for a, b in zip(starts, starts[1:], strict=False)] == [86_400, 86_400]
+    assert [b - a for a, b in pairwise(starts)] == [86_400, 86_400]
     assert {lease.series for lease in series.leases} == {series.id}
     assert not series.skipped
 

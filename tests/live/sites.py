@@ -21,14 +21,15 @@ GROUP = {"image": "demo", "cpus": 1, "memory_mib": 128, "disk_mib": 128}
 
 
 class RealSite:
-    """A site in `path` with this host as its node; `settings` go into [service] of its site.toml."""
+    """A site in `path` with this host as its node; `settings` go into [service] of its site.toml, `node` into [node]."""
 
-    def __init__(self, path: Path, **settings: float) -> None:
+    def __init__(self, path: Path, node: str = "", **settings: float) -> None:
         supervisor.init_site(path)
         self.directory = SiteDirectory(path)
         text = self.directory.config.read_text()
         lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
-        self.directory.config.write_text(text.replace("[service]\n", f"[service]\n{lines}"))
+        text = text.replace("[service]\n", f"[service]\n{lines}").replace("[node]\n", f"[node]\n{node}\n")
+        self.directory.config.write_text(text)
         self.said: list[str] = []
         self.others: list[SiteDirectory] = []
 

@@ -114,6 +114,9 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     outlook.chosen.check(lease, draft.leases(), draft.now, before)
     demand = outlook.demand_of(lease, outlook.number())
     _must_be_ready(lease, demand, now)
+    if lease.kind.soft and not outlook.could_ever(demand):
+        # It would wait for ever.
+        raise refusal(draft.present, lease, demand, now=now)
     if not outlook.planner.arrive(demand, now):
         sooner = outlook.soonest(demand, now) if lease.urgent and lease.kind is LeaseKind.IMMEDIATE else None
         if sooner is None or not outlook.planner.arrive(sooner, now):

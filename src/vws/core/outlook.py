@@ -193,6 +193,16 @@ class Outlook:
             block = None
         return block, []
 
+    def could_ever(self, demand: Demand) -> bool:
+        """Whether the empty site, with all of its nodes, could run it."""
+        profiles = self.planner.timeline.profiles
+        for part in demand.parts:
+            nodes = [i for i in range(len(profiles)) if part.eligible is None or part.eligible[i]]
+            room = sum(part.asked.count_in(profiles[i].capacity, part.most_per_node) for i in nodes)
+            if room < part.openings_needed:
+                return False
+        return True
+
     def soonest(self, demand: Demand, now: int) -> Demand | None:
         """The same demand, to run as soon as others can have been saved."""
         waits = [self.rules.save_s(d, d.block.hosts) for d in self.planner.demands.values() if d.block is not None]

@@ -21,6 +21,7 @@ from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observ
 from vws.core.site import LEASE_AHEAD, LEASE_FINAL, Lease, LeaseState, Node, Workspace
 
 TIME_OVER = "its time was over"
+SAVED = frozenset({State.SUSPENDED, State.RESTORING})
 BROKEN = frozenset({State.FAILED, State.LOST, State.STOPPED})
 
 
@@ -212,7 +213,7 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
         _end_done(draft, lease, live, broken)
     elif broken:
         _stand(draft, lease, LeaseState.DEGRADED, _blame(broken))
-    elif lease.state is LeaseState.SUSPENDED and all(w.state is State.SUSPENDED for w in busy):
+    elif lease.state is LeaseState.SUSPENDED and any(w.state in SAVED for w in busy):
         return  # by the plan, not because its user said so
     elif all(w.state in SETTLED and (lease.active_at or w.came_up) for w in busy):
         _stand(draft, lease, LeaseState.ACTIVE, "")
