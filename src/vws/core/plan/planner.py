@@ -556,8 +556,7 @@ class Planner:
             self._laid += 1
             block.order = self._laid
             self.timeline.lay(victim.parts, block, now)
-            if victim.phase == RUNNING or block.doomed:
-                self._wake(victim, block.stop)
+            self._wake(victim, block.stop if victim.phase == RUNNING else block.run)
         self._freed = True
         self._freed_until = FOREVER
 
