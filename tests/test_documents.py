@@ -43,12 +43,14 @@ from vws.frontends.rest import (
     link,
     maintenances,
     nodes,
+    plan,
     site,
     tokens,
     usage,
     workspaces,
 )  # fmt: skip
 from vws.node.config import FakeConfig, NodeConfig
+from vws.planning import PlanningConfig
 from vws.policies import PolicyConfig, check_policy
 from vws.sim import grid
 from vws.sim.workload import Workload
@@ -250,7 +252,8 @@ def test_processes_are_started_as_shown():
 # ---------------------------------------------------------------- settings
 
 SECTIONS = {
-    "[service]": ServiceConfig, "[rates]": Configured, "[node]": NodeConfig, "[fake]": FakeConfig,
+    "[service]": ServiceConfig, "[planning]": PlanningConfig, "[rates]": Configured,
+    "[node]": NodeConfig, "[fake]": FakeConfig,
     "[policy]": PolicyConfig, "[vos.NAME]": VO, "[groups.NAME]": UserGroup, "[users.NAME]": User,
     "[tariff]": Tariff, "[[tariff.bands]]": Band,
 }  # fmt: skip
@@ -348,7 +351,7 @@ def test_every_state_of_a_node_and_every_role_is_in_the_admin_guide():
 @pytest.mark.parametrize(
     ("guides", "parts"),
     [
-        ((USER, ADMIN), (leases, workspaces, guests, images, nodes, maintenances, tokens, events, usage, site)),
+        ((USER, ADMIN), (leases, workspaces, guests, images, nodes, maintenances, plan, tokens, events, usage, site)),
         ((ARCHITECTURE,), (link,)),
     ],
     ids=["guides", "architecture"],

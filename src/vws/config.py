@@ -18,6 +18,7 @@ from vws.core.standing import Patience
 from vws.core.tariff import Tariff
 from vws.core.wire import from_json
 from vws.node.config import FakeConfig, NodeConfig
+from vws.planning import PlanningConfig, rules_of
 from vws.policies import Members, PolicyConfig, check_policy
 
 
@@ -52,11 +53,12 @@ class ServiceConfig:
 
 @dataclass(frozen=True)
 class SiteConfig:
-    """The whole of site.toml: [service], [rates] (how long things take), [node] (this host as a node), [fake]
-    (simulated nodes instead of it), [policy], [tariff] (what time costs), and the users' [vos.NAME], [groups.NAME] and
-    [users.NAME]."""
+    """The whole of site.toml: [service], [planning], [rates] (how long things take), [node] (this host as a node),
+    [fake] (simulated nodes instead of it), [policy], [tariff] (what time costs), and the users' [vos.NAME],
+    [groups.NAME] and [users.NAME]."""
 
     service: ServiceConfig = field(default_factory=ServiceConfig)
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
     rates: Configured = field(default_factory=Configured)
     node: NodeConfig = field(default_factory=NodeConfig)
     fake: FakeConfig = field(default_factory=FakeConfig)
@@ -160,6 +162,7 @@ def load(directory: SiteDirectory) -> SiteConfig:
     # Here, where somebody reads what is wrong, and not in an agent's log.
     check_policy(config.policy, config.members, config.tariff)
     check_configured(config.rates)
+    rules_of(config.planning)
     config.node.traits()
     for fake in (config.fake, *map(config.fake.like, config.fake.kinds)):
         fake.traits()

@@ -24,6 +24,7 @@ from typing import Any
 
 from vws.config import SiteConfig, SiteDirectory, load
 from vws.core.errors import VwsError
+from vws.planning import rules_of
 from vws.policies import choose, needs_modules, price_of
 from vws.processes import write_file
 
@@ -160,6 +161,7 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         choose(config.policy, config.members),
         config.tariff,
         price_of(config.tariff),
+        rules_of(config.planning),
     )
     blobs = FileBlobs(directory.service / "blobs")
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from tests.core.builders import World, node
-from vws.core.agreement import Series, cancel, extend
+from vws.core.agreement import Series, cancel, command, extend
 from vws.core.deployment import WorkspaceFact
-from vws.core.errors import CannotFit
-from vws.core.lifecycle import UNORDERED, Desired, Observation
+from vws.core.errors import CannotFit, CommandRefused
+from vws.core.lifecycle import UNORDERED, Command, Desired, Observation
 from vws.core.present import Present
 from vws.core.site import Lease, LeaseState, PlanPhase
 from vws.core.standing import Patience, listen
@@ -158,6 +158,28 @@ def test_who_is_not_preemptible_is_left_alone():
     soft(world, duration_s=1000)
     with pytest.raises(CannotFit):
         reserve(world, 200)
+
+
+def test_what_the_plan_has_suspended_is_not_resumed_by_hand_but_may_be_cancelled():
+    world = World(node(1))
+    lease = soft(world, duration_s=1000, preemptible=True)
+    hard = reserve(world, 200)
+    run_until(world, hard.start)
+    (member,) = world.members(lease)
+    with pytest.raises(CommandRefused, match="suspended by the plan"):
+        world.decide(command, member, Command.RESTORE)
+    world.decide(cancel, in_plan(world, lease))
+    pass_time(world, 2)
+    assert in_plan(world, lease).state is LeaseState.ENDED
+    assert in_plan(world, hard).state is LeaseState.ACTIVE
+
+
+def test_the_record_says_by_how_much_a_start_was_kept():
+    world = World(node(1))
+    hard = reserve(world, 200)
+    run_until(world, hard.start)
+    (said,) = [e.data for e in world.history.events if e.kind == "lease.active" and e.lease == hard.id]
+    assert 0 <= said["early_s"] <= hard.start - hard.plan.begin
 
 
 def test_the_least_is_suspended():

@@ -23,7 +23,7 @@ from vws.core.plan.profile import Amount
 from vws.core.present import Present
 from vws.core.recurrence import said
 from vws.core.requirements import parse
-from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, Workspace
+from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, PlanPhase, Workspace
 from vws.core.standing import begin_end, give, settle
 from vws.core.terms import (
     CPUS_MAX,
@@ -356,9 +356,23 @@ def _group(request: GroupRequest, image: Image) -> Group:
 
 def command(draft: Draft, workspace: Workspace, order: Command) -> Workspace:
     """`order` given to one workspace; raises CommandRefused if its state does not allow it."""
+    if order is not Command.TERMINATE:
+        _must_not_be_saved(draft.lease(workspace.lease), order)
     after = give(draft, workspace, order, f"asked by {draft.actor}")
     settle(draft)
     return after
+
+
+def _must_not_be_saved(lease: Lease, order: Command) -> None:
+    """What the plan has suspended is not resumed by hand: others have its nodes."""
+    saving = lease.plan is not None and lease.plan.phase is PlanPhase.SAVING
+    if saving or lease.state is LeaseState.SUSPENDED:
+        raise CommandRefused(
+            f"{lease.name} gives way to others: it is suspended by the plan and goes on by itself",
+            field="command",
+            asked=str(order),
+            possible=f"vws lease explain {lease.name} says when it goes on; terminate",
+        )
 
 
 def cancel(draft: Draft, lease: Lease) -> Lease:

@@ -22,6 +22,7 @@ from vws.core.plan.demand import PHASES, Block, Demand, Part
 from vws.core.plan.live import SitePlanner
 from vws.core.plan.profile import Amount
 from vws.core.plan.rules import Rules
+from vws.core.policy import HostView, best_fit, spread
 from vws.core.rates import Rates, Step, prepare_s
 from vws.core.requirements import node_attributes, parse
 from vws.core.shares import Shares
@@ -64,6 +65,10 @@ class Outlook:
         # Nodes and windows have changed: what was planned there may have to go elsewhere.
         self.disturbed = False
         self.rules.may_suspend = self._may_suspend
+        self.rules.spread = self.chosen.host_rank is spread
+        if self.chosen.host_rank not in (spread, best_fit):
+            self.rules.host_rank = self._rank
+        self._holding: dict[str, set[int]] = {}  # by image, the nodes that have had it
         self._leases: Mapping[str, Lease] = {}
         self._now = 0
         if self.chosen.membership.limits_concurrency:
@@ -84,6 +89,7 @@ class Outlook:
             self._take_node(node, now)
         for window in changes.maintenances:
             self._take_window(window, now)
+        self._note_images(changes.workspaces)
         leases = {lease.id for lease in changes.leases} | {w.lease for w in changes.workspaces}
         for id in sorted(leases):
             self._take_lease(present.leases.get(id), id, present.members(id), now)
@@ -366,6 +372,29 @@ class Outlook:
             if lease is not None and lease.kind.soft:
                 demand.turn = self.turn(lease, now)
         self.planner.turn_anew()
+
+    def _rank(self, demand: Demand, node: int) -> float:
+        """How little a node is wanted for a demand, by the site's own choice of hosts."""
+        profile, value = self.planner.timeline.profiles[node], self._node_values[self.nodes[node]]
+        free = profile.free_at(max(self._now, demand.at - demand.prepare_s))
+        lease = self._leases.get(demand.id)
+        images = {group.image for group in lease.groups} if lease is not None else set()
+        view = HostView(
+            value.name,
+            profile.capacity.cpus,
+            free.cpus,
+            profile.capacity.memory_mib,
+            free.memory_mib,
+            profile.capacity.places - free.places,
+            bool(images) and all(node in self._holding.get(image, ()) for image in images),
+        )
+        return self.chosen.host_rank(view)
+
+    def _note_images(self, workspaces: Iterable[Workspace]) -> None:
+        """A node that has started a workspace holds its image; it may have dropped it since, which costs only time."""
+        for workspace in workspaces:
+            if workspace.came_up and workspace.node in self._index:
+                self._holding.setdefault(workspace.image, set()).add(self._index[workspace.node])
 
     def _may_suspend(self, hard: Demand, victim: Demand) -> bool:
         return self.chosen.may_suspend(hard.standing, victim.standing)  # type: ignore[arg-type]

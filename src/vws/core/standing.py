@@ -232,7 +232,8 @@ def _stand(draft: Draft, lease: Lease, state: LeaseState, reason: str) -> None:
         after = replace(after, active_at=draft.now, begun_at=after.begun_at or draft.now)
     draft.put_lease(after)
     if state is not lease.state:
-        draft.say_lease(f"lease.{state}", after, before=str(lease.state), reason=reason)
+        kept = {"early_s": round(lease.start - draft.now, 3)} if first and lease.start and not lease.kind.soft else {}
+        draft.say_lease(f"lease.{state}", after, before=str(lease.state), reason=reason, **kept)
 
 
 def _end(draft: Draft, lease: Lease) -> None:
