@@ -182,6 +182,28 @@ def test_the_record_says_by_how_much_a_start_was_kept():
     assert 0 <= said["early_s"] <= hard.start - hard.plan.begin
 
 
+def test_a_preemptible_reservation_that_runs_gives_way_to_an_urgent_lease_and_goes_on():
+    world = World(node(1))
+    lease = world.grant(ONE, duration_s=600, preemptible=True)
+    pass_time(world, 5)
+    urgent = world.grant(ONE, duration_s=100, urgent=True)
+    run_until(world, urgent.start + 10)
+    assert in_plan(world, urgent).state is LeaseState.ACTIVE
+    assert in_plan(world, lease).state is LeaseState.SUSPENDED
+    run_until(world, urgent.end + 30)
+    assert in_plan(world, lease).state is LeaseState.ACTIVE
+    run_until(world, in_plan(world, lease).end + 30)
+    assert in_plan(world, lease).state is LeaseState.ENDED
+    assert in_plan(world, lease).worked_s == 600
+
+
+def test_a_preemptible_reservation_that_has_not_begun_is_not_put_off():
+    world = World(node(1))
+    reserve(world, 200, duration_s=600, preemptible=True)
+    with pytest.raises(CannotFit):
+        reserve(world, 300, urgent=True)
+
+
 def test_the_least_is_suspended():
     world = World(node(1), node(2))
     one, two = (soft(world, duration_s=1000, preemptible=True) for _ in range(2))

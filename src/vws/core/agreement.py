@@ -114,7 +114,7 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     outlook.chosen.check(lease, draft.leases(), draft.now, before)
     demand = outlook.demand_of(lease, outlook.number())
     _must_be_ready(lease, demand, now)
-    if lease.kind.soft and not outlook.could_ever(demand):
+    if lease.soft and not outlook.could_ever(demand):
         # It would wait for ever.
         raise refusal(draft.present, lease, demand, now=now)
     if not outlook.planner.arrive(demand, now):
@@ -256,11 +256,11 @@ def consider(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> di
 def _would(outlook: Outlook, lease: Lease, block: Block, victims: Sequence[Demand], now: int) -> str:
     if block.run <= now:
         said = "all of it would start now"
-    elif lease.kind.soft:
+    elif lease.soft:
         said = f"it would wait; there is room for all of it {block.run - now} s from now"
     else:
         said = f"all of it would run {block.run - now} s from now"
-    waiting = len(outlook.planner.queue) + len(outlook.planner.booked) if lease.kind.soft else 0
+    waiting = len(outlook.planner.queue) + len(outlook.planner.booked) if lease.soft else 0
     behind = f", behind {waiting} that wait already" if waiting else ""
     gives = f"; {len(victims)} that may be preempted would give way" if victims else ""
     return said + behind + gives
@@ -399,7 +399,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
         raise _cannot_prolong(draft.present, lease, demand, duration_s, now)
     after = draft.put_lease(longer)
     draft.say_lease("lease.extended", after, before=lease.end, **terms_of(after))
-    if not lease.kind.soft:
+    if not lease.soft:
         for workspace in _living(draft, lease):
             draft.order(replace(workspace, end=after.run[1]))
     return after

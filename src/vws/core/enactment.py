@@ -111,13 +111,13 @@ def _do(draft: Draft, outlook: Outlook, action: Action, ids: Ids) -> None:
 def _deploy(draft: Draft, outlook: Outlook, lease: Lease, action: Action, ids: Ids) -> None:
     """Make the workspaces of a lease whose block begins."""
     block = action.block
-    if lease.kind.soft:
+    if lease.soft:
         lease = replace(lease, start=block.run, end=block.stop)
     after = draft.put_lease(replace(lease, state=LeaseState.PENDING, reason=""))
     if lease.state in LEASE_AHEAD:
         draft.say_lease("lease.pending", after, before=str(lease.state), **terms_of(after))
     hosts = [outlook.nodes[host] for host in block.hosts]
-    end = block.stop + FAR_S if lease.kind.soft else after.run[1]
+    end = block.stop + FAR_S if lease.soft else after.run[1]
     make_members(draft, after, hosts, ids, end=end)
 
 
@@ -182,7 +182,7 @@ def planned(lease: Lease, outlook: Outlook, demand: Demand) -> Lease:
     """The lease with its present plan, and the times that follow from it."""
     plan = outlook.plan_of(demand)
     after = replace(lease, plan=plan, worked_s=demand.worked, migrations=demand.migrations)
-    if lease.kind.soft and lease.state is not LeaseState.ENDING:
+    if lease.soft and lease.state is not LeaseState.ENDING:
         after = replace(after, start=None if plan is None else plan.run, end=None if plan is None else plan.stop)
     return after
 
@@ -195,7 +195,7 @@ def _say_booking(draft: Draft, before: Lease, after: Lease) -> None:
 def _order_ends(draft: Draft, lease: Lease, demand: Demand) -> None:
     """Nodes end workspaces by themselves: of a soft lease when its time is over, unless it is to be saved before."""
     block = demand.block
-    if not lease.kind.soft or block is None or demand.phase not in (PREPARING, RUNNING):
+    if not lease.soft or block is None or demand.phase not in (PREPARING, RUNNING):
         return
     end = block.stop if not block.saves else block.stop + FAR_S
     if demand.phase == PREPARING:

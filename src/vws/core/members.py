@@ -17,12 +17,18 @@ def make_members(draft: Draft, lease: Lease, hosts: Sequence[str], ids: Ids, *, 
     """Order the members of `lease` from their nodes (`hosts`: ids, group by group), to be removed at `end`."""
     left = iter(hosts)
     for group in lease.groups:
-        prefix = f"{lease.name}-{group.name}" if group.name else lease.name
         for number in range(1, group.count + 1):
             node = next(left)
             address = _free_address(draft.node(node), draft.addresses_held(node))
-            member = _member(lease, group, f"{prefix}-{number}", number, node, address, draft.now, ids("wsp"), end)
+            member = _member(
+                lease, group, name_of(lease, group, number), number, node, address, draft.now, ids("wsp"), end
+            )
             draft.say_workspace("workspace.planned", draft.order(member), address=address, **member_of(member))
+
+
+def name_of(lease: Lease, group: Group, number: int) -> str:
+    """What the member of a group is called, `number` counting from 1."""
+    return f"{lease.name}-{group.name}-{number}" if group.name else f"{lease.name}-{number}"
 
 
 def _member(

@@ -318,7 +318,7 @@ class Outlook:
     def demand_of(self, lease: Lease, number: int, members: Iterable[Workspace] = ()) -> Demand:
         """What the planner is to know of a lease."""
         found = latest_members(lease, list(members))
-        hard = not lease.kind.soft
+        hard = not lease.soft
         demand = Demand(
             lease.id,
             number,
@@ -327,7 +327,7 @@ class Outlook:
             lease.duration_s,
             at=lease.start if hard and lease.start is not None else -1,
             by=-1 if lease.deadline is None else lease.deadline,
-            preemptible=lease.preemptible and not hard,
+            preemptible=lease.preemptible,
             restartable=lease.restartable,
             urgent=lease.urgent,
             prepare_s=0 if lease.kind == "immediate" else self.prepare_s(lease),
@@ -369,7 +369,7 @@ class Outlook:
         self.shares = shares
         for id, demand in self.planner.demands.items():
             lease = self._leases.get(id)
-            if lease is not None and lease.kind.soft:
+            if lease is not None and lease.soft:
                 demand.turn = self.turn(lease, now)
         self.planner.turn_anew()
 

@@ -164,8 +164,8 @@ def nobody(hard: Standing, victim: Standing) -> bool:
 
 
 def hard_suspends_soft(hard: Standing, victim: Standing) -> bool:
-    """A lease with a given start suspends those that have none."""
-    return hard.start is not None and victim.soft
+    """A lease with a given start suspends those that have none; an urgent one any that is not urgent itself."""
+    return hard.start is not None and (victim.soft or (hard.urgent and not victim.urgent))
 
 
 def only_urgent(hard: Standing, victim: Standing) -> bool:

@@ -214,6 +214,11 @@ class Lease:
         return self.start, self.end
 
     @property
+    def soft(self) -> bool:
+        """Whether the site chooses when it (goes on to) run: from the start, or since it gave way to others."""
+        return self.kind.soft or (self.preemptible and self.suspensions > 0)
+
+    @property
     def planned_start(self) -> int | None:
         """When its next run begins, which is promised but has not begun."""
         return self.plan.run if self.plan is not None and self.plan.phase is PlanPhase.BOOKED else None

@@ -145,7 +145,7 @@ def expire(draft: Draft) -> None:
     """End every lease whose time is over."""
     for lease in list(draft.present.leases.values()):
         # A soft lease is over when the plan says so: until then it may be suspended and go on.
-        over = not lease.kind.soft and lease.end is not None and lease.end <= draft.now
+        over = not lease.soft and lease.end is not None and lease.end <= draft.now
         if over and lease.state is not LeaseState.ENDING and not lease.ended:
             begin_end(draft, lease, _natural_outcome(lease), TIME_OVER)
     settle(draft)
@@ -232,7 +232,7 @@ def _stand(draft: Draft, lease: Lease, state: LeaseState, reason: str) -> None:
         after = replace(after, active_at=draft.now, begun_at=after.begun_at or draft.now)
     draft.put_lease(after)
     if state is not lease.state:
-        kept = {"early_s": round(lease.start - draft.now, 3)} if first and lease.start and not lease.kind.soft else {}
+        kept = {"early_s": round(lease.start - draft.now, 3)} if first and lease.start and not lease.soft else {}
         draft.say_lease(f"lease.{state}", after, before=str(lease.state), reason=reason, **kept)
 
 

@@ -170,6 +170,7 @@ class SitePlanner(Planner):
         assert block is not None, demand
         assert demand.phase == SAVING, demand
         hosts = block.hosts
+        demand.at = -1  # whatever it was, it goes on when there is room
         super()._keep(demand, block, now)
         self._keep_apart(demand, hosts, now)
 

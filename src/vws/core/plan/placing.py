@@ -70,9 +70,16 @@ class Placing:
             part = _within(demand.parts[0], where)
             return self.timeline.moments(part, after, duration, 1 if sure else MOMENTS_TRIED)
         found: set[int] = set()
+        first = after
         for part in demand.parts:
-            found.update(self.timeline.moments(_within(part, where), after, duration, MOMENTS_TRIED))
-        return sorted(found)
+            moments = self.timeline.moments(_within(part, where), after, duration, MOMENTS_TRIED)
+            if not moments:
+                return []
+            first = max(first, moments[0])
+            found.update(moments)
+        # All fit when something ends, though each of them may have fitted long before.
+        found.update(self.timeline.changes(first, MOMENTS_TRIED))
+        return [moment for moment in sorted(found) if moment >= first]
 
     def _begun(self, demand: Demand, at: int, transfer_s: int) -> Block | None:
         """The best block on any nodes, as if each member had its own; where that proves too short, with time for all

@@ -505,7 +505,9 @@ class Planner:
         found: list[tuple[int, int, Demand]] = []
         for victim in self.demands.values():
             block = victim.block
-            if block is None or not victim.preemptible or victim.hard or victim.by >= 0:
+            # What was granted for a time begins then: only what has begun gives way.
+            granted = victim.by >= 0 or (victim.hard and victim.phase == BOOKED)
+            if block is None or not victim.preemptible or granted:
                 continue
             if block.begin >= end or block.end <= begin or (may is not None and not may(demand, victim)):
                 continue

@@ -76,7 +76,6 @@ class Rules:
         return (
             demand.preemptible
             and demand.suspensions < self.setbacks_max
-            and demand.at < 0
             and demand.by < 0
             and (self.suspend == ANYBODYS or (self.suspend == SINGLES and demand.members == 1))
         )

@@ -107,6 +107,15 @@ class Timeline:
         moments = self.moments(part, after, duration, 1)
         return moments[0] if moments else -1
 
+    def changes(self, after: int, most: int) -> list[int]:
+        """The first `most` moments after `after` at which any node's room changes."""
+        found: set[int] = set()
+        for profile in self.profiles:
+            for i in range(profile.step(after) + 1, min(len(profile.times), profile.step(after) + 1 + most)):
+                if profile.times[i] < FOREVER:
+                    found.add(profile.times[i])
+        return sorted(found)[:most]
+
     def last_change(self, after: int) -> int:
         """The moment, `after` or later, from which on every node's room stays as it is."""
         for profile in self.profiles:
