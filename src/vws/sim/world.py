@@ -15,15 +15,14 @@ from heapq import heappop, heappush
 from vws.core.calendar import Bar, Step
 from vws.core.plan.demand import RUNNING, Block, Demand, Part
 from vws.core.plan.haizea import HaizeaPlanner
-from vws.core.plan.planner import BEGIN, DONE, GIVE_UP, GO_ON, KEPT, RUN, Planner
+from vws.core.plan.planner import DONE, GIVE_UP, GO_ON, KEPT, RUN, Planner
 from vws.core.plan.profile import Amount
-from vws.core.plan.rules import ANYBODYS, NOBODYS, SINGLES, UNLIMITED, Rules
+from vws.core.plan.rules import Rules
+from vws.planning import SUSPEND, bookings_of
 from vws.sim.report import Fate, Run
 from vws.sim.workload import Job, SimulatedPolicy, SimulatedSite
 
 PROGRESS_EVERY = 100
-SUSPEND = {"none": NOBODYS, "serial": SINGLES, "all": ANYBODYS}
-BOOKINGS = {"off": 0, "easy": 1, "conservative": UNLIMITED}
 
 
 def simulate(
@@ -46,7 +45,7 @@ def planner_for(site: SimulatedSite, policy: SimulatedPolicy) -> Planner:
     """The planner of a site of equal nodes under `policy`."""
     room = Amount(site.cpus, site.memory_mib, 0, 0, max(1, min(site.cpus, site.memory_mib)))
     rules = Rules(
-        bookings=policy.backfill if isinstance(policy.backfill, int) else BOOKINGS[policy.backfill],
+        bookings=bookings_of(str(policy.backfill)),
         backfill=policy.backfill not in ("off", 0),
         suspend=SUSPEND[policy.suspend],
         migrate=policy.migrate,
@@ -79,6 +78,7 @@ class World:
         self._parts: dict[tuple[int, int, int], Part] = {}
         self._demands: dict[int, Demand] = {}
         self._site = site
+        self._names = site.node_names()
 
     def live(self, progress: Callable[[int], None] | None) -> None:
         planner, jobs = self._planner, self._jobs
@@ -185,18 +185,33 @@ class World:
             (Step.RUN, block.run, min(block.stop, now)),
             (Step.SUSPEND if block.saves else Step.SHUTDOWN, block.stop, min(block.end, now)),
         )
-        kind = "best-effort" if job.at is None else "reservation"
-        label = f"{'lease' if job.at is None else 'reservation'} {job.id}"
-        for host in block.hosts:
+        for member, host in enumerate(block.hosts):
             for step, start, end in steps:
                 if start < end:
-                    self.bars.append(Bar(f"node-{host + 1:03d}", start, end, step, str(job.id), label, kind))
+                    self.bars.append(self._bar(job, member, host, step, start, end))
+            if block.restores and demand.saved_at < block.begin:
+                saved = demand.saved_on[member] if member < len(demand.saved_on) else host
+                self.bars.append(self._bar(job, member, saved, Step.SAVED, demand.saved_at, block.begin))
+
+    def _bar(self, job: Job, member: int, host: int, step: Step, start: int, end: int) -> Bar:
+        kind = "best-effort" if job.at is None else "reservation"
+        return Bar(
+            self._names[host],
+            start,
+            end,
+            step,
+            str(job.id),
+            f"{'lease' if job.at is None else 'reservation'} {job.id}",
+            kind,
+            f"{job.id}-{member + 1}",
+            job.owner,
+            "",
+            job.cpus,
+            job.memory_mib,
+        )
 
     def fate(self, job: Job) -> Fate:
         number = self._number_of[job.id]
         story, demand = self._stories[number], self._demands.get(number)
         suspensions, migrations = (demand.suspensions, demand.migrations) if demand else (0, 0)
         return Fate(job, story.granted, story.start, story.end, suspensions, migrations)
-
-
-__all__ = ["BEGIN", "World", "planner_for", "simulate"]
