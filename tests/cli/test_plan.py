@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from vws.cli.plan import narrowed, plan
+from vws.cli.main import cli
+from vws.cli.plan import MARGIN_S, narrowed
 from vws.cli.session import Session
 from vws.core.calendar import Bar, Calendar, Step, calendar_from_json, calendar_to_json
-from vws.core.errors import InvalidRequest
 
 NOW = int(time.time())
 HOUR_S = 3600
@@ -31,16 +31,26 @@ SITE = Calendar(
 
 
 class Service:
-    def plan(self) -> dict[str, Any]:
+    def __init__(self) -> None:
+        self.asked: tuple[int | None, int | None] | None = None
+
+    def plan(self, start: int | None = None, end: int | None = None) -> dict[str, Any]:
+        self.asked = start, end
         return calendar_to_json(SITE)
 
     def close(self) -> None: ...
 
 
 @pytest.fixture
-def run(home: Any) -> Callable[..., Result]:
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def run(home: Any, service: Service) -> Callable[..., Result]:
     def run(*arguments: str) -> Result:
-        result = CliRunner().invoke(plan, list(arguments), obj=Session(lambda _: Service()), prog_name="vws plan")
+        line = ["plan", *arguments]
+        result = CliRunner().invoke(cli, line, obj=Session(lambda _: service), prog_name="vws")
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result
@@ -58,6 +68,22 @@ def test_the_plan_is_drawn_without_colours_in_a_pipe(run):
 
 def test_json_is_the_calendar_itself(run):
     assert calendar_from_json(json.loads(run("--json").stdout)) == SITE
+
+
+def test_the_service_is_asked_for_what_is_to_be_shown(run, service):
+    run()
+    assert service.asked == (None, None)
+    now = int(time.time())
+    run("--hours", "100", "--back", "2d")
+    start, end = service.asked
+    assert 0 <= start - (now - 2 * 86400) <= 60
+    assert 0 <= end - (now + 100 * HOUR_S + MARGIN_S) <= 60
+    run("--until", "2030-01-01T00:00")
+    assert service.asked == (None, int(time.mktime((2030, 1, 1, 0, 0, 0, 0, 0, -1))))
+
+
+def test_with_a_past_it_begins_there(run):
+    assert calendar_from_json(json.loads(run("--json", "--hours", "1", "--back", "1h").stdout)).start == SITE.start
 
 
 def test_only_some_nodes_and_hours(run):
@@ -79,8 +105,9 @@ def test_a_page_is_written_whole_or_not_at_all(run, tmp_path):
     assert str(file) in said
     assert "lse-2" in file.read_text()
     assert [path.name for path in tmp_path.glob("*plan.html*")] == ["plan.html"]
-    with pytest.raises(FileNotFoundError):
-        run("--html", str(tmp_path / "nowhere" / "plan.html"))
+    missing = run("--html", str(tmp_path / "nowhere" / "plan.html"))
+    assert missing.exit_code == 1
+    assert "No such file or directory" in missing.stderr
 
 
 def test_two_ways_to_say_how_far_are_refused(run):
@@ -90,8 +117,9 @@ def test_two_ways_to_say_how_far_are_refused(run):
 
 
 def test_an_unknown_node_is_named(run):
-    with pytest.raises(InvalidRequest, match="no node 'host-9'"):
-        run("--node", "host-9")
+    result = run("--node", "host-9")
+    assert result.exit_code == 1
+    assert "there is no node 'host-9' in the calendar" in result.stderr
 
 
 def test_a_finished_simulation_is_cut_from_its_start():

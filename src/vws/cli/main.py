@@ -25,6 +25,7 @@ MODULES = {
     "workspace": "vws.cli.workspace:workspace",
     "ssh": "vws.cli.ssh:ssh",
     "tunnel": "vws.cli.tunnel:tunnel",
+    "plan": "vws.cli.plan:plan",
     "node": "vws.cli.node:node",
     "events": "vws.cli.events:events",
     "usage": "vws.cli.usage:usage",

@@ -20,17 +20,20 @@ from vws.calendar_axis import Clock
 from vws.cli import output
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
+from vws.cli.sizes import DURATION
 from vws.core.calendar import Calendar, calendar_from_json, calendar_to_json, window
 
 HOUR_S = 3600
+# The site's clock may go a little before this one.
+MARGIN_S = 60
 LINES_AROUND = 16  # the title, the axis, the legend and the next prompt
 PIPE_WIDTH = 120
 TIME_FORMATS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"]
 
 
-def fetch_calendar(session: Session) -> Calendar:
+def fetch_calendar(session: Session, *, start: int | None, end: int | None) -> Calendar:
     """The site's plan and what it did before, as far as the service shows it to the asker."""
-    return calendar_from_json(session.client.plan())
+    return calendar_from_json(session.client.plan(start, end))
 
 
 @click.command()
@@ -38,10 +41,16 @@ def fetch_calendar(session: Session) -> Calendar:
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write it as a page.")
 @click.option("--hours", type=click.FloatRange(0, min_open=True), metavar="N", help="Only the next N hours.")
 @click.option("--until", type=click.DateTime(TIME_FORMATS), metavar="TIME", help="Only until TIME, by your clock.")
+@click.option("--back", "back_s", type=DURATION, metavar="DURATION", help="And what was so long before.  [default: 1h]")
 @click.option("--node", "nodes", multiple=True, metavar="NODE", type=NAME, help="Only this node; may be repeated.")
 @pass_session
 def plan(
-    session: Session, html: Path | None, hours: float | None, until: datetime | None, nodes: tuple[str, ...]
+    session: Session,
+    html: Path | None,
+    hours: float | None,
+    until: datetime | None,
+    back_s: int | None,
+    nodes: tuple[str, ...],
 ) -> None:
     """Show who has which node when: what runs, what is planned, what it takes to get there.
 
@@ -52,12 +61,20 @@ def plan(
     Examples:
       vws plan
       vws plan --hours 12 --node host-1
+      vws plan --back 2d
       vws plan --html plan.html
       vws plan --json | jq '.bars[] | select(.step == "suspend")'
     """
     if hours is not None and until is not None:
         raise click.UsageError("--hours and --until both say how far; give one")
-    calendar = narrowed(fetch_calendar(session), hours=hours, until=until, nodes=nodes)
+    now = time.time()
+    end = None if until is None else int(until.timestamp())
+    fetched = fetch_calendar(
+        session,
+        start=None if back_s is None else int(now) - back_s,
+        end=end if hours is None else int(now + hours * HOUR_S) + MARGIN_S,
+    )
+    calendar = narrowed(fetched, hours=hours, until=until, back_s=back_s, nodes=nodes)
     if html is not None:
         write_page(html, calendar)
     if session.as_json:
@@ -69,13 +86,19 @@ def plan(
 
 
 def narrowed(
-    calendar: Calendar, *, hours: float | None = None, until: datetime | None = None, nodes: tuple[str, ...] = ()
+    calendar: Calendar,
+    *,
+    hours: float | None = None,
+    until: datetime | None = None,
+    back_s: int | None = None,
+    nodes: tuple[str, ...] = (),
 ) -> Calendar:
-    """What was asked for of it, from now on if a length was given. Raises InvalidRequest for what it does not have."""
+    """What was asked for of it; from now on if a length was given and nothing said of the past. Raises InvalidRequest
+    for what it does not have."""
     start, end = calendar.start, calendar.end
     now = start if calendar.now is None else calendar.now
     if hours is not None:
-        start, end = now, now + max(1, round(hours * HOUR_S))
+        start, end = now if back_s is None else start, now + max(1, round(hours * HOUR_S))
     elif until is not None:
         end = int(until.timestamp())
         start = min(start, now)

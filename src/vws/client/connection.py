@@ -106,7 +106,7 @@ class Connection:
     def _pages(self, path: str, where: Json) -> Iterator[Json]:
         where = {"limit": PAGE_ITEMS} | where
         while True:
-            page = self._json("GET", path, params=_given(where))
+            page = self._json("GET", path, params=given(where))
             yield from page["items"]
             if page["next"] is None:
                 return
@@ -202,7 +202,7 @@ class Connection:
         timeout = httpx.Timeout(FOLLOW_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         try:
             with self._http().stream(
-                "GET", "/v1/events", params=_given(where), headers=headers, timeout=timeout
+                "GET", "/v1/events", params=given(where), headers=headers, timeout=timeout
             ) as answer:
                 if answer.status_code != 200:
                     answer.read()
@@ -222,7 +222,7 @@ class Connection:
         timeout = httpx.Timeout(FOLLOW_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         headers = {"Accept": "text/event-stream"}
         try:
-            with self._http().stream("GET", path, params=_given(where), headers=headers, timeout=timeout) as answer:
+            with self._http().stream("GET", path, params=given(where), headers=headers, timeout=timeout) as answer:
                 if answer.status_code != 200:
                     answer.read()
                     _check(answer)
@@ -237,7 +237,7 @@ class Connection:
             raise self.failed(error) from None
 
 
-def _given(where: Json) -> Json:
+def given(where: Json) -> Json:
     return {name: value for name, value in where.items() if value is not None}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vws.client.connection import CONNECT_TIMEOUT_S, Connection, parsed
+from vws.client.connection import CONNECT_TIMEOUT_S, Connection, given, parsed
 from vws.client.errors import ApiError, ConnectionFailed, Json, VwsClientError
 from vws.client.tunnel import Tunnel
 
@@ -91,6 +91,13 @@ class Client(Connection):
             before = lease
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.3, 0.5)
+
+    # ------------------------------------------------------------ the plan
+
+    def plan(self, start: int | None = None, end: int | None = None) -> Json:
+        """Who has which node when over [start, end), UTC seconds: title, nodes, bars, start, end, now. If not said,
+        from an hour ago until the last planned end, a week ahead at most."""
+        return self._json("GET", "/v1/plan", params=given({"start": start, "end": end}))
 
     # ------------------------------------------------------------ workspaces
 

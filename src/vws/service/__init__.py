@@ -13,6 +13,7 @@ from vws.service.images import Images
 from vws.service.leases import Leases
 from vws.service.maintenances import Maintenances
 from vws.service.nodes import Nodes
+from vws.service.plans import Plans
 from vws.service.reconcile import Reconciler
 from vws.service.site import Settings, Site
 from vws.service.usage import Usage
@@ -30,6 +31,7 @@ class Services:
     reconciler: Reconciler
     maintenances: Maintenances
     usage: Usage
+    plans: Plans
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -46,5 +48,13 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     usage = Usage(site)
     leases = Leases(site, usage.spent_by_now)
     return Services(
-        site, Access(site), leases, images, nodes, Reconciler(site, nodes, usage), Maintenances(site, nodes), usage
+        site,
+        Access(site),
+        leases,
+        images,
+        nodes,
+        Reconciler(site, nodes, usage),
+        Maintenances(site, nodes),
+        usage,
+        Plans(site),
     )

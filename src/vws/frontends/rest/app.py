@@ -20,6 +20,7 @@ from vws.frontends.rest import (
     link,
     maintenances,
     nodes,
+    plan,
     site,
     tokens,
     usage,
@@ -36,7 +37,7 @@ from vws.frontends.rest.wakeups import Wakeups
 from vws.service import Services
 
 # The link first: it is called most, and routes are tried in order.
-_PARTS = (link, leases, workspaces, guests, images, nodes, maintenances, tokens, events, usage, site)
+_PARTS = (link, leases, workspaces, guests, images, nodes, maintenances, plan, tokens, events, usage, site)
 
 
 def create_app(services: Services, *, ca_pem: bytes) -> FastAPI:

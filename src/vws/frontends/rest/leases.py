@@ -9,7 +9,7 @@ from fastapi import Query, Response
 from vws.core.site import LeaseState
 from vws.frontends.rest import models
 from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Limit, Live, text
-from vws.frontends.rest.operation import CHANGING, READING, refusals, router
+from vws.frontends.rest.operation import CHANGING, READING, router
 from vws.ports import Filter
 
 routes = router("leases")
@@ -37,7 +37,7 @@ def request_lease(body: models.LeaseRequest, call: ChangeHere) -> Response:
     "/v1/leases/explain",
     operation_id="explain_request",
     response_model=models.Fit,
-    responses=refusals(400, 404, 413, 415),
+    responses=CHANGING,
 )
 def explain_request(body: models.LeaseRequest, call: CallHere) -> Response:
     """What a request would be answered now. Nothing is changed."""

@@ -359,6 +359,7 @@ class Fit(BaseModel):
 
     fits: bool
     reason: str
+    start: int | None = Field(description="When it would run by the present plan, UTC seconds; null: not known.")
     nodes: list[NodeReason]
     offers: list[dict[str, Any]] = Field(description="What would be accepted instead; `text` says it in words.")
 
