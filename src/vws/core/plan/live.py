@@ -170,7 +170,6 @@ class SitePlanner(Planner):
         assert block is not None, demand
         assert demand.phase == SAVING, demand
         hosts = block.hosts
-        demand.at = -1  # whatever it was, it goes on when there is room
         super()._keep(demand, block, now)
         self._keep_apart(demand, hosts, now)
 
@@ -194,6 +193,7 @@ class SitePlanner(Planner):
         demand.worked = 0
         demand.saved_on = []
         demand.restarts += 1
+        demand.at = -1
         self._enqueue(demand)
 
     def ended(self, demand: Demand, now: int) -> None:

@@ -190,6 +190,7 @@ class Planner:
             demand.worked = 0
             demand.saved_on = []
             demand.restarts += 1
+            demand.at = -1
             self._enqueue(demand)
             return
         if block.saves and self._go_on(demand, block, now):
@@ -216,6 +217,7 @@ class Planner:
 
     def _keep(self, demand: Demand, block: Block, now: int) -> None:
         self._release(demand, now)
+        demand.at = -1  # whatever it was, it goes on when there is room
         demand.suspensions += 1
         demand.saved_on = block.hosts
         demand.saved_at = now
