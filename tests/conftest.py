@@ -12,10 +12,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from tests.compiled import stale
 from tests.postgres import Server, absent
 from vws.store.schema import metadata, site
 from vws.store.sql import SqlStore
+
+# For a search of hours: pytest --hypothesis-profile=search
+settings.register_profile("search", max_examples=20_000, deadline=None)
+
+
+def pytest_configure() -> None:
+    """No test says anything about a source which is not what runs."""
+    changed = stale(Path(__file__).parents[1] / "src")
+    if changed:
+        names = ", ".join(path.name for path in changed)
+        raise pytest.UsageError(f"changed since it was compiled: {names}. Next: scripts/setup planner")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
