@@ -31,6 +31,18 @@ PHASES: Final = ("waiting", "booked", "preparing", "running", "saving", "saved",
 
 
 @final
+class Kind:
+    """What parts have in common that differ in nothing but how many members they have: until when, at a moment, the
+    longest openings for such members stay open."""
+
+    def __init__(self, eligible: list[bool] | None) -> None:
+        self.eligible = eligible
+        self.at = -1
+        self.grown = 0
+        self.longest: list[int] = []
+
+
+@final
 class Part:
     """`count` equal members. apart: no two on one node; together: all on one.
 
@@ -55,6 +67,7 @@ class Part:
         self.prefers = prefers
         self.saved_size = Amount(0, size.memory_mib, size.disk_mib, 0, size.places)
         self.kept_size = NOTHING  # what a saved member goes on holding beside its block
+        self.kind: Kind | None = None  # the timeline's
 
     @property
     def asked(self) -> Amount:

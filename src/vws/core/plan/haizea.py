@@ -286,7 +286,7 @@ class HaizeaPlanner(Planner):
 
     def _estimate(self, demand: Demand) -> int:
         """Haizea's estimate of a suspension or resumption."""
-        return demand.members * seconds(demand.total.memory_mib / self.rules.suspend_mib_per_s)
+        return demand.members * seconds(int(demand.total.memory_mib) / self.rules.suspend_mib_per_s)
 
     def _threshold(self, demand: Demand, both: bool) -> int:
         """both: it is suspended, so that its resumption counts too (whoever has been given a block is not)."""

@@ -10,10 +10,12 @@ others, and its block then begins with the transfers. Transfers between disjoint
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from heapq import heapify, heappop, heapreplace
 from typing import final
 
 from vws.core.plan.demand import Block, Demand, Part
-from vws.core.plan.profile import NODE_BITS, NODE_MASK, NOTHING, Amount
+from vws.core.plan.profile import FOREVER, NODE_BITS, NODE_MASK, NOTHING, Amount
 from vws.core.plan.rules import Rules
 from vws.core.plan.timeline import Timeline, first_open_until
 
@@ -63,12 +65,20 @@ class Placing:
             return whole
         return min(whole, before + useful_s + save_s)
 
-    def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
+    def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> Iterator[int]:
         """Moments from `after` on worth trying: the first is the answer if the duration is sure to be right."""
-        if len(demand.parts) == 1:
-            sure = where is None and not demand.saved_on and demand.one_per_node
-            part = _within(demand.parts[0], where)
-            return self.timeline.moments(part, after, duration, 1 if sure else MOMENTS_TRIED)
+        if len(demand.parts) > 1:
+            yield from self._moments_of_all(demand, after, duration, where)
+            return
+        part = _within(demand.parts[0], where)
+        first = self.timeline.earliest(part, after, duration)
+        if first < 0:
+            return
+        yield first
+        if where is not None or demand.saved_on or not demand.one_per_node:
+            yield from self.timeline.moments(part, after, duration, MOMENTS_TRIED)[1:]
+
+    def _moments_of_all(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
         found: set[int] = set()
         first = after
         for part in demand.parts:
@@ -80,6 +90,25 @@ class Placing:
         # All fit when something ends, though each of them may have fitted long before.
         found.update(self.timeline.changes(first, MOMENTS_TRIED))
         return [moment for moment in sorted(found) if moment >= first]
+
+    def doubt(self, demand: Demand) -> None:
+        """What did not seem hopeless was."""
+        for part in demand.parts:
+            self.timeline.doubt(part)
+
+    def is_hopeless(self, demand: Demand, now: int) -> bool:
+        """Whether it is sure, without looking at nodes, that no block can begin now on whatever nodes there are."""
+        if demand.saved_on:
+            return False
+        least = -1
+        for part in demand.parts:
+            until = self.timeline.open_until(part, now)
+            if until < FOREVER:
+                if until > now and least < 0:
+                    least = now + self.least(demand)
+                if until <= now or until < least:
+                    return True
+        return False
 
     def _begun(self, demand: Demand, at: int, transfer_s: int) -> Block | None:
         """The best block on any nodes, as if each member had its own; where that proves too short, with time for all
@@ -219,25 +248,26 @@ class Placing:
         return self._nodes_of_all(demand, at, end, where), end
 
     def _nodes_of(self, demand: Demand, part: Part, at: int, wanted: int, least: int) -> tuple[list[int] | None, int]:
-        openings = self.timeline.openings(part, at)
         needed = part.openings_needed
+        ranked = part.prefers is not None or self.rules.host_rank is not None or bool(demand.saved_on)
+        if self.rules.spread and not self.packs and not ranked:
+            spread = self._spread(part, at, wanted)
+            if spread is not None:
+                return spread * (part.count if part.together else 1), wanted
+        openings = self.timeline.openings(part, at)
         if len(openings) < needed:
             return None, at
         first = first_open_until(openings, wanted)
         end = wanted
-        if len(openings) - first >= needed:
-            if part.prefers is None and self.rules.host_rank is None and not demand.saved_on:
-                if self.rules.spread and not self.packs:
-                    chosen = self._spread(part, openings[first:], needed, at)
-                else:
-                    chosen = openings[first : first + needed]
-            else:
-                chosen = self._preferred(demand, part, openings[first:], needed)
-        else:
+        if len(openings) - first < needed:
             chosen = openings[len(openings) - needed :]
             end = chosen[0] >> NODE_BITS
             if end < least:
                 return None, at
+        elif ranked:
+            chosen = self._preferred(demand, part, openings[first:], needed)
+        else:
+            chosen = openings[first : first + needed]
         hosts: list[int] = []
         for opening in chosen:
             hosts.append(opening & NODE_MASK)
@@ -245,28 +275,39 @@ class Placing:
             hosts = hosts * part.count
         return hosts, end
 
-    def _spread(self, part: Part, openings: list[int], needed: int, at: int) -> list[int]:
-        """Where most is left, so that a node that fails takes least with it; ties go to the first node."""
-        size = part.asked
-        taken: dict[int, int] = {}
-        keyed: list[tuple[float, int]] = []
-        for opening in openings:
-            node = opening & NODE_MASK
-            count = taken.get(node, 0) + 1
-            taken[node] = count
-            profile = self.timeline.profiles[node]
-            free, capacity = profile.free_at(at), profile.capacity
-            left = min(
-                (free.cpus - size.cpus * count) / max(capacity.cpus, 1),
-                (free.memory_mib - size.memory_mib * count) / max(capacity.memory_mib, 1),
-                (free.disk_mib - size.disk_mib * count) / max(capacity.disk_mib, 1),
-            )
-            keyed.append((-left, node << NODE_BITS | count))
-        keyed.sort()
+    def _spread(self, part: Part, at: int, wanted: int) -> list[int] | None:
+        """Nodes that are open until `wanted`, where most is left, so that one that fails takes least with it; ties go
+        to the first node. None if there are too few."""
+        rooms = self.timeline.rooms(part, at, wanted)
+        needed, room = part.openings_needed, 0
+        for each in rooms:
+            room += each >> NODE_BITS
+        if room < needed:
+            return None
+        size, left = part.asked, {each & NODE_MASK: each >> NODE_BITS for each in rooms}
+        heap = [self._rest(size, node, 1, at) for node in left]
+        heapify(heap)
         chosen: list[int] = []
-        for _, key in keyed[:needed]:
-            chosen.append(key >> NODE_BITS)
+        while len(chosen) < needed:
+            _, key = heap[0]
+            node, count = key >> NODE_BITS, key & NODE_MASK
+            chosen.append(node)
+            if count < left[node]:
+                heapreplace(heap, self._rest(size, node, count + 1, at))
+            else:
+                heappop(heap)
         return chosen
+
+    def _rest(self, size: Amount, node: int, count: int, at: int) -> tuple[float, int]:
+        """A key by which nodes where more is left, of what is scarcest, with so many members there, come first."""
+        profile = self.timeline.profiles[node]
+        free, capacity = profile.step(at), profile.capacity
+        left = min(
+            int(free.cpus - size.cpus * count) / max(int(capacity.cpus), 1),
+            int(free.memory_mib - size.memory_mib * count) / max(int(capacity.memory_mib), 1),
+            int(free.disk_mib - size.disk_mib * count) / max(int(capacity.disk_mib), 1),
+        )
+        return -left, node << NODE_BITS | count
 
     def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int) -> list[int]:
         """Nodes where it was saved first, then those that hold its image, then by the site's rank, then best fit."""
@@ -291,11 +332,11 @@ class Placing:
             chosen[i] = hosts
             for host in hosts:
                 self.timeline.profiles[host].take(parts[i].size, at, wanted)
-            self.timeline.changed()
+                self.timeline.took(host)
         for i, hosts in chosen.items():
             for host in hosts:
                 self.timeline.profiles[host].give(parts[i].size, at, wanted)
-        self.timeline.changed()
+                self.timeline.took(host)
         if len(chosen) < len(parts):
             return None
         return [host for i in range(len(parts)) for host in chosen[i]]

@@ -98,6 +98,7 @@ class Planner:
 
     def due(self, now: int) -> None:
         """Take every step that is planned by `now`; ends come before beginnings."""
+        self.timeline.now = now
         while True:
             ready = self._ready(now)
             if not ready:
@@ -325,10 +326,13 @@ class Planner:
 
     def _start(self, demand: Demand, now: int) -> bool:
         """Place a soft demand from now on, if there is room for a block worth having."""
-        if not self._may_have_room(demand) or self._is_held_back(demand):
+        if not self._may_have_room(demand) or self.placing.is_hopeless(demand, now):
             return False
         block = self.placing.best(demand, now)
         if block is None:
+            self.placing.doubt(demand)
+            return False
+        if self._is_held_back(demand):
             return False
         self._lay(demand, block, now)
         return True

@@ -1,11 +1,13 @@
 """One node's free room over time.
 
-A profile is a step function: `free[i]` is what the node has left from `times[i]` until `times[i + 1]`, the last step
-lasting for ever. Taking room for an interval lowers the steps inside it; giving it back raises them again, and equal
-neighbours become one step. Profiles hold no leases: who took what is the planner's to know, and to give back exactly.
+A profile is a step function: each `Step` is what the node has left from its beginning until the next one's, the last
+step lasting for ever. Taking room for an interval lowers the steps inside it; giving it back raises them again, and
+equal neighbours become one step. Profiles hold no leases: who took what is the planner's to know, and to give back
+exactly. Steps are linked and changed in place: most questions are about the first few of them.
 
 This module and those it shares the planner with are compiled by mypyc where a compiler is at hand, and run the same
-uncompiled. Hence plain classes, whole numbers, and loops where a comprehension would be usual elsewhere.
+uncompiled. Hence plain classes, whole numbers (`i64`: as the machine has them), and loops where a comprehension would
+be usual elsewhere.
 
 An *opening* is room for one more member of a size on a node, from a moment until another. Openings are single numbers
 (`until << NODE_BITS | node`): sorting them sorts by how long they stay open, then by node.
@@ -15,17 +17,19 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from mypy_extensions import i64, mypyc_attr
+
 NODE_BITS: Final = 20
 NODE_MASK: Final = (1 << NODE_BITS) - 1
 # Past every time that occurs; with the node's bits it still fits a machine word.
 FOREVER: Final = 1 << 40
 
 
-@final
+@mypyc_attr(acyclic=True)
 class Amount:
     """How much of a node: CPUs, memory and disk in MiB, bandwidth in Mbit/s, places (for one workspace each)."""
 
-    def __init__(self, cpus: int, memory_mib: int, disk_mib: int = 0, bandwidth_mbit: int = 0, places: int = 1) -> None:
+    def __init__(self, cpus: i64, memory_mib: i64, disk_mib: i64 = 0, bandwidth_mbit: i64 = 0, places: i64 = 1) -> None:
         self.cpus = cpus
         self.memory_mib = memory_mib
         self.disk_mib = disk_mib
@@ -42,6 +46,7 @@ class Amount:
     def __hash__(self) -> int:
         return hash((self.cpus, self.memory_mib, self.disk_mib, self.bandwidth_mbit, self.places))
 
+    @final
     def same(self, other: Amount) -> bool:
         return (
             self.cpus == other.cpus
@@ -51,6 +56,7 @@ class Amount:
             and self.places == other.places
         )
 
+    @final
     def plus(self, other: Amount) -> Amount:
         return Amount(
             self.cpus + other.cpus,
@@ -60,6 +66,7 @@ class Amount:
             self.places + other.places,
         )
 
+    @final
     def minus(self, other: Amount) -> Amount:
         return Amount(
             self.cpus - other.cpus,
@@ -69,7 +76,8 @@ class Amount:
             self.places - other.places,
         )
 
-    def times(self, count: int) -> Amount:
+    @final
+    def times(self, count: i64) -> Amount:
         return Amount(
             self.cpus * count,
             self.memory_mib * count,
@@ -78,6 +86,7 @@ class Amount:
             self.places * count,
         )
 
+    @final
     def fits_in(self, free: Amount) -> bool:
         return (
             self.cpus <= free.cpus
@@ -87,7 +96,8 @@ class Amount:
             and self.places <= free.places
         )
 
-    def count_in(self, free: Amount, most: int) -> int:
+    @final
+    def count_in(self, free: Amount, most: i64) -> i64:
         """How many of this fit in `free` together, `most` at most; never below 0."""
         if not self.fits_in(free):
             return 0
@@ -110,152 +120,207 @@ NOTHING: Final = Amount(0, 0, 0, 0, 0)
 
 
 @final
+@mypyc_attr(acyclic=True)
+class Step(Amount):
+    """What is left from `begin` on, until `next` begins."""
+
+    def __init__(self, begin: i64, free: Amount, next: Step | None) -> None:
+        super().__init__(free.cpus, free.memory_mib, free.disk_mib, free.bandwidth_mbit, free.places)
+        self.begin = begin
+        self.next = next
+
+    def add(self, amount: Amount, times: i64) -> None:
+        self.cpus += amount.cpus * times
+        self.memory_mib += amount.memory_mib * times
+        self.disk_mib += amount.disk_mib * times
+        self.bandwidth_mbit += amount.bandwidth_mbit * times
+        self.places += amount.places * times
+
+
+@final
 class Profile:
     """What one node has left, now and later; all of `capacity` at first."""
 
     def __init__(self, capacity: Amount) -> None:
         self.capacity = capacity
-        self.times: list[int] = [0]
-        self.free: list[Amount] = [capacity]
+        self.first = Step(0, capacity, None)
 
-    def step(self, at: int) -> int:
-        """The index of the step that `at` is in."""
-        times = self.times
-        low = 0
-        high = len(times)
-        while high - low > 1:
-            middle = (low + high) >> 1
-            if times[middle] <= at:
-                low = middle
-            else:
-                high = middle
-        return low
+    @property
+    def times(self) -> list[int]:
+        """When steps begin."""
+        return [step.begin for step in self.steps()]
 
-    def free_at(self, at: int) -> Amount:
-        return self.free[self.step(at)]
+    @property
+    def free(self) -> list[Amount]:
+        """What is left in each step."""
+        return [step.plus(NOTHING) for step in self.steps()]
+
+    def steps(self) -> list[Step]:
+        found: list[Step] = []
+        step: Step | None = self.first
+        while step is not None:
+            found.append(step)
+            step = step.next
+        return found
+
+    def step(self, at: i64) -> Step:
+        """The step that `at` is in."""
+        step = self.first
+        following = step.next
+        while following is not None and following.begin <= at:
+            step = following
+            following = step.next
+        return step
+
+    def free_at(self, at: i64) -> Amount:
+        return self.step(at).plus(NOTHING)
 
     # ------------------------------------------------------------ changing
 
-    def take(self, amount: Amount, start: int, end: int) -> None:
+    def take(self, amount: Amount, start: i64, end: i64) -> None:
         """Lower what is free over [start, end)."""
         if start < end:
-            first = self._boundary(start)
-            last = self._boundary(end)
-            for i in range(first, last):
-                self.free[i] = self.free[i].minus(amount)
-            self._join(last)
-            self._join(first)
+            self._add(amount, start, end, -1)
 
-    def give(self, amount: Amount, start: int, end: int) -> None:
+    def give(self, amount: Amount, start: i64, end: i64) -> None:
         """Raise what is free over [start, end): what was taken there before."""
         if start < end:
-            first = self._boundary(start)
-            last = self._boundary(end)
-            for i in range(first, last):
-                self.free[i] = self.free[i].plus(amount)
-            self._join(last)
-            self._join(first)
+            self._add(amount, start, end, 1)
 
-    def forget(self, before: int) -> None:
+    def _add(self, amount: Amount, start: i64, end: i64, times: i64) -> None:
+        before: Step | None = None
+        step = self.first
+        following = step.next
+        while following is not None and following.begin <= start:
+            before, step = step, following
+            following = step.next
+        if step.begin < start:
+            before = step
+            before.next = step = Step(start, step, following)
+        changed = step
+        while following is not None and following.begin < end:
+            step.add(amount, times)
+            step = following
+            following = step.next
+        if following is None or following.begin > end:
+            following = step.next = Step(end, step, following)
+        step.add(amount, times)
+        if following.same(step):
+            step.next = following.next
+        if before is not None and before.same(changed):
+            before.next = changed.next
+
+    def forget(self, before: i64) -> None:
         """Drop the steps that ended by `before`: nobody asks about the past."""
-        times = self.times
-        gone = self.step(before)
-        if gone > 0:
-            del times[:gone]
-            del self.free[:gone]
-            times[0] = 0
+        step = self.step(before)
+        step.begin = 0
+        self.first = step
 
     def resize(self, capacity: Amount) -> None:
         """The node has another capacity from now on, whatever is taken of it."""
         change = capacity.minus(self.capacity)
         self.capacity = capacity
-        for i in range(len(self.free)):
-            self.free[i] = self.free[i].plus(change)
-
-    def _boundary(self, at: int) -> int:
-        """The index of the step that begins at `at`, split off if need be."""
-        i = self.step(at)
-        if self.times[i] == at or at <= 0:
-            return i
-        self.times.insert(i + 1, at)
-        self.free.insert(i + 1, self.free[i])
-        return i + 1
-
-    def _join(self, i: int) -> None:
-        if 0 < i < len(self.times) and self.free[i].same(self.free[i - 1]):
-            del self.times[i]
-            del self.free[i]
+        for step in self.steps():
+            step.add(change, 1)
 
     # ------------------------------------------------------------ asking
 
-    def fits(self, size: Amount, start: int, end: int) -> bool:
+    def fits(self, size: Amount, start: i64, end: i64) -> bool:
         """Whether one of `size` has room throughout [start, end)."""
         return self.until(size, start, end) >= end
 
-    def until(self, size: Amount, at: int, end: int) -> int:
+    def until(self, size: Amount, at: i64, end: i64) -> i64:
         """Until when one of `size` has room from `at` on: `at` if it has none, `end` at most."""
-        times = self.times
-        free = self.free
-        i = self.step(at)
-        if not size.fits_in(free[i]):
+        step: Step | None = self.step(at)
+        if step is None or not size.fits_in(step):
             return at
-        i += 1
-        count = len(times)
-        while i < count and times[i] < end:
-            if not size.fits_in(free[i]):
-                return times[i]
-            i += 1
+        step = step.next
+        while step is not None and step.begin < end:
+            if not size.fits_in(step):
+                return step.begin
+            step = step.next
         return end
 
-    def openings(self, size: Amount, at: int, node: int, most: int, found: list[int]) -> None:
+    def count(self, size: Amount, start: i64, end: i64, most: i64) -> i64:
+        """How many of `size`, `most` at most, have room together throughout [start, end)."""
+        step: Step | None = self.step(start)
+        while most > 0 and step is not None and step.begin < end:
+            most = size.count_in(step, most)
+            step = step.next
+        return most
+
+    def openings(self, size: Amount, at: i64, node: i64, most: i64, found: list[int]) -> None:
         """Append an opening for each member of `size` that has room at `at`, `most` at most."""
-        times = self.times
-        free = self.free
-        count = len(times)
-        i = 0 if count == 1 or at < times[1] else self.step(at)
-        fit = size.count_in(free[i], most)
-        i += 1
-        while fit > 0 and i < count:
-            left = size.count_in(free[i], fit)
+        first = self.step(at)
+        fit = size.count_in(first, most)
+        step = first.next
+        while fit > 0 and step is not None:
+            left = size.count_in(step, fit)
             while fit > left:
-                found.append(times[i] << NODE_BITS | node)
+                found.append(step.begin << NODE_BITS | node)
                 fit -= 1
-            i += 1
+            step = step.next
         while fit > 0:
             found.append(FOREVER << NODE_BITS | node)
             fit -= 1
 
-    def windows(self, size: Amount, after: int, duration: int, most: int, opens: list[int], closes: list[int]) -> None:
+    def windows(
+        self,
+        size: Amount,
+        after: i64,
+        duration: i64,
+        most: i64,
+        opens: list[int],
+        closes: list[int],
+        latest: i64 = FOREVER,
+    ) -> i64:
         """When a block of `duration` could start here: `opens` gets the first moment, `closes` the moment after the
-        last one, of each span of possible starts from `after` on, once for each member that could be there."""
-        first = self.step(after)
-        most = self._most(size, first, most)
-        level = 1
-        while level <= most:
-            self._level(size, first, after, duration, level, opens, closes)
-            level += 1
+        last one, of each span of possible starts from `after` to `latest`, once for each member that could be there.
+        So many of the last ones never close, which is the answer."""
+        if most == 1:
+            return self._windows_of_one(size, after, duration, opens, closes, latest)
+        since: list[int] = []  # when room for the first, second, ... member opened
+        fit: i64 = 0
+        step: Step | None = self.step(after)
+        while step is not None:
+            begin = step.begin
+            count = size.count_in(step, most)
+            while fit > count:
+                fit -= 1
+                opened: i64 = since.pop()
+                if begin - opened >= duration:
+                    opens.append(opened)
+                    closes.append(begin - duration + 1)
+            if begin > latest:
+                if fit == 0:
+                    return 0
+            else:
+                while fit < count:
+                    fit += 1
+                    since.append(max(begin, after))
+            step = step.next
+        opens.extend(since)
+        return fit
 
-    def _most(self, size: Amount, first: int, most: int) -> int:
-        found = 0
-        for i in range(first, len(self.times)):
-            found = max(found, size.count_in(self.free[i], most))
-            if found == most:
-                break
-        return found
-
-    def _level(
-        self, size: Amount, first: int, after: int, duration: int, level: int, opens: list[int], closes: list[int]
-    ) -> None:
-        """The spans in which `level` members have room at once."""
-        since = -1
-        for i in range(first, len(self.times)):
-            if size.count_in(self.free[i], level) >= level:
+    def _windows_of_one(
+        self, size: Amount, after: i64, duration: i64, opens: list[int], closes: list[int], latest: i64
+    ) -> i64:
+        since: i64 = -1
+        step: Step | None = self.step(after)
+        while step is not None:
+            begin = step.begin
+            if size.fits_in(step):
                 if since < 0:
-                    since = max(self.times[i], after)
+                    if begin > latest:
+                        return 0
+                    since = max(begin, after)
             elif since >= 0:
-                if self.times[i] - since >= duration:
+                if begin - since >= duration:
                     opens.append(since)
-                    closes.append(self.times[i] - duration + 1)
+                    closes.append(begin - duration + 1)
                 since = -1
-        if since >= 0:
-            opens.append(since)
+            step = step.next
+        if since < 0:
+            return 0
+        opens.append(since)
+        return 1

@@ -103,12 +103,12 @@ class Rules:
         worst = 0
         if hosts is None or demand.one_per_node:
             for part in demand.parts:
-                worst = max(worst, seconds(part.size.memory_mib / mib_per_s))
+                worst = max(worst, seconds(int(part.size.memory_mib) / mib_per_s))
         else:
             on_node: dict[int, int] = {}
             member = 0
             for part in demand.parts:
-                each_s = seconds(part.size.memory_mib / mib_per_s)
+                each_s = seconds(int(part.size.memory_mib) / mib_per_s)
                 for _ in range(part.count):
                     node = hosts[member]
                     member += 1

@@ -2,14 +2,23 @@
 enough is open for so long.
 
 Blocks are laid on the nodes' profiles and lifted off them again; `now` moves the profiles' past out of the way.
+
+A large site is full, and most questions are asked at its present: so the nodes that have anything left now are noted,
+and only those are looked at.
 """
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
-from vws.core.plan.demand import Block, Part
+from mypy_extensions import i64
+
+from vws.core.plan.demand import Block, Kind, Part
 from vws.core.plan.profile import FOREVER, NODE_BITS, NODE_MASK, Amount, Profile
+
+# So many of the longest openings are known of each kind.
+LONGEST: Final = 256
+KINDS_MAX: Final = 4096
 
 
 @final
@@ -31,12 +40,22 @@ class Timeline:
     def __init__(self, capacities: list[Amount]) -> None:
         self.profiles: list[Profile] = [Profile(capacity) for capacity in capacities]
         self.open: list[bool] = [True for _ in capacities]
+        self.now = 0  # its owner moves it
+        # The nodes that may have CPUs, memory and a place left at that moment.
+        self._idle: list[int] = []
+        self._all: list[int] = []
+        self._is_idle: list[bool] = [False for _ in capacities]
+        self._idle_at = -1
         self._kept = Kept(Amount(0, 0), 0, None, -1, [])
+        self._kinds: dict[tuple[int, int, int, int, int, bool, int], Kind] = {}
+        self._grown = 1  # how often any node may have got more room
 
     def add(self, capacity: Amount) -> int:
         """A node more; its index. It takes members once it is opened."""
         self.profiles.append(Profile(capacity))
         self.open.append(False)
+        self._is_idle.append(False)
+        self._idle_at = -1
         return len(self.profiles) - 1
 
     # ------------------------------------------------------------ holding
@@ -50,7 +69,9 @@ class Timeline:
         self._shift(parts, block, now, False)
 
     def _shift(self, parts: list[Part], block: Block, now: int, down: bool) -> None:
-        self.changed()
+        self._kept.at = -1
+        if not down:
+            self._grown += 1
         busy_from = block.run if block.restores else block.moved
         busy_to = block.stop if block.saves else block.end
         member = 0
@@ -62,6 +83,8 @@ class Timeline:
                 if host < 0:
                     continue
                 profile = self.profiles[host]
+                if not down:
+                    self._may_idle(host)
                 profile.forget(now)
                 if block.begin < busy_from:
                     self._step(profile, saved, block.begin, busy_from, now, down)
@@ -89,18 +112,109 @@ class Timeline:
         kept = self._kept
         if kept.at == at and kept.most == most and kept.eligible is eligible and kept.size.same(size):
             return kept.openings
-        found: list[int] = []
-        profiles, is_open = self.profiles, self.open
-        for node in range(len(profiles)):
-            if is_open[node] and (eligible is None or eligible[node]):
-                profiles[node].openings(size, at, node, most, found)
+        found = self._open_for(size, most, eligible, at)
         found.sort()
         self._kept = Kept(size, most, eligible, at, found)
         return found
 
-    def changed(self) -> None:
-        """Forget the kept answer: call it after changing a profile or `open` from outside."""
+    def _open_for(self, size: Amount, most: int, eligible: list[bool] | None, at: int) -> list[int]:
+        found: list[int] = []
+        profiles, is_open = self.profiles, self.open
+        for node in self._nodes_for(size, at):
+            if is_open[node] and (eligible is None or eligible[node]):
+                profiles[node].openings(size, at, node, most, found)
+        return found
+
+    def rooms(self, part: Part, at: int, end: int) -> list[int]:
+        """How many members of a part each node has room for throughout [at, end): `count << NODE_BITS | node`, where
+        there is room for any."""
+        found: list[int] = []
+        size, most = part.asked, part.most_per_node
+        eligible = part.eligible
+        for node in self._nodes_for(size, at):
+            if self.open[node] and (eligible is None or eligible[node]):
+                count = self.profiles[node].count(size, at, end, most)
+                if count > 0:
+                    found.append(count << NODE_BITS | node)
+        return found
+
+    def _nodes_for(self, size: Amount, at: int) -> list[int]:
+        """The nodes that may have room for one of a size at `at`."""
+        if at == self.now and _asks_for_some(size):
+            if self._idle_at != at:
+                self._find_idle(at)
+            return self._idle
+        if len(self._all) < len(self.profiles):
+            self._all = list(range(len(self.profiles)))
+        return self._all
+
+    def _find_idle(self, at: int) -> None:
+        self._idle_at = at
+        self._idle = []
+        moment: i64 = at
+        for node in range(len(self.profiles)):
+            step = self.profiles[node].first
+            following = step.next
+            if following is not None and following.begin <= moment:
+                step = self.profiles[node].step(moment)
+            is_idle = _asks_for_some(step)
+            self._is_idle[node] = is_idle
+            if is_idle:
+                self._idle.append(node)
+
+    def _may_idle(self, node: int) -> None:
+        if not self._is_idle[node]:
+            self._is_idle[node] = True
+            self._idle.append(node)
+
+    def open_until(self, part: Part, at: int) -> int:
+        """Until when as many members of a part as it has could have room from `at` on, looking at this part alone: `at`
+        if they have none; never too early, as long as no room was given back since it was first asked at `at`."""
+        kind = self._kind(part)
+        if kind.at != at or kind.grown != self._grown:
+            if part.apart or part.together:
+                longest = self.openings(part, at)
+            else:
+                longest = self._open_for(part.asked, LONGEST, part.eligible, at)
+                longest.sort()
+            kind.longest = longest if len(longest) <= LONGEST else longest[-LONGEST:]
+            kind.at, kind.grown = at, self._grown
+        needed = part.openings_needed
+        if needed <= len(kind.longest):
+            return kind.longest[-needed] >> NODE_BITS
+        return at if len(kind.longest) < LONGEST else FOREVER
+
+    def doubt(self, part: Part) -> None:
+        """What `open_until` promised was not there: others have taken it."""
+        self._kind(part).at = -1
+
+    def _kind(self, part: Part) -> Kind:
+        if part.kind is None:
+            size, alone = part.asked, part.apart or part.together
+            mask = id(part.eligible)
+            key = (size.cpus, size.memory_mib, size.disk_mib, size.bandwidth_mbit, size.places, alone, mask)
+            kind = self._kinds.get(key)
+            if kind is None:
+                if len(self._kinds) >= KINDS_MAX:
+                    self._kinds.clear()
+                kind = self._kinds[key] = Kind(part.eligible)
+            part.kind = kind
+        return part.kind
+
+    def touch(self, node: int) -> None:
+        """Call it after changing a node's profile from outside."""
+        self.took(node)
+        self._may_idle(node)
+        self._grown += 1
+
+    def took(self, node: int) -> None:
+        """The same where room was only taken, or what was taken for a moment is given back."""
         self._kept.at = -1
+
+    def changed(self) -> None:
+        """Forget what is known of nodes: call it after changing profiles, masks or `open` from outside."""
+        self._idle_at = self._kept.at = -1
+        self._grown += 1
 
     def earliest(self, part: Part, after: int, duration: int) -> int:
         """The first moment from `after` on at which all members of a part have room for `duration`; -1 if never."""
@@ -110,32 +224,45 @@ class Timeline:
     def changes(self, after: int, most: int) -> list[int]:
         """The first `most` moments after `after` at which any node's room changes."""
         found: set[int] = set()
+        latest = FOREVER - 1
         for profile in self.profiles:
-            for i in range(profile.step(after) + 1, min(len(profile.times), profile.step(after) + 1 + most)):
-                if profile.times[i] < FOREVER:
-                    found.add(profile.times[i])
+            step = profile.step(after).next
+            while step is not None and step.begin <= latest:
+                found.add(step.begin)
+                step = step.next
+            if len(found) > 4 * most:
+                found = set(sorted(found)[:most])
+                latest = max(found)
         return sorted(found)[:most]
 
     def last_change(self, after: int) -> int:
         """The moment, `after` or later, from which on every node's room stays as it is."""
         for profile in self.profiles:
-            times = profile.times
-            i = len(times) - 1
-            while i > 0 and times[i] >= FOREVER:
-                i -= 1
-            after = max(after, times[i])
+            for step in profile.steps():
+                if step.begin < FOREVER:
+                    after = max(after, step.begin)
         return after
 
     def moments(self, part: Part, after: int, duration: int, most: int) -> list[int]:
         """The first `most` moments, from `after` on, at which enough has just become open for all members of a part."""
         opens: list[int] = []
         closes: list[int] = []
+        lasting: list[int] = []
+        latest, needed = FOREVER, part.openings_needed
         size, per_node, eligible = part.asked, part.most_per_node, part.eligible
         for node in range(len(self.profiles)):
             if self.open[node] and (eligible is None or eligible[node]):
-                self.profiles[node].windows(size, after, duration, per_node, opens, closes)
+                last = self.profiles[node].windows(size, after, duration, per_node, opens, closes, latest)
+                if most > 1 or last == 0:
+                    continue
+                for i in range(len(opens) - last, len(opens)):
+                    lasting.append(opens[i])
+                if len(lasting) >= 2 * needed:
+                    # By the time that so many are open for good the first moment has been.
+                    lasting.sort()
+                    del lasting[needed:]
+                    latest = lasting[-1]
         opens.sort()
-        needed = part.openings_needed
         if not closes and most == 1:
             return [opens[needed - 1]] if len(opens) >= needed and opens[needed - 1] < FOREVER else []
         closes.sort()
@@ -166,6 +293,10 @@ def first_open_until(openings: list[int], end: int) -> int:
         else:
             high = middle
     return low
+
+
+def _asks_for_some(size: Amount) -> bool:
+    return size.cpus > 0 and size.memory_mib > 0 and size.places > 0
 
 
 def until_of(opening: int) -> int:
