@@ -21,7 +21,7 @@ GROUP = {"image": "demo", "cpus": 1, "memory_mib": 128, "disk_mib": 128}
 
 
 class RealSite:
-    """A site in `path` with this host as its node; `settings` go into [service] of its site.toml, `node` into [node]."""
+    """A site in `path`, this host its node; `settings` go into [service] of its site.toml, `node` into [node]."""
 
     def __init__(self, path: Path, node: str = "", **settings: float) -> None:
         supervisor.init_site(path)
