@@ -301,7 +301,7 @@ class Placing:
     def _rest(self, size: Amount, node: int, count: int, at: int) -> tuple[float, int]:
         """A key by which nodes where more is left, of what is scarcest, with so many members there, come first."""
         profile = self.timeline.profiles[node]
-        free, capacity = profile.step(at), profile.capacity
+        free, capacity = profile.during(at), profile.capacity
         left = min(
             int(free.cpus - size.cpus * count) / max(int(capacity.cpus), 1),
             int(free.memory_mib - size.memory_mib * count) / max(int(capacity.memory_mib), 1),

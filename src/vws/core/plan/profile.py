@@ -163,7 +163,7 @@ class Profile:
             step = step.next
         return found
 
-    def step(self, at: i64) -> Step:
+    def during(self, at: i64) -> Step:
         """The step that `at` is in."""
         step = self.first
         following = step.next
@@ -172,8 +172,12 @@ class Profile:
             following = step.next
         return step
 
+    def step(self, at: int) -> int:
+        """The index of the step that `at` is in."""
+        return sum(begin <= at for begin in self.times[1:])
+
     def free_at(self, at: i64) -> Amount:
-        return self.step(at).plus(NOTHING)
+        return self.during(at).plus(NOTHING)
 
     # ------------------------------------------------------------ changing
 
@@ -212,7 +216,7 @@ class Profile:
 
     def forget(self, before: i64) -> None:
         """Drop the steps that ended by `before`: nobody asks about the past."""
-        step = self.step(before)
+        step = self.during(before)
         step.begin = 0
         self.first = step
 
@@ -231,7 +235,7 @@ class Profile:
 
     def until(self, size: Amount, at: i64, end: i64) -> i64:
         """Until when one of `size` has room from `at` on: `at` if it has none, `end` at most."""
-        step: Step | None = self.step(at)
+        step: Step | None = self.during(at)
         if step is None or not size.fits_in(step):
             return at
         step = step.next
@@ -243,7 +247,7 @@ class Profile:
 
     def count(self, size: Amount, start: i64, end: i64, most: i64) -> i64:
         """How many of `size`, `most` at most, have room together throughout [start, end)."""
-        step: Step | None = self.step(start)
+        step: Step | None = self.during(start)
         while most > 0 and step is not None and step.begin < end:
             most = size.count_in(step, most)
             step = step.next
@@ -251,7 +255,7 @@ class Profile:
 
     def openings(self, size: Amount, at: i64, node: i64, most: i64, found: list[int]) -> None:
         """Append an opening for each member of `size` that has room at `at`, `most` at most."""
-        first = self.step(at)
+        first = self.during(at)
         fit = size.count_in(first, most)
         step = first.next
         while fit > 0 and step is not None:
@@ -281,7 +285,7 @@ class Profile:
             return self._windows_of_one(size, after, duration, opens, closes, latest)
         since: list[int] = []  # when room for the first, second, ... member opened
         fit: i64 = 0
-        step: Step | None = self.step(after)
+        step: Step | None = self.during(after)
         while step is not None:
             begin = step.begin
             count = size.count_in(step, most)
@@ -306,7 +310,7 @@ class Profile:
         self, size: Amount, after: i64, duration: i64, opens: list[int], closes: list[int], latest: i64
     ) -> i64:
         since: i64 = -1
-        step: Step | None = self.step(after)
+        step: Step | None = self.during(after)
         while step is not None:
             begin = step.begin
             if size.fits_in(step):

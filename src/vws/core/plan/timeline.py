@@ -156,7 +156,7 @@ class Timeline:
             step = self.profiles[node].first
             following = step.next
             if following is not None and following.begin <= moment:
-                step = self.profiles[node].step(moment)
+                step = self.profiles[node].during(moment)
             is_idle = _asks_for_some(step)
             self._is_idle[node] = is_idle
             if is_idle:
@@ -226,7 +226,7 @@ class Timeline:
         found: set[int] = set()
         latest = FOREVER - 1
         for profile in self.profiles:
-            step = profile.step(after).next
+            step = profile.during(after).next
             while step is not None and step.begin <= latest:
                 found.add(step.begin)
                 step = step.next
