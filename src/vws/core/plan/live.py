@@ -251,7 +251,9 @@ class SitePlanner(Planner):
         victims: list[Demand] = []
         if not fits:
             found, victims = self._over(
-                self._victims(demand, block.end, end, now),
+                demand,
+                self._givers(block.end, end, now, set(block.hosts)),
+                None,
                 lambda: block if self._open_until(demand, block.hosts, max(block.end, now), end) >= end else None,
                 now,
             )

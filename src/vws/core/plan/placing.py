@@ -46,7 +46,7 @@ class Placing:
         moves = self.rules.migrate and bool(demand.saved_on)
         least = self.least(demand, self.rules.transfer_s(demand) if moves else 0)
         where = self._home(demand) if demand.saved_on and not moves else None
-        for moment in self.moments(demand, after + 1, least, where):
+        for moment in self.each_moment(demand, after + 1, least, where):
             block = self.best(demand, moment)
             if block is not None:
                 return block
@@ -65,20 +65,11 @@ class Placing:
             return whole
         return min(whole, before + useful_s + save_s)
 
-    def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> Iterator[int]:
+    def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
         """Moments from `after` on worth trying: the first is the answer if the duration is sure to be right."""
-        if len(demand.parts) > 1:
-            yield from self._moments_of_all(demand, after, duration, where)
-            return
-        part = _within(demand.parts[0], where)
-        first = self.timeline.earliest(part, after, duration)
-        if first < 0:
-            return
-        yield first
-        if where is not None or demand.saved_on or not demand.one_per_node:
-            yield from self.timeline.moments(part, after, duration, MOMENTS_TRIED)[1:]
-
-    def _moments_of_all(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
+        if len(demand.parts) == 1:
+            part = _within(demand.parts[0], where)
+            return self.timeline.moments(part, after, duration, 1 if self._is_sure(demand, where) else MOMENTS_TRIED)
         found: set[int] = set()
         first = after
         for part in demand.parts:
@@ -90,6 +81,21 @@ class Placing:
         # All fit when something ends, though each of them may have fitted long before.
         found.update(self.timeline.changes(first, MOMENTS_TRIED))
         return [moment for moment in sorted(found) if moment >= first]
+
+    def _is_sure(self, demand: Demand, where: list[bool] | None) -> bool:
+        return where is None and not demand.saved_on and demand.one_per_node
+
+    def each_moment(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> Iterator[int]:
+        """The same one by one: most often the first will do, which is found sooner than all."""
+        tried = 0
+        if len(demand.parts) == 1:
+            first = self.timeline.earliest(_within(demand.parts[0], where), after, duration)
+            if first >= 0:
+                yield first
+            if first < 0 or self._is_sure(demand, where):
+                return
+            tried = 1
+        yield from self.moments(demand, after, duration, where)[tried:]
 
     def doubt(self, demand: Demand) -> None:
         """What did not seem hopeless was."""
@@ -332,11 +338,11 @@ class Placing:
             chosen[i] = hosts
             for host in hosts:
                 self.timeline.profiles[host].take(parts[i].size, at, wanted)
-                self.timeline.took(host)
+                self.timeline.lent(host)
         for i, hosts in chosen.items():
             for host in hosts:
                 self.timeline.profiles[host].give(parts[i].size, at, wanted)
-                self.timeline.took(host)
+                self.timeline.lent(host)
         if len(chosen) < len(parts):
             return None
         return [host for i in range(len(parts)) for host in chosen[i]]

@@ -17,7 +17,7 @@ conservative backfilling); Sotomayor, Keahey and Foster, HPDC 2008 (suspension b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Final, final
 
@@ -36,7 +36,7 @@ from vws.core.plan.demand import (
 from vws.core.plan.placing import Placing
 from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
-from vws.core.plan.timeline import Timeline
+from vws.core.plan.timeline import Tally, Timeline
 
 # What has to be done with a demand, in the order of its life.
 BEGIN: Final = 1  # move, stage and boot, or resume: its block begins
@@ -48,6 +48,9 @@ GIVE_UP: Final = 6  # to be killed and queued anew: it ran where a hard one has 
 DONE: Final = 7  # its nodes are free
 GO_ON: Final = 8  # nobody needs its nodes after all: its suspension is put off, or is none any more
 
+# After so many have given way in vain it is asked whether all of them would be enough.
+LIFTED_UNASKED: Final = 64
+
 
 @final
 class Action:
@@ -55,6 +58,34 @@ class Action:
         self.kind = kind
         self.demand = demand
         self.block = block
+
+
+@final
+class Givers:
+    """Demands that could give way, the cheapest first: those that have not begun, then those with few members and
+    little time behind them. They are put in order as they are asked for: mostly the first few will do."""
+
+    def __init__(self) -> None:
+        self._by_members: dict[int, list[Demand]] = {}
+
+    def add(self, demand: Demand, members: int) -> None:
+        """members: of one that has begun; 0 for others."""
+        self._by_members.setdefault(members, []).append(demand)
+
+    def in_order(self, hard: Demand, may: Callable[[Demand, Demand], bool] | None) -> Iterator[Demand]:
+        """Those that may, by the site's policy, be made to give way for a hard one."""
+        for members in sorted(self._by_members):
+            group = self._by_members[members]
+            if members == 0:
+                group.sort(key=_number)
+            else:
+                group.sort(key=_run, reverse=True)
+            for victim in group:
+                if may is None or may(hard, victim):
+                    yield victim
+
+    def all(self) -> list[Demand]:
+        return [demand for group in self._by_members.values() for demand in group]
 
 
 class Planner:
@@ -454,7 +485,9 @@ class Planner:
         if block is not None:
             return block, []
         end = demand.at + demand.requested + demand.shutdown_s
-        return self._over(self._victims(demand, begin, end, now), lambda: self.placing.at(demand, begin), now)
+        tally = Tally(self.timeline, demand.parts, begin, end)
+        victims = self._givers(begin, end, now)
+        return self._over(demand, victims, tally, lambda: self.placing.at(demand, begin), now)
 
     def _reserve(self, demand: Demand, now: int) -> bool:
         """Place a hard demand, over soft ones if it must."""
@@ -471,30 +504,46 @@ class Planner:
             self._give_way(victim, begin, now)
 
     def _over(
-        self, candidates: list[Demand], fit: Callable[[], Block | None], now: int
+        self, demand: Demand, givers: Givers, tally: Tally | None, fit: Callable[[], Block | None], now: int
     ) -> tuple[Block | None, list[Demand]]:
-        """The block that `fit` finds once as few of the candidates as need be are out of the way, and those."""
+        """The block that `fit` finds once as few of those who can give way as need be are out of it, and those. tally:
+        of what it needs at least, where to ask `fit` takes long."""
         block: Block | None = None
         lifted: list[Demand] = []
-        for victim in candidates:
+        for victim in givers.in_order(demand, self.rules.may_suspend):
+            if len(lifted) == LIFTED_UNASKED and tally is not None and not tally.could_be_enough(givers.all()):
+                break
             self._lift(victim, now)
             lifted.append(victim)
-            block = fit()
-            if block is not None:
-                break
-        # The dearest were lifted last; whoever can be put back is spared.
+            if _is_enough(tally, victim):
+                block = fit()
+                if block is not None:
+                    break
+        if block is None:
+            for victim in lifted:
+                self._put_back(victim, now)
+            return None, []
+        victims = self._needed(lifted, tally, fit, now)
+        block = fit()
+        for victim in victims:
+            self._put_back(victim, now)
+        return block, victims
+
+    def _needed(
+        self, lifted: list[Demand], tally: Tally | None, fit: Callable[[], Block | None], now: int
+    ) -> list[Demand]:
+        """Those of the lifted who cannot be put back. The dearest were lifted last, and are spared first."""
+        needed = lifted[-1:]
+        sure = tally is not None and tally.is_exact
         for victim in reversed(lifted[:-1]):
             self._put_back(victim, now)
-            again = fit() if block is not None else None
-            if again is None:
-                if block is not None:
-                    self._lift(victim, now)
-            else:
-                block = again
-                lifted.remove(victim)
-        for victim in lifted if block is not None else lifted[-1:]:
-            self._put_back(victim, now)
-        return (block, lifted) if block is not None else (None, [])
+            if not _is_enough(tally, victim) or not (sure or fit() is not None):
+                self._lift(victim, now)
+                if tally is not None and victim.block is not None:
+                    tally.recount(victim.block.hosts)
+                needed.append(victim)
+        needed.reverse()
+        return needed
 
     def _lift(self, demand: Demand, now: int) -> None:
         assert demand.block is not None
@@ -504,26 +553,26 @@ class Planner:
         assert demand.block is not None
         self.timeline.lay(demand.parts, demand.block, now)
 
-    def _victims(self, demand: Demand, begin: int, end: int, now: int) -> list[Demand]:
-        """The soft demands that could give way, the cheapest first: those that have not begun, then those with few
-        members and little time behind them."""
-        may = self.rules.may_suspend
-        found: list[tuple[int, int, Demand]] = []
+    def _givers(self, begin: int, end: int, now: int, where: set[int] | None = None) -> Givers:
+        """The soft demands that could give way over [begin, end); of those that are on certain nodes (None: on any)."""
+        givers = Givers()
         for victim in self.demands.values():
             block = victim.block
             # What was granted for a time begins then: only what has begun gives way.
-            granted = victim.by >= 0 or (victim.hard and victim.phase == BOOKED)
-            if block is None or not victim.preemptible or granted:
+            if block is None or not victim.preemptible or victim.by >= 0 or (victim.hard and victim.phase == BOOKED):
                 continue
-            if block.begin >= end or block.end <= begin or (may is not None and not may(demand, victim)):
+            if block.begin >= end or block.end <= begin or (where is not None and where.isdisjoint(block.hosts)):
                 continue
             if victim.phase == BOOKED:
                 if not self._is_spared(victim, now):
-                    found.append((0, victim.number, victim))
+                    givers.add(victim, 0)
             elif self._can_give_way(victim, block, begin, now):
-                found.append((1 + victim.members, -block.run, victim))
-        found.sort(key=_cost)
-        return [victim for _, _, victim in found]
+                givers.add(victim, victim.members)
+        return givers
+
+    def _victims(self, demand: Demand, begin: int, end: int, now: int) -> list[Demand]:
+        """Those of them that could give way for a demand, the cheapest first."""
+        return list(self._givers(begin, end, now).in_order(demand, self.rules.may_suspend))
 
     def _can_give_way(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
         if victim.phase > RUNNING or block.doomed:
@@ -573,8 +622,21 @@ def _laid_order(demand: Demand) -> int:
     return demand.block.order if demand.block is not None else 0
 
 
-def _cost(found: tuple[int, int, Demand]) -> tuple[int, int]:
-    return found[0], found[1]
+def _is_enough(tally: Tally | None, victim: Demand) -> bool:
+    """Whether there may be enough now that this one was lifted or put back."""
+    assert victim.block is not None
+    if tally is None:
+        return True
+    tally.recount(victim.block.hosts)
+    return tally.is_enough()
+
+
+def _number(demand: Demand) -> int:
+    return demand.number
+
+
+def _run(demand: Demand) -> int:
+    return demand.block.run if demand.block is not None else 0
 
 
 def remove(booked: list[Demand], demand: Demand) -> None:

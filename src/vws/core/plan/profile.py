@@ -253,6 +253,20 @@ class Profile:
             step = step.next
         return most
 
+    def least(self, start: i64, end: i64) -> Amount:
+        """The least of everything that is left at any time in [start, end)."""
+        step = self.during(start)
+        least = Step(start, step, None)
+        following = step.next
+        while following is not None and following.begin < end:
+            least.cpus = min(least.cpus, following.cpus)
+            least.memory_mib = min(least.memory_mib, following.memory_mib)
+            least.disk_mib = min(least.disk_mib, following.disk_mib)
+            least.bandwidth_mbit = min(least.bandwidth_mbit, following.bandwidth_mbit)
+            least.places = min(least.places, following.places)
+            following = following.next
+        return least
+
     def openings(self, size: Amount, at: i64, node: i64, most: i64, found: list[int]) -> None:
         """Append an opening for each member of `size` that has room at `at`, `most` at most."""
         first = self.during(at)

@@ -13,8 +13,8 @@ from typing import Final, final
 
 from mypy_extensions import i64
 
-from vws.core.plan.demand import Block, Kind, Part
-from vws.core.plan.profile import FOREVER, NODE_BITS, NODE_MASK, Amount, Profile
+from vws.core.plan.demand import Block, Demand, Kind, Part
+from vws.core.plan.profile import FOREVER, NODE_BITS, NODE_MASK, NOTHING, Amount, Profile
 
 # So many of the longest openings are known of each kind.
 LONGEST: Final = 256
@@ -203,13 +203,13 @@ class Timeline:
 
     def touch(self, node: int) -> None:
         """Call it after changing a node's profile from outside."""
-        self.took(node)
-        self._may_idle(node)
+        self.lent(node)
         self._grown += 1
 
-    def took(self, node: int) -> None:
-        """The same where room was only taken, or what was taken for a moment is given back."""
+    def lent(self, node: int) -> None:
+        """The same where what is taken is given back before anything else happens, and when it is."""
         self._kept.at = -1
+        self._may_idle(node)
 
     def changed(self) -> None:
         """Forget what is known of nodes: call it after changing profiles, masks or `open` from outside."""
@@ -282,6 +282,67 @@ class Timeline:
         return found
 
 
+@final
+class Tally:
+    """How many members of each part have room throughout [start, end), each part looked at alone: too few of any, and
+    there is no room for all. Kept right as nodes change, where asking anew would look at all nodes each time."""
+
+    def __init__(self, timeline: Timeline, parts: list[Part], start: int, end: int) -> None:
+        self.timeline = timeline
+        self.parts = parts
+        self.start = start
+        self.end = end
+        self.is_exact = len(parts) == 1  # several compete with each other
+        self.missing: list[int] = []
+        self.counts: list[dict[int, int]] = []
+        for part in parts:
+            rooms = timeline.rooms(part, start, end)
+            counts: dict[int, int] = {}
+            for room in rooms:
+                counts[room & NODE_MASK] = room >> NODE_BITS
+            self.counts.append(counts)
+            self.missing.append(part.openings_needed - sum(counts.values()))
+
+    def is_enough(self) -> bool:
+        return max(self.missing) <= 0
+
+    def recount(self, hosts: list[int]) -> None:
+        """The room of these nodes has changed."""
+        for i in range(len(self.parts)):
+            part, counts, last = self.parts[i], self.counts[i], -1
+            for host in hosts:
+                if host == last or not self._may_be_on(part, host):
+                    continue
+                last = host
+                profile = self.timeline.profiles[host]
+                count = profile.count(part.asked, self.start, self.end, part.most_per_node)
+                self.missing[i] += counts.get(host, 0) - count
+                counts[host] = count
+
+    def _may_be_on(self, part: Part, node: int) -> bool:
+        return node >= 0 and self.timeline.open[node] and (part.eligible is None or part.eligible[node])
+
+    def could_be_enough(self, demands: list[Demand]) -> bool:
+        """Whether there might be enough if nothing of these demands were anywhere."""
+        freed: dict[int, Amount] = {}
+        for demand in demands:
+            assert demand.block is not None
+            sizes = demand.sizes()
+            for member in range(len(sizes)):
+                host = demand.block.hosts[member]
+                if host >= 0:
+                    freed[host] = freed.get(host, NOTHING).plus(sizes[member])
+        for i in range(len(self.parts)):
+            part, missing = self.parts[i], self.missing[i]
+            for host, amount in freed.items():
+                if self._may_be_on(part, host):
+                    free = self.timeline.profiles[host].least(self.start, self.end).plus(amount)
+                    missing -= part.asked.count_in(free, part.most_per_node) - self.counts[i].get(host, 0)
+            if missing > 0:
+                return False
+        return True
+
+
 def first_open_until(openings: list[int], end: int) -> int:
     """The index of the first of sorted `openings` that stays open until `end`."""
     wanted = end << NODE_BITS
@@ -307,4 +368,4 @@ def node_of(opening: int) -> int:
     return opening & NODE_MASK
 
 
-__all__ = ["FOREVER", "Timeline", "first_open_until", "node_of", "until_of"]
+__all__ = ["FOREVER", "Tally", "Timeline", "first_open_until", "node_of", "until_of"]
