@@ -16,7 +16,14 @@ def test_what_is_not_said_is_easy_backfilling_with_suspension():
 
 @pytest.mark.parametrize(
     ("backfill", "bookings", "goes_ahead"),
-    [("off", 0, False), ("easy", 1, True), ("conservative", UNLIMITED, True), ("4", 4, True)],
+    [
+        ("off", 0, False),
+        ("easy", 1, True),
+        ("conservative", UNLIMITED, True),
+        ("4", 4, True),
+        ("0", 0, False),
+        ("00", 0, False),
+    ],
 )
 def test_backfilling_is_named_or_counted(backfill, bookings, goes_ahead):
     rules = rules_of(PlanningConfig(backfill=backfill))
@@ -29,6 +36,9 @@ def test_backfilling_is_named_or_counted(backfill, bookings, goes_ahead):
         ("backfill", "eager"),
         ("backfill", "-1"),
         ("backfill", "9" * 30),
+        ("backfill", "9" * 5000),
+        ("backfill", "٣"),
+        ("backfill", ""),
         ("suspend", "some"),
         ("patience_h", -1.0),
         ("useful", float("nan")),

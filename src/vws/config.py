@@ -148,7 +148,7 @@ def host_name() -> str:
 def load(directory: SiteDirectory) -> SiteConfig:
     """The configuration of an initialised site. InvalidRequest names the key that is wrong."""
     try:
-        data = tomllib.loads(directory.config.read_text())
+        return read(directory.config)
     except FileNotFoundError:
         raise InvalidRequest(
             f"there is no site in {directory.path}",
@@ -156,8 +156,14 @@ def load(directory: SiteDirectory) -> SiteConfig:
             asked=str(directory.path),
             possible="make one with `vws site init`, or name another with --dir or VWS_DIR",
         ) from None
+
+
+def read(path: Path) -> SiteConfig:
+    """The configuration in a file. InvalidRequest names the key that is wrong, OSError the file that cannot be read."""
+    try:
+        data = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{directory.config} is not TOML: {error}", field="site.toml") from None
+        raise InvalidRequest(f"{path} is not TOML: {error}", field="site.toml") from None
     config = from_json(SiteConfig, data, "site.toml")
     # Here, where somebody reads what is wrong, and not in an agent's log.
     check_policy(config.policy, config.members, config.tariff)

@@ -1,6 +1,7 @@
 """[planning] in site.toml: how a site's planner backfills and suspends, as the rules that the planner takes.
 
-The same words as `vws simulate` uses, so that what was tried on last month's log is what is configured.
+`vws simulate` reads the same section (--config) and uses the same words, so that what was tried on last month's log is
+what is configured.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ class PlanningConfig:
 
 
 def bookings_of(backfill: str) -> int:
-    """How many waiting leases are promised a start. Raises InvalidRequest."""
+    """How many waiting leases are promised a start; 0, as `off`, lets nobody overtake. Raises InvalidRequest."""
     if backfill in BACKFILL:
         return BACKFILL[backfill]
-    if backfill.isdecimal() and int(backfill) <= BOOKINGS_MAX:
+    digits = backfill.isascii() and backfill.isdecimal()  # isdecimal alone takes the digits of every script
+    if digits and len(backfill) <= len(str(BOOKINGS_MAX)) and int(backfill) <= BOOKINGS_MAX:
         return int(backfill)
     raise InvalidRequest(
         f"planning.backfill is {backfill[:40]!r}",
@@ -70,9 +72,10 @@ def rules_of(config: PlanningConfig) -> Rules:
             raise InvalidRequest(
                 f"planning.{name} is {value}", field=f"planning.{name}", asked=value, possible=f"{low:g} to {high:g}"
             )
+    bookings = bookings_of(config.backfill)
     return Rules(
-        bookings=bookings_of(config.backfill),
-        backfill=config.backfill not in ("off", "0"),
+        bookings=bookings,
+        backfill=bookings > 0,
         suspend=SUSPEND[config.suspend],
         migrate=False,
         useful=config.useful,

@@ -99,6 +99,48 @@ def test_suspension_changes_what_becomes_of_a_lease(vws: Run, tmp_path: Path) ->
     assert without["makespan_s"] > slow["makespan_s"]
 
 
+def test_what_may_not_be_restarted_is_not_ended_for_a_reservation(vws: Run, tmp_path: Path) -> None:
+    (tmp_path / "long.swf").write_text("1 0 0 5000 1 -1 -1 1 6000 -1 1 7\n")
+    (tmp_path / "at.lwf").write_text("1 2000 600 600 1 1 1024\n")
+    common = ("simulate", "--swf", tmp_path / "long.swf", "--lwf", tmp_path / "at.lwf", "--nodes", "1", "--json")
+    may, may_not = (json.loads(vws(*common, "--restartable", each).stdout) for each in ("yes", "no"))
+    assert (may["reservations_granted"], may["makespan_s"]) == (1, 2600 + 5000)
+    assert (may_not["reservations_granted"], may_not["makespan_s"]) == (0, 5000)
+
+
+def test_a_sites_own_configuration_is_simulated_and_options_win_over_it(vws: Run, tmp_path: Path) -> None:
+    (tmp_path / "long.swf").write_text("1 0 0 5000 1 -1 -1 1 6000 -1 1 7\n")
+    (tmp_path / "at.lwf").write_text("1 2000 600 600 1 1 1024\n")
+    site = tmp_path / "site.toml"
+    common = ("simulate", "--swf", tmp_path / "long.swf", "--lwf", tmp_path / "at.lwf", "--nodes", "1", "--json")
+
+    def numbers(text: str, *options: str) -> tuple[int, int]:
+        site.write_text(text)
+        result = vws(*common, "--config", site, *options)
+        assert result.exit_code == 0, result.output
+        found = json.loads(result.stdout)
+        return found["reservations_granted"], found["suspensions"]
+
+    assert numbers("") == (1, 1)  # a site suspends if it does not say otherwise
+    assert numbers("", "--suspend", "none") == (1, 0)
+    assert numbers("[planning]\nsetbacks_max = 0\n") == (0, 0)
+    assert numbers('[policy]\npreemption = "nobody"\n') == (0, 0)
+
+
+def test_a_sites_configuration_that_is_wrong_is_told(vws: Run, swf: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text("[planning]\nuseful = -1.0\n")
+    result = vws("simulate", "--swf", swf, "--nodes", "2", "--config", site)
+    assert result.exit_code == 1
+    assert "planning.useful is -1.0" in result.stderr
+
+
+def test_haizea_has_no_rules_of_a_site(vws: Run, swf: Path) -> None:
+    result = vws("simulate", "--swf", swf, "--nodes", "2", "--rules", "haizea", "--restartable", "no")
+    assert result.exit_code == 1
+    assert "Haizea has no such rule" in result.stderr
+
+
 def test_what_is_left_out_and_skipped_is_told(vws: Run, swf: Path) -> None:
     swf.write_text(SWF + "4 30 0 -1 -1 -1 -1 1 60 -1 5\n5 x 0 1 1 -1 -1 1 60 -1 1\n6 40 0 9 3 -1 -1 3 60 -1 1\n")
     result = vws("simulate", "--swf", swf, "--nodes", "2")
@@ -188,7 +230,11 @@ def test_a_cell_that_fails_is_named_and_the_others_are_told(
         (["--swf", "{swf}", "--nodes", "2", "--memory", "1GB"], "--memory"),
         (["--swf", "{swf}", "--nodes", "2", "--memory", "0"], "--memory"),
         (["--swf", "{swf}", "--nodes", "2", "--backfill", "none"], "--backfill"),
-        (["--swf", "{swf}", "--nodes", "2", "--backfill", "0"], "--backfill"),
+        (["--swf", "{swf}", "--nodes", "2", "--backfill", "1000001"], "--backfill"),
+        (["--swf", "{swf}", "--nodes", "2", "--backfill", "٣"], "--backfill"),
+        (["--swf", "{swf}", "--nodes", "2", "--restartable", "perhaps"], "--restartable"),
+        (["--swf", "{swf}", "--nodes", "2", "--config", "{none}"], "--config"),
+        (["--sweep", "{grid}", "--config", "{grid}"], "--config: with --sweep"),
         (["--swf", "{swf}", "--nodes", "2", "--backfill", "9" * 5000], "--backfill"),
         (["--swf", "{swf}", "--nodes", "2", "--suspend", "some"], "--suspend"),
         (["--swf", "{swf}", "--nodes", "2", "--suspend-rate", "0"], "--suspend-rate"),

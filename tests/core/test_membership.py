@@ -56,6 +56,7 @@ def test_days_alone_limit_nothing():
         (lambda: Membership(users={"x": User(share=float("nan"))}), "users.x.share"),
         (lambda: Membership(each_user=Limits(total=-1)), "policy.each_user.total"),
         (lambda: Membership(groups={"g": UserGroup(limits=Limits(days=0))}), "groups.g.limits.days"),
+        (lambda: Membership(groups={"g": UserGroup(limits=Limits(days=36_501))}), "groups.g.limits.days"),
     ],
 )
 def test_what_contradicts_itself_is_named(wrong, field):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from vws.core.errors import InvalidRequest
-from vws.sim.grid import read_grid
+from vws.planning import PlanningConfig
+from vws.sim.grid import _PolicyTable, read_grid
 from vws.sim.workload import SimulatedPolicy, SimulatedSite
 
 GRID = """
@@ -71,7 +74,14 @@ def test_a_list_makes_a_policy_of_each_of_its_values(grid):
     [
         (("backfill =", "backfil ="), "policies.fifo.backfil", "no such key"),
         (('"off"', '"of"'), "policies.fifo.backfill", "'off', 'easy' or 'conservative'"),
-        (('"off"', "0"), "policies.fifo.backfill", "greater than 0"),
+        (('"off"', "-1"), "policies.fifo.backfill", "greater than or equal to 0"),
+        (('"off"', "1000001"), "policies.fifo.backfill", "less than or equal to 1000000"),
+        (('"off"', "[]"), "policies.fifo.backfill", "at least 1 item"),
+        (('backfill = "off"', "patience_h = -1"), "policies.fifo.patience_h", "patience_h is -1"),
+        (('backfill = "off"', "useful = nan"), "policies.fifo.useful", "useful is nan"),
+        (('backfill = "off"', 'order = "mine"'), "policies.fifo.order", "no order function"),
+        (('backfill = "off"', 'preemption = "mine"'), "policies.fifo.preemption", "no preemption function"),
+        (('backfill = "off"', 'rules = "haizea"\nuseful = 3'), "policies.fifo.useful", "Haizea has no such rule"),
         (('"off"', "true"), "policies.fifo.backfill", "'off', 'easy' or 'conservative'"),
         (('backfill = "off"', 'migrate = "yes"'), "policies.fifo.migrate", "boolean"),
         (('backfill = "off"', 'suspend = "some"'), "policies.fifo.suspend", "'none', 'serial' or 'all'"),
@@ -96,6 +106,39 @@ def test_what_is_wrong_is_named(grid, change, field, said):
     assert refusal.value.field == field
     assert said in str(refusal.value)
     assert "grid.toml" in str(refusal.value)
+
+
+def test_every_key_of_a_sites_planning_is_one_of_a_policy(grid):
+    keys = (
+        "smallest_first = false\npatience_h = 12\nuseful = 3\nsetbacks_max = 4\nspared_after_h = 1.5\n"
+        'restartable = false\norder = "fair-share"\npreemption = "nobody"\nbackfill = 0\n'
+    )
+    assert {field.name for field in dataclasses.fields(PlanningConfig)} <= set(_PolicyTable.model_fields)
+    cell = next(cell for cell in read_grid(grid(GRID + keys)) if cell.policy == "easy")
+    assert cell.rules == SimulatedPolicy(
+        0, "none", False, "vws", False, False, 12, 3, 4, 1.5, order="fair-share", preemption="nobody"
+    )
+
+
+def test_a_policy_is_as_a_sites_file_has_it_but_for_what_it_says_itself(grid, tmp_path):
+    (tmp_path / "ours.toml").write_text('[planning]\nbackfill = "3"\nuseful = 5.0\n[vos.a]\nusers = ["7"]\n')
+    (tmp_path / "theirs.toml").write_text('[planning]\nsuspend = "serial"\n')
+    found = {
+        cell.policy: cell.rules
+        for cell in read_grid(grid(GRID + 'config = ["ours.toml", "theirs.toml"]\nuseful = 1\n'))
+        if cell.workload == "small"
+    }
+    ours, theirs = found["easy config=ours.toml"], found["easy config=theirs.toml"]
+    assert (ours.backfill, ours.suspend, ours.useful) == (3, "all", 1)
+    assert (theirs.backfill, theirs.suspend, theirs.useful) == ("easy", "serial", 1)
+    assert [*ours.members.vos] == ["a"]
+
+
+def test_a_sites_file_that_is_wrong_is_refused_by_its_key(grid, tmp_path):
+    (tmp_path / "site.toml").write_text('[planning]\nsuspend = "some"\n')
+    with pytest.raises(InvalidRequest) as refusal:
+        read_grid(grid(GRID + 'config = "site.toml"\n'))
+    assert refusal.value.field == "planning.suspend"
 
 
 @pytest.mark.parametrize("text", ["", "[workloads]\n[policies.a]", '[workloads.a]\nswf = "small.swf"\nnodes = 1'])

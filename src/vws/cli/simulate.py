@@ -11,7 +11,6 @@ import csv
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from vws.cli import output
 from vws.cli.failures import failed
 from vws.cli.session import Session, json_option, pass_session
 from vws.cli.sizes import SIZE, show_duration
+from vws.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from vws.sim.report import Run
@@ -44,11 +44,14 @@ class Backfill(click.ParamType[str | int]):
     name = "backfill"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        if value in ("off", "easy", "conservative"):
+        from vws.planning import BACKFILL, BOOKINGS_MAX, bookings_of
+
+        if value in BACKFILL:
             return str(value)
-        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", str(value)):
-            self.fail(f"{value!r} is none of off, easy, conservative and the numbers from 1", param, ctx)
-        return int(value)
+        try:
+            return bookings_of(str(value))
+        except InvalidRequest:
+            self.fail(f"{value!r} is none of {', '.join(BACKFILL)} and the numbers to {BOOKINGS_MAX}", param, ctx)
 
 
 class Rate(click.ParamType[float]):
@@ -107,6 +110,22 @@ RATE = Rate()
     help="Whether a suspended lease may go on on other nodes.",
 )
 @click.option(
+    "--restartable",
+    type=click.Choice(["yes", "no"]),
+    default="yes",
+    show_default=True,
+    help="Whether a best-effort lease that runs may be ended for a reservation when it cannot be suspended: it begins "
+    "anew later, its work lost. no: the reservation is refused.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=FILE,
+    metavar="FILE",
+    help="Plan as this site.toml says: its [planning], and order and preemption of its [policy]. Options given here "
+    "win over it.",
+)
+@click.option(
     "--suspend-rate", type=RATE, default=50, metavar="MIB/S", show_default=True, help="How fast a node saves memory."
 )
 @click.option(
@@ -155,6 +174,7 @@ def simulate(ctx: click.Context, session: Session, /, **given: Any) -> None:
       vws simulate --swf month.swf --nodes 144
       vws simulate --swf month.swf --lwf reservations.lwf --nodes 144 --suspend all --migrate yes
       vws simulate --swf month.swf --nodes 18 --cpus 8 --memory 16GiB --backfill conservative --plot pictures
+      vws simulate --swf month.swf --nodes 144 --config site.toml
       vws simulate --swf month.swf --nodes 144 --leases leases.json --json
       vws simulate --sweep grid.toml --csv table.csv --plot pictures
 
@@ -178,13 +198,37 @@ def simulate(ctx: click.Context, session: Session, /, **given: Any) -> None:
     if given["grid_file"]:
         _sweep(session.as_json, given)
     else:
-        _replay(session.as_json, given)
+        _replay(session.as_json, given, _policy(ctx, given))
+
+
+def _policy(ctx: click.Context, given: Json) -> SimulatedPolicy:
+    """What was typed, then what the site's file says, then the defaults."""
+    from vws.sim.configured import configured
+    from vws.sim.workload import SimulatedPolicy, check_simulated
+
+    options = {
+        "backfill": given["backfill"],
+        "suspend": given["suspend"],
+        "migrate": given["migrate"] == "yes",
+        "rules": given["rules"],
+        "restartable": given["restartable"] == "yes",
+    }
+    if given["config_file"]:
+        typed = {key: value for key, value in options.items() if _is_typed(ctx, key)}
+        options = options | configured(given["config_file"]) | typed
+    policy = SimulatedPolicy(**options)
+    check_simulated(policy)
+    return policy
+
+
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _check_together(ctx: click.Context, given: Json) -> None:
     """The options of one replay and those of a sweep do not mix: which would win is anybody's guess."""
     named = {p.name: p.opts[0] for p in ctx.command.params if p.name in given}
-    typed = [name for name in named if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    typed = [name for name in named if _is_typed(ctx, name)]
     shared = ("grid_file", "plot_dir", *SWEEP_ONLY)
     if given["grid_file"] and (stray := [named[name] for name in typed if name not in shared]):
         raise click.UsageError(f"{', '.join(stray)}: with --sweep, the grid's file says this")
@@ -209,9 +253,9 @@ def _check_writable(path: Path | None) -> None:
 # ---------------------------------------------------------------- one replay
 
 
-def _replay(as_json: bool, given: Json) -> None:
+def _replay(as_json: bool, given: Json, policy: SimulatedPolicy) -> None:
     from vws.sim.report import numbers, rows, with_refused
-    from vws.sim.workload import SimulatedPolicy, read_workload
+    from vws.sim.workload import read_workload
     from vws.sim.world import simulate as replay
 
     site = _site(given)
@@ -219,7 +263,6 @@ def _replay(as_json: bool, given: Json) -> None:
     if not workload.jobs:
         raise _too_small(site, workload)
     _tell_skipped(workload)
-    policy = SimulatedPolicy(given["backfill"], given["suspend"], given["migrate"] == "yes", given["rules"])
     with _bar("leases", len(workload.jobs)) as progress:
         run = replay(workload.jobs, site, policy, progress=progress, keep_bars=bool(given["plot_dir"]))
     run = with_refused(run, workload.oversized)

@@ -9,12 +9,14 @@ A limit of a VO or a group holds for all of its users together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from vws.core.errors import InvalidRequest
 
 OTHERS = ""
+DAYS_MAX = 36_500  # a century: what is longer is a slip of the pen
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +177,12 @@ class Membership:
 
 def check_limits(limits: Limits, where: str) -> None:
     for field in fields(limits):
-        value, low = getattr(limits, field.name), 1 if field.name == "days" else 0
-        if value is not None and value < low:
+        value = getattr(limits, field.name)
+        low, high = (1, DAYS_MAX) if field.name == "days" else (0, math.inf)
+        if value is not None and not low <= value <= high:
             raise InvalidRequest(
                 f"{where}.{field.name} is {value}",
                 field=f"{where}.{field.name}",
                 asked=value,
-                possible=f"{low} or more",
+                possible=f"{low} or more" if high == math.inf else f"{low} to {high}",
             )

@@ -20,6 +20,10 @@ The file is TOML:
     backfill = ["easy", "conservative", 4]      # a list makes a policy of each
     suspend = "all"
     migrate = true
+    patience_h = [24, 48]           # any key of a site's [planning]; order and preemption, of its [policy]
+
+    [policies.ours]
+    config = "site.toml"            # the keys that are not here, as this site has them
 
 The keys are the options of `vws simulate`, with the same defaults. What is not
 known is an error, for a policy whose name was mistyped would be compared as if
@@ -39,9 +43,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 
 from vws.cli.sizes import parse_size
 from vws.core.errors import InvalidRequest
-from vws.sim.workload import SimulatedPolicy, SimulatedSite, Workload, read_workload
+from vws.planning import BOOKINGS_MAX
+from vws.sim.configured import configured
+from vws.sim.workload import SimulatedPolicy, SimulatedSite, Workload, check_simulated, read_workload
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 Size = Annotated[int, BeforeValidator(lambda text: parse_size(text) if isinstance(text, str) else text), Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -49,6 +56,10 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+Bookings = Annotated[int, Field(ge=0, le=BOOKINGS_MAX)]
+OneOrMore = Annotated[list[T], BeforeValidator(_listed), Field(min_length=1)]
 
 
 class _Table(BaseModel):
@@ -72,10 +83,21 @@ class _WorkloadTable(_Table):
 
 
 class _PolicyTable(_Table):
-    backfill: Annotated[list[Literal["off", "easy", "conservative"] | PositiveInt], BeforeValidator(_listed)] = ["easy"]
-    suspend: Annotated[list[Literal["none", "serial", "all"]], BeforeValidator(_listed)] = ["none"]
-    migrate: Annotated[list[bool], BeforeValidator(_listed)] = [False]
-    rules: Annotated[list[Literal["vws", "haizea"]], BeforeValidator(_listed)] = ["vws"]
+    """What is not given is left to `config`, or to SimulatedPolicy."""
+
+    config: OneOrMore[str] = []
+    backfill: OneOrMore[Literal["off", "easy", "conservative"] | Bookings] = []
+    suspend: OneOrMore[Literal["none", "serial", "all"]] = []
+    migrate: OneOrMore[bool] = []
+    rules: OneOrMore[Literal["vws", "haizea"]] = []
+    restartable: OneOrMore[bool] = []
+    smallest_first: OneOrMore[bool] = []
+    patience_h: OneOrMore[float] = []
+    useful: OneOrMore[float] = []
+    setbacks_max: OneOrMore[int] = []
+    spared_after_h: OneOrMore[float] = []
+    order: OneOrMore[str] = []
+    preemption: OneOrMore[str] = []
 
 
 class _Grid(_Table):
@@ -107,7 +129,7 @@ def read_grid(path: Path) -> list[Cell]:
     policies = [
         named
         for name, given in grid.policies.items()
-        for named in _policies(name, _checked(_PolicyTable, given, path, "policies", name))
+        for named in _policies(name, _checked(_PolicyTable, given, path, "policies", name), path)
     ]
     return [
         Cell(name, policy, jobs, site, rules)
@@ -127,13 +149,27 @@ def _workload(name: str, given: dict[str, Any], path: Path) -> tuple[Workload, S
     return read_workload(table.site(), **traces, vm_memory_mib=table.vm_memory), table.site()
 
 
-def _policies(name: str, table: _PolicyTable) -> Iterator[tuple[str, SimulatedPolicy]]:
+def _policies(name: str, table: _PolicyTable, path: Path) -> Iterator[tuple[str, SimulatedPolicy]]:
     """A policy for each combination of the values of its lists, named by those that it chose."""
-    choices = dict(table)
+    choices = {key: values for key, values in table if values}
     varied = [key for key, values in choices.items() if len(values) > 1]
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
-        yield " ".join([name, *(f"{key}={_toml(chosen[key])}" for key in varied)]), SimulatedPolicy(**chosen)
+        called = " ".join([name, *(f"{key}={_toml(chosen[key])}" for key in varied)])
+        config = chosen.pop("config", None)
+        yield called, _policy(f"policies.{name}", (configured(path.parent / config) if config else {}) | chosen, path)
+
+
+def _policy(where: str, fields: dict[str, Any], path: Path) -> SimulatedPolicy:
+    policy = SimulatedPolicy(**fields)
+    try:
+        check_simulated(policy)
+    except InvalidRequest as wrong:
+        field = f"{where}.{(wrong.field or '').rpartition('.')[2]}"
+        raise InvalidRequest(
+            f"{path}: {field}: {wrong.problem}", field=field, asked=wrong.asked, possible=wrong.possible
+        ) from wrong
+    return policy
 
 
 def _toml(value: Any) -> str:

@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import TextIO
 
 from vws.core.errors import InvalidRequest
+from vws.planning import PlanningConfig, rules_of
+from vws.policies import Members, PolicyConfig, choose
 
 SWF_FIELDS = 18
 SWF_FIELDS_READ = 11  # up to the status; what follows says who asked, and may be missing
@@ -38,6 +40,7 @@ LWF_FIELDS = 10
 LWF_FIELDS_READ = 7  # up to the memory; disk and image are not simulated
 LINE_MAX = 1 << 16
 NUMBER_MAX = 10**12  # 30,000 years in seconds: more is rubbish, not a time
+NOBODY = Members({}, {}, {})
 MISSES_MAX = 1000  # so many bad lines and not one good: the file is something else
 
 
@@ -86,13 +89,65 @@ class SimulatedSite:
 class SimulatedPolicy:
     """backfill: "off", "easy", "conservative", or how many leases are promised a start.
 
-    suspend: "none", "serial" (leases of one machine) or "all". rules: "vws" or "haizea".
+    suspend: "none", "serial" (leases of one machine) or "all". rules: "vws" or "haizea", which has no rules but those
+    before it. restartable: whether a best-effort lease that runs may be ended for a reservation, its work lost, when it
+    cannot be saved. smallest_first to spared_after_h: as in [planning] of a site; the others as in its [policy], whose
+    members are the log's users.
     """
 
     backfill: str | int = "easy"
     suspend: str = "none"
     migrate: bool = False
     rules: str = "vws"
+    restartable: bool = True
+    smallest_first: bool = True
+    patience_h: float = 24.0
+    useful: float = 2.0
+    setbacks_max: int = 10
+    spared_after_h: float = 96.0
+    order: str = "first-come"
+    preemption: str = "hard-suspends-soft"
+    half_life_days: float = 7.0
+    members: Members = NOBODY
+
+    @property
+    def planning(self) -> PlanningConfig:
+        """As a site's [planning] says it."""
+        return PlanningConfig(
+            str(self.backfill),
+            self.suspend,
+            self.smallest_first,
+            self.patience_h,
+            self.useful,
+            self.setbacks_max,
+            self.spared_after_h,
+        )
+
+
+def check_simulated(policy: SimulatedPolicy) -> None:
+    """Raise InvalidRequest, naming the key, for what no planner can do."""
+    rules_of(policy.planning)
+    choose(PolicyConfig(order=policy.order, preemption=policy.preemption), policy.members)
+    if policy.rules != "haizea":
+        return
+    plain = SimulatedPolicy(policy.backfill, policy.suspend, policy.migrate, policy.rules)
+    for key in (
+        "restartable",
+        "smallest_first",
+        "patience_h",
+        "useful",
+        "setbacks_max",
+        "spared_after_h",
+        "order",
+        "preemption",
+    ):
+        if getattr(policy, key) != getattr(plain, key):
+            raise InvalidRequest(
+                f"{key} is {getattr(policy, key)}, and Haizea has no such rule",
+                field=key,
+                asked=getattr(policy, key),
+                possible='rules "vws", or to leave it out',
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from vws.core.plan.haizea import HaizeaPlanner
 from vws.core.plan.planner import DONE, GIVE_UP, GO_ON, KEPT, RUN, Planner
 from vws.core.plan.profile import Amount
 from vws.core.plan.rules import Rules
-from vws.planning import SUSPEND, bookings_of
+from vws.planning import rules_of
+from vws.sim.choices import Choices
 from vws.sim.report import Fate, Run
 from vws.sim.workload import Job, SimulatedPolicy, SimulatedSite
 
@@ -35,7 +36,7 @@ def simulate(
 ) -> Run:
     """What becomes of `jobs` on `site` under `policy`; `progress` is told how many have arrived."""
     began = time.process_time()
-    world = World(jobs, planner_for(site, policy), site, keep_bars)
+    world = World(jobs, site, policy, keep_bars)
     world.live(progress)
     fates = tuple(world.fate(job) for job in jobs)
     return Run(fates, tuple(world.bars), time.process_time() - began)
@@ -44,15 +45,11 @@ def simulate(
 def planner_for(site: SimulatedSite, policy: SimulatedPolicy) -> Planner:
     """The planner of a site of equal nodes under `policy`."""
     room = Amount(site.cpus, site.memory_mib, 0, 0, max(1, min(site.cpus, site.memory_mib)))
-    rules = Rules(
-        bookings=bookings_of(str(policy.backfill)),
-        backfill=policy.backfill not in ("off", 0),
-        suspend=SUSPEND[policy.suspend],
-        migrate=policy.migrate,
-        suspend_mib_per_s=site.suspend_mib_per_s,
-        resume_mib_per_s=site.resume_mib_per_s,
-        transfer_mib_per_s=site.transfer_mib_per_s,
-    )
+    rules: Rules = rules_of(policy.planning)
+    rules.migrate = policy.migrate
+    rules.suspend_mib_per_s = site.suspend_mib_per_s
+    rules.resume_mib_per_s = site.resume_mib_per_s
+    rules.transfer_mib_per_s = site.transfer_mib_per_s
     nodes = [room] * site.nodes
     return HaizeaPlanner(nodes, rules) if policy.rules == "haizea" else Planner(nodes, rules)
 
@@ -67,9 +64,11 @@ class Story:
 
 
 class World:
-    def __init__(self, jobs: Sequence[Job], planner: Planner, site: SimulatedSite, keep_bars: bool) -> None:
+    def __init__(self, jobs: Sequence[Job], site: SimulatedSite, policy: SimulatedPolicy, keep_bars: bool) -> None:
         self.bars: list[Bar] = []
-        self._planner = planner
+        self._planner = planner_for(site, policy)
+        self._choices = Choices(policy, self._planner)
+        self._restartable = policy.restartable
         self._keep_bars = keep_bars
         self._jobs = sorted(jobs, key=lambda job: job.submit)
         self._stories: list[Story] = [Story() for _ in self._jobs]
@@ -91,6 +90,7 @@ class World:
                 arrived += 1
                 if progress is not None and arrived % PROGRESS_EVERY == 0:
                     progress(arrived)
+            self._choices.reorder(now)
             planner.fill(now)
             planner.due(now)
             self._follow(now)
@@ -122,9 +122,9 @@ class World:
             job.requested,
             at=at,
             preemptible=at < 0,
-            restartable=True,
-            turn=float(job.submit),
+            restartable=self._restartable,
         )
+        self._choices.introduce(job, demand, now)
         self._demands[number] = demand
         self._stories[number].granted = self._planner.arrive(demand, now)
 
@@ -151,6 +151,10 @@ class World:
             story = self._stories[demand.number]
             if action.kind == RUN and (story.start is None or not demand.saved_on):
                 story.start = block.run
+            if action.kind == RUN:
+                self._choices.begins(demand, block.begin)
+            elif action.kind in (DONE, KEPT, GIVE_UP):
+                self._choices.ends(demand, now)
             if action.kind in (RUN, GO_ON):
                 left = self._jobs[demand.number].runs - demand.worked
                 if left < block.stop - block.run:
