@@ -5,10 +5,11 @@
     preemption   may_suspend(hard, victim) -> bool       who may suspend whom?
     hosts        host_rank(host) -> float                which of the nodes that fit?    smallest first
 
-Each sees small plain values and nothing else, so that one may be written in a line, tried in a simulation, and used on
-the site as it is. What may never be chosen is not asked: a lease that did not say it may be preempted is suspended by
-nobody, whatever a function says (`Chosen.may_suspend`), and equal ranks go by submission and id, so that a plan is the
-same each time (`Chosen.rank`).
+Each sees small plain values and nothing else, so that one may be written in a line. An order and a preemption can be
+tried in a simulation (`vws simulate --config`) and used on the site as they are; a log says too little for the others.
+What may never be chosen is not asked: a lease that did not say it may be preempted is suspended by nobody, whatever a
+function says (`Chosen.may_suspend`), and equal ranks go by submission and id, so that a plan is the same each time
+(`Chosen.rank`).
 
 Here are the values, and the functions for the last three. Limits are in core/admission.py, fair shares in
 core/shares.py, prices in core/tariff.py; core/chosen.py gathers what a site chose.

@@ -2,7 +2,7 @@
 
 A `LeaseRequest` is checked here for being sensible by itself (`check_request`):
 names, numbers and keys, times, and which of them go together, each error naming
-its field. Whether the site has room is another question, answered by core/placement.py.
+its field. Whether the site has room is another question, answered by core/agreement.py.
 
 The bounds below catch slips of the pen (a memory of 10**12 MiB), they are not
 a site's policy.
