@@ -14,7 +14,7 @@ from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
 from vws.core.lifecycle import Command, Observation, State
 from vws.core.site import Changes, LeaseState
 from vws.core.standing import expire
-from vws.core.terms import GroupRequest, LeaseRequest
+from vws.core.terms import GroupRequest, LeaseRequest, When
 
 
 def test_a_lease_is_placed_addressed_and_named():
@@ -94,7 +94,8 @@ def test_a_refusal_gives_the_reason_of_each_node_and_the_time_when_it_would_fit(
         "n5": "256 MiB of memory free, 512 needed",
     }
     later = next(o for o in refused.value.details["offers"] if o["kind"] == "later")
-    assert later["start"] == int(world.now) + 100
+    taken = world.grant(GroupRequest("demo", cpus=2, memory_mib=512), when=When.RESERVATION, start=later["start"])
+    assert taken.plan.begin == int(world.now) + 100, "it is prepared as soon as the other has ended"
 
 
 def test_one_workspace_bigger_than_any_node_is_offered_a_smaller_one():

@@ -8,9 +8,12 @@ import pytest
 
 from tests.core.builders import World, node
 from vws.core.agreement import Series, cancel, command, extend
+from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact
 from vws.core.errors import CannotFit, CommandRefused
 from vws.core.lifecycle import UNORDERED, Command, Desired, Observation
+from vws.core.membership import Limits, Membership
+from vws.core.outlook import Outlook
 from vws.core.present import Present
 from vws.core.site import Lease, LeaseState, PlanPhase
 from vws.core.standing import Patience, listen
@@ -345,3 +348,46 @@ def test_apart_and_together():
         world.grant(GroupRequest("demo", count=3, apart=True))
     lease = world.grant(GroupRequest("demo", count=3, together=True))
     assert len(set(lease.plan.hosts)) == 1
+
+
+def limited(world: World, **limits: int) -> None:
+    """The site's users may have so much each."""
+    chosen = Chosen(membership=Membership(each_user=Limits(**limits)))
+    world.present.outlook = Outlook(world.present.outlook.rules, chosen)
+    world.present.plan_anew(world.now)
+
+
+def test_a_limit_on_what_runs_at_once_holds_for_those_that_wait_too():
+    world = World(node(1), node(2), node(3))
+    limited(world, concurrent=2)
+    leases = [soft(world, duration_s=300) for _ in range(5)]
+    for _ in range(100):
+        pass_time(world, 20)
+        running = [each for each in leases if in_plan(world, each).state in (LeaseState.PENDING, LeaseState.ACTIVE)]
+        assert len(running) <= 2
+    assert {in_plan(world, each).state for each in leases} == {LeaseState.ENDED}
+
+
+def test_who_frees_a_limit_lets_the_next_begin():
+    world = World(node(1))
+    limited(world, concurrent=1)
+    first, second = (soft(world, GroupRequest("demo"), duration_s=900) for _ in range(2))
+    assert in_plan(world, second).state is LeaseState.WAITING
+    world.decide(cancel, first)
+    pass_time(world, 3)
+    assert in_plan(world, second).state is LeaseState.ACTIVE
+
+
+def test_groups_that_could_never_be_together_are_refused_rather_than_queued():
+    world = World(node(1), node(2))
+    with pytest.raises(CannotFit):
+        soft(world, GroupRequest("demo", count=2, cpus=4), GroupRequest("demo", name="b", count=2, cpus=4))
+
+
+def test_of_equal_nodes_the_one_that_holds_the_image_is_taken():
+    world = World(node(1), node(2), node(3))
+    first = soft(world, GroupRequest("demo", requirement='name == "n2"'), duration_s=60)
+    run_until(world, first.end + 30)
+    assert world.grant(GroupRequest("demo")).plan.hosts == ("nod-002",)
+    world.present.plan_anew(world.now)
+    assert soft(world, GroupRequest("demo", count=3)).plan.hosts[0] in ("nod-001", "nod-003"), "first spread"

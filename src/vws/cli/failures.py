@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from vws.cli.offers import offer_facts
 from vws.cli.output import print_json
 
 NAMED_MAX = 4
@@ -85,7 +86,7 @@ class Failed(click.ClickException):
         facts = [("field", field), ("asked", asked), ("possible", possible)]
         facts += by_reason("node", problem.get("nodes") or ())
         facts += by_reason("workspace", problem.get("workspaces") or ())
-        facts += [("would fit", show_offer(offer)) for offer in problem.get("offers") or ()]
+        facts += offer_facts(problem.get("offers") or ())
         return [*facts, ("kept", self.kept), ("next", self.next_step)]
 
 
@@ -124,13 +125,6 @@ def _named(noun: str, names: list[str]) -> str:
     if len(names) <= NAMED_MAX:
         return f"{noun}s {', '.join(names)}"
     return f"{noun}s {names[0]} to {names[-1]} ({len(names)})" if names == sorted(names) else f"{len(names)} {noun}s"
-
-
-def show_offer(offer: Any) -> str:
-    """An offer in the words of `vws lease request`, as far as it has them."""
-    if not isinstance(offer, dict):
-        return str(offer)
-    return str(offer.get("text") or offer.get("what") or ", ".join(f"{k}={v}" for k, v in offer.items()))
 
 
 def failure_of(error: Exception) -> Failed | None:

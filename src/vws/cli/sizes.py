@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from vws.core.spans import show_duration as show_duration
+
 MIB_OF_UNIT = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024, "t": 1024**2, "tib": 1024**2}
 SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 DIGITS_MAX = 15  # a slip of the pen must not become a number that no JSON reader takes
@@ -61,19 +63,6 @@ def show_size(mib: float | None) -> str:
 
 def show_bytes(count: float) -> str:
     return f"{count / 1024:.0f} KiB" if count < 1024**2 else show_size(round(count / 1024**2, 1))
-
-
-def show_duration(seconds: float) -> str:
-    """The two largest units, as much as one wants to know: 1h59m, 10m, 42s, 2d3h."""
-    left = max(0, round(seconds))
-    shown = []
-    for unit in ("d", "h", "m", "s"):
-        number, left = divmod(left, SECONDS_OF_UNIT[unit])
-        if number:
-            shown.append(f"{number}{unit}")
-        elif shown:
-            break
-    return "".join(shown[:2]) or "0s"
 
 
 class Size(click.ParamType[int]):

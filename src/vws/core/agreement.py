@@ -14,17 +14,16 @@ from typing import Any
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
-from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
+from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
 from vws.core.lifecycle import UNORDERED, Command
-from vws.core.offers import refusal
-from vws.core.outlook import Outlook
-from vws.core.plan.demand import Block, Demand
+from vws.core.offers import refusal, too_soon, why_not
+from vws.core.plan.demand import Demand
 from vws.core.plan.profile import Amount
 from vws.core.present import Present
 from vws.core.recurrence import said
 from vws.core.requirements import parse
 from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, PlanPhase, Workspace
-from vws.core.standing import begin_end, give, settle
+from vws.core.standing import begin_end, give, is_put_by, settle
 from vws.core.terms import (
     CPUS_MAX,
     DURATION_S_MAX,
@@ -72,17 +71,18 @@ def grant(
     Raises CannotFit (with why, and what would be accepted), InvalidRequest, NameTaken, LimitReached.
     """
     request, images = resolve(draft.present, request, now=int(draft.now))
+    draft.present.outlook.turn_to(int(draft.now))
     # What is overdue is not free before somebody has seen that it is.
     draft.present.outlook.planner.due(int(draft.now))
     if request.when is When.PERIODIC:
         return _grant_series(draft, request, images, owner, ids, before)
-    lease = _asked(draft, request, images, owner, ids("lse"))
+    lease = draw_up(draft, request, images, owner, ids("lse"))
     _enter(draft, lease, before)
     _go_on(draft, ids)
     return draft.lease(lease.id)
 
 
-def _asked(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, id: str) -> Lease:
+def draw_up(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, id: str) -> Lease:
     """The lease that is asked for, not yet agreed to."""
     now = int(draft.now)
     kind = LeaseKind.RESERVATION if request.when is When.PERIODIC else LeaseKind(str(request.when))
@@ -113,7 +113,7 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     outlook, now = draft.present.outlook, int(draft.now)
     outlook.chosen.check(lease, draft.leases(), draft.now, before)
     demand = outlook.demand_of(lease, outlook.number())
-    _must_be_ready(lease, demand, now)
+    must_be_ready(draft.present, lease, demand, now)
     if lease.soft and not outlook.could_ever(demand):
         # It would wait for ever.
         raise refusal(draft.present, lease, demand, now=now)
@@ -126,23 +126,10 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     draft.say_lease("lease.granted", lease, **terms_of(lease))
 
 
-def _must_be_ready(lease: Lease, demand: Demand, now: int) -> None:
+def must_be_ready(present: Present, lease: Lease, demand: Demand, now: int) -> None:
     """A reservation runs at its start: what has to happen before must have time to."""
     if demand.hard and demand.at - demand.prepare_s < now:
-        soonest = now + demand.prepare_s
-        raise CannotFit(
-            f"{lease.name} could not be running at its start, in {demand.at - now} s: to stage and boot it may take "
-            f"{demand.prepare_s} s",
-            field="start",
-            asked=demand.at,
-            possible=f"a start {demand.prepare_s} s from now or later; or an immediate lease",
-            details={
-                "nodes": [],
-                "offers": [
-                    {"kind": "later", "start": soonest, "text": f"all of it would run {demand.prepare_s} s from now"}
-                ],
-            },
-        )
+        raise too_soon(present, lease, demand, now=now)
 
 
 def _go_on(draft: Draft, ids: Ids) -> None:
@@ -158,12 +145,9 @@ def _grant_series(
     draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids, before: HeldBefore
 ) -> Series:
     id, now = ids("srs"), int(draft.now)
-    name = request.name or f"series-{id[-6:]}"
-    instances = [
-        replace(_asked(draft, _instance(request, name, n, start), images, owner, ids("lse")), series=id)
-        for n, start in enumerate(request.starts(now), start=1)
-    ]
-    skipped = tuple(_exceptions(draft, instances, now))
+    request = replace(request, name=request.name or f"series-{id[-6:]}")
+    instances = [replace(lease, series=id) for lease in instances_of(draft, request, images, owner, ids)]
+    skipped = tuple(exceptions_of(draft, instances, now))
     if skipped and (request.exceptions is Exceptions.REFUSE or len(skipped) == len(instances)):
         raise _refused_series(instances, skipped)
     missing = {each.start for each in skipped}
@@ -174,41 +158,48 @@ def _grant_series(
     return Series(id, tuple(draft.lease(lease.id) for lease in granted), skipped)
 
 
-def _instance(request: LeaseRequest, name: str, number: int, start: int) -> LeaseRequest:
-    return replace(request, name=f"{name}-{number}", start=start)
+def instances_of(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids) -> list[Lease]:
+    """The reservations that a named periodic request asks for, not yet agreed to."""
+    return [
+        draw_up(draft, replace(request, name=f"{request.name}-{number}", start=start), images, owner, ids("lse"))
+        for number, start in enumerate(request.starts(int(draft.now)), start=1)
+    ]
 
 
-def _exceptions(draft: Draft, instances: Sequence[Lease], now: int) -> Iterator[Skipped]:
+def exceptions_of(draft: Draft, instances: Sequence[Lease], now: int) -> Iterator[Skipped]:
     """The instances that cannot be had. They do not overlap, so each may be asked for by itself."""
     outlook = draft.present.outlook
     for lease in instances:
         demand = outlook.demand_of(lease, outlook.number())
         start, end = lease.run
         try:
-            _must_be_ready(lease, demand, now)
-        except CannotFit as too_soon:
-            yield Skipped(start, end, too_soon.problem)
+            must_be_ready(draft.present, lease, demand, now)
+        except CannotFit as refused:
+            yield Skipped(start, end, refused.problem)
             continue
         if outlook.planner.find(demand, now)[0] is None:
-            yield Skipped(start, end, refusal(draft.present, lease, demand, now=now).problem)
+            yield Skipped(start, end, why_not(draft.present, lease, demand, now=now))
 
 
 def _refused_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> CannotFit:
-    some = len(instances) - len(skipped)
-    first = skipped[0]
+    first, offers = skipped[0], offers_of_series(instances, skipped)
     return CannotFit(
         f"{len(skipped)} of the {len(instances)} starts of this rule cannot be had, the first at {said(first.start)}: "
         f"{first.reason}",
         field="rule",
         asked=len(instances),
-        possible=f"the other {some}, if exceptions may be skipped"
-        if some
-        else "another rule, fewer nodes, or a later time",
-        details={
-            "nodes": [],
-            "offers": [{"kind": "exceptions", **asdict(each), "text": each.reason} for each in skipped],
-        },
+        possible=offers[0]["text"] if offers else "another rule, fewer nodes, or a later time",
+        details={"nodes": [], "offers": offers},
     )
+
+
+def offers_of_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
+    """A series without its exceptions, if anything is left of it."""
+    some = len(instances) - len(skipped)
+    if not some or not skipped:
+        return []
+    text = f"the other {some} starts could be had, if exceptions may be skipped"
+    return [{"kind": "exceptions", "count": some, "skipped": [asdict(each) for each in skipped], "text": text}]
 
 
 def resolve(present: Present, request: LeaseRequest, *, now: int) -> tuple[LeaseRequest, list[Image]]:
@@ -218,83 +209,6 @@ def resolve(present: Present, request: LeaseRequest, *, now: int) -> tuple[Lease
         if group.requirement:
             parse(group.requirement, f"groups[{i}].requirement")
     return request, [_image_for(present, g, f"groups[{i}]") for i, g in enumerate(request.groups)]
-
-
-def consider(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> dict[str, Any]:
-    """What `request` would be answered: {"fits", "reason", "start", "nodes", "offers"}. Nothing is changed."""
-    present, now = draft.present, int(draft.now)
-    request, images = resolve(present, request, now=now)
-    if request.when is When.PERIODIC:
-        return _consider_series(draft, request, images, owner, ids)
-    lease = _asked(draft, request, images, owner, "asked")
-    outlook = present.outlook
-    demand = outlook.demand_of(lease, outlook.number())
-    try:
-        outlook.chosen.check(lease, draft.leases(), draft.now)
-        _must_be_ready(lease, demand, now)
-        block, victims = outlook.look(demand, now)
-        if block is None:
-            raise refusal(present, lease, demand, now=now)
-    except (CannotFit, LimitReached) as refused:
-        details = refused.details or {}
-        return {
-            "fits": False,
-            "reason": refused.problem,
-            "start": None,
-            "nodes": details.get("nodes", []),
-            "offers": details.get("offers", []),
-        }
-    return {
-        "fits": True,
-        "reason": _would(outlook, lease, block, victims, now),
-        "start": block.run,
-        "nodes": _shares(present, block),
-        "offers": [],
-    }
-
-
-def _would(outlook: Outlook, lease: Lease, block: Block, victims: Sequence[Demand], now: int) -> str:
-    if block.run <= now:
-        said = "all of it would start now"
-    elif lease.soft:
-        said = f"it would wait; there is room for all of it {block.run - now} s from now"
-    else:
-        said = f"all of it would run {block.run - now} s from now"
-    waiting = len(outlook.planner.queue) + len(outlook.planner.booked) if lease.soft else 0
-    behind = f", behind {waiting} that wait already" if waiting else ""
-    gives = f"; {len(victims)} that may be preempted would give way" if victims else ""
-    return said + behind + gives
-
-
-def _shares(present: Present, block: Block) -> list[dict[str, str]]:
-    counted: dict[str, int] = {}
-    for host in block.hosts:
-        node = present.outlook.nodes[host]
-        counted[node] = counted.get(node, 0) + 1
-    return [
-        {"node": id, "name": present.nodes[id].name, "reason": f"it would take {count}"}
-        for id, count in sorted(counted.items())
-    ]
-
-
-def _consider_series(
-    draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids
-) -> dict[str, Any]:
-    name = request.name or "series"
-    instances = [
-        _asked(draft, _instance(request, name, n, start), images, owner, f"asked-{n}")
-        for n, start in enumerate(request.starts(int(draft.now)), start=1)
-    ]
-    skipped = list(_exceptions(draft, instances, int(draft.now)))
-    some = len(instances) - len(skipped)
-    fits = not skipped or (request.exceptions is Exceptions.SKIP and some > 0)
-    return {
-        "fits": fits,
-        "reason": f"{some} of {len(instances)} starts could be had",
-        "start": instances[0].start,
-        "nodes": [],
-        "offers": [{"kind": "exception", **asdict(each), "text": each.reason} for each in skipped],
-    }
 
 
 def find_image(present: Present, asked: str, field: str) -> Image:
@@ -366,7 +280,7 @@ def command(draft: Draft, workspace: Workspace, order: Command) -> Workspace:
 def _must_not_be_saved(lease: Lease, order: Command) -> None:
     """What the plan has suspended is not resumed by hand: others have its nodes."""
     saving = lease.plan is not None and lease.plan.phase is PlanPhase.SAVING
-    if saving or lease.state is LeaseState.SUSPENDED:
+    if saving or is_put_by(lease):
         raise CommandRefused(
             f"{lease.name} gives way to others: it is suspended by the plan and goes on by itself",
             field="command",
@@ -395,6 +309,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     if lease.end is not None:
         longer = replace(longer, end=lease.end + duration_s)
     outlook.chosen.check(longer, draft.leases(), draft.now)
+    _must_keep_its_deadline(lease, demand, duration_s, now)
     if not outlook.planner.prolong(demand, duration_s, now):
         raise _cannot_prolong(draft.present, lease, demand, duration_s, now)
     after = draft.put_lease(longer)
@@ -403,6 +318,21 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
         for workspace in _living(draft, lease):
             draft.order(replace(workspace, end=after.run[1]))
     return after
+
+
+def _must_keep_its_deadline(lease: Lease, demand: Demand, duration_s: int, now: int) -> None:
+    if lease.deadline is None:
+        return
+    over = (demand.block.stop if demand.block is not None else now + demand.remaining) + duration_s
+    if over > lease.deadline:
+        left_s = max(0, lease.deadline - over + duration_s)
+        raise CannotFit(
+            f"{lease.name} would be over {over - lease.deadline} s after its deadline, {said(lease.deadline)}",
+            field="duration_s",
+            asked=duration_s,
+            possible=f"{left_s} s at most" if left_s else "a new lease for what is to come after it",
+            details={"nodes": [], "offers": []},
+        )
 
 
 def _cannot_prolong(present: Present, lease: Lease, demand: Demand, duration_s: int, now: int) -> CannotFit:
@@ -461,11 +391,11 @@ def _is_wide_enough(draft: Draft, demand: Demand, groups: Sequence[Group]) -> bo
     block = demand.block
     if block is None:
         return True
-    hosts, member = draft.present.outlook.nodes, 0
+    ids, member = draft.present.outlook.nodes, 0
     for group in groups:
-        for host in block.hosts[member : member + group.count]:
-            if host >= 0 and draft.node(hosts[host]).capacity.cpus < group.cpus:
-                return False
+        nodes = [draft.present.nodes.get(ids[host]) for host in block.hosts[member : member + group.count] if host >= 0]
+        if any(node is not None and node.capacity.cpus < group.cpus for node in nodes):
+            return False
         member += group.count
     return True
 

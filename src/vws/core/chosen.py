@@ -15,8 +15,8 @@ from vws.core.admission import (
     nothing_before,
     within_limits,
 )
-from vws.core.errors import InvalidRequest, LimitReached
-from vws.core.membership import Limits, Membership
+from vws.core.errors import InvalidRequest, VwsError
+from vws.core.membership import Limits, Membership, Party
 from vws.core.policy import (
     HostRank,
     MaySuspend,
@@ -121,18 +121,30 @@ class Chosen:
 
     def held_back(self, lease: Lease, leases: Iterable[Lease], now: float) -> str:
         """Why a lease that waits may not begin now although it fits: a limit on what runs at once; "" if it may."""
-        asked = self.standing(lease)
-        for holdings, limits in self._parties(asked, leases, nothing_before):
+        held = (self.standing(each) for each in leases if each.id != lease.id and each.state not in OVER)
+        return self.kept_from(self.standing(lease), held, now)
+
+    def kept_from(self, asked: Standing, held: Iterable[Standing], now: float) -> str:
+        """The same beside `held`, each with the start that is agreed or planned for it."""
+        parties = self._bound(asked)
+        others = list(held) if parties else []
+        for party in parties:
+            holdings = holdings_of(party, others, nothing_before)
             try:
-                self.admit(asked.starting(now), holdings, Limits(concurrent=limits.concurrent), now)
-            except LimitReached as reached:
+                self.admit(asked.starting(now), holdings, Limits(concurrent=party.limits.concurrent), now)
+            except VwsError as reached:
                 return reached.problem
         return ""
+
+    def _bound(self, asked: Standing) -> list[Party]:
+        """The parties whose limits the lease must keep."""
+        own = self.admit is not within_limits
+        return [party for party in self.membership.parties(asked.owner) if party.limits.bind or own]
 
     def _parties(
         self, asked: Standing, leases: Iterable[Lease], before: HeldBefore
     ) -> Iterator[tuple[Holdings, Limits]]:
-        parties = [p for p in self.membership.parties(asked.owner) if p.limits.bind or self.admit is not within_limits]
+        parties = self._bound(asked)
         if not parties:
             return
         users = frozenset[str]().union(*(party.users for party in parties))

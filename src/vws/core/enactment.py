@@ -15,12 +15,13 @@ from dataclasses import replace
 
 from vws.core.draft import Draft
 from vws.core.errors import CommandRefused
-from vws.core.lifecycle import UNORDERED, Command, State
+from vws.core.lifecycle import UNORDERED, Command, Desired, State
 from vws.core.members import make_members
-from vws.core.outlook import Outlook
-from vws.core.plan.demand import PREPARING, RUNNING, SAVING, STOPPING, Demand
+from vws.core.outlook import Outlook, whole
+from vws.core.plan.demand import BOOKED, PREPARING, RUNNING, SAVED, SAVING, STOPPING, WAITING, Demand
 from vws.core.plan.planner import BEGIN, GIVE_UP, KEPT, SAVE, STOP, Action
 from vws.core.site import LEASE_AHEAD, Lease, LeaseState, Workspace
+from vws.core.standing import SAVED as SAVED_STATES
 from vws.core.standing import TIME_OVER, begin_end, give, settle
 from vws.core.usage import terms_of
 
@@ -34,9 +35,12 @@ FAR_S = 366 * 86_400
 def advance(draft: Draft, ids: Ids) -> None:
     """What the passing of time brings: steps that are due, room that has come free."""
     outlook, now = draft.present.outlook, int(draft.now)
-    outlook.displace(now)
     planner = outlook.planner
+    outlook.turn_to(now)
+    outlook.hear(draft.changes.nodes, now)
+    outlook.displace(now)
     planner.due(now)
+    planner.hurry(now)
     planner.fill(now)
     planner.due(now)
     settle_plan(draft, ids)
@@ -65,12 +69,21 @@ def _notice(draft: Draft, outlook: Outlook, demand: Demand) -> None:
     live = [w for w in draft.members(lease.id) if w.state not in UNORDERED]
     if lease.ended:
         planner.ended(demand, now)
-    elif demand.phase == PREPARING and lease.state is LeaseState.ACTIVE and not demand.hard:
-        planner.up(demand, now)
+    elif lease.state is LeaseState.ENDING and demand.phase in (WAITING, BOOKED, SAVED):
+        planner.withdraw(demand, now)
+    elif demand.phase == PREPARING and not demand.hard and _is_up(lease, live):
+        planner.up(demand, now, whole(draft.now))
     elif demand.phase == SAVING and live and all(w.state in OUT_OF_THE_WAY for w in live):
         planner.kept(demand, now)
     elif demand.phase == STOPPING and lease.state is LeaseState.WAITING and not _left(draft, lease):
         planner.given_up(demand, now)
+
+
+def _is_up(lease: Lease, live: list[Workspace]) -> bool:
+    """Whether it runs as far as it ever will: one that goes on may have lost a member meanwhile."""
+    if lease.state is LeaseState.DEGRADED:
+        return not any(w.state in SAVED_STATES for w in live)
+    return lease.state is LeaseState.ACTIVE
 
 
 def _left(draft: Draft, lease: Lease) -> list[Workspace]:
@@ -125,19 +138,28 @@ def _resume(draft: Draft, lease: Lease, action: Action) -> None:
     block = action.block
     draft.put_lease(replace(lease, start=block.run, end=block.stop))
     draft.say_lease("lease.resuming", lease, run=block.run)
+    _restore(draft, lease, end=block.stop + FAR_S)
+
+
+def _restore(draft: Draft, lease: Lease, *, end: int) -> None:
     for workspace in draft.members(lease.id):
         if workspace.state is State.SUSPENDED:
-            give(draft, replace(workspace, end=block.stop + FAR_S), Command.RESTORE, "its lease goes on")
+            give(draft, replace(workspace, end=end), Command.RESTORE, "its lease goes on")
+        elif workspace.state is State.LOST and workspace.desired is not Desired.RUN:
+            draft.order(replace(workspace, desired=Desired.RUN, end=end))
 
 
 def _suspend(draft: Draft, lease: Lease) -> None:
+    end = int(draft.now) + FAR_S
     for workspace in draft.members(lease.id):
-        if workspace.state in UNORDERED or workspace.state in (State.SUSPENDING, State.SUSPENDED):
+        if workspace.state in UNORDERED or workspace.desired is Desired.SUSPEND:
+            continue
+        if workspace.state is State.LOST:
+            # Whenever its node is back, others may be there.
+            draft.order(replace(workspace, desired=Desired.SUSPEND, end=end))
             continue
         try:
-            give(
-                draft, replace(workspace, end=int(draft.now) + FAR_S), Command.SUSPEND, "its node is promised to others"
-            )
+            give(draft, replace(workspace, end=end), Command.SUSPEND, "its node is promised to others")
         except CommandRefused:
             pass  # it is between two states; `_press` orders it again
 
@@ -154,10 +176,13 @@ def _give_up(draft: Draft, lease: Lease) -> None:
 
 
 def _press(draft: Draft, outlook: Outlook) -> None:
-    """Order again what could not be ordered when it was due."""
+    """Order again what could not be ordered when it was due, and what a node that was away has not done."""
     for demand in list(outlook.planner.demands.values()):
-        if demand.phase == SAVING:
+        block = demand.block
+        if demand.phase == SAVING or (demand.kept and demand.phase in (SAVED, BOOKED)):
             _suspend(draft, draft.lease(demand.id))
+        elif demand.phase == PREPARING and block is not None and block.restores:
+            _restore(draft, draft.lease(demand.id), end=block.stop + FAR_S)
 
 
 # ---------------------------------------------------------------- the record
@@ -184,6 +209,10 @@ def planned(lease: Lease, outlook: Outlook, demand: Demand) -> Lease:
     after = replace(lease, plan=plan, worked_s=demand.worked, migrations=demand.migrations)
     if lease.soft and lease.state is not LeaseState.ENDING:
         after = replace(after, start=None if plan is None else plan.run, end=None if plan is None else plan.stop)
+    elif demand.hurries and plan is not None:
+        after = replace(after, start=plan.run, end=plan.stop)
+    if lease.deadline is not None and plan is not None and plan.stop > lease.deadline and lease.state in LEASE_AHEAD:
+        after = replace(after, reason=f"as planned now it is over {plan.stop - lease.deadline} s after its deadline")
     return after
 
 

@@ -1,26 +1,21 @@
-"""What to say when a lease cannot be had as asked: why not, node by node, and what would be accepted.
-
-Every offer is found by the planner's own questions, so that asking for it is granted as long as nothing else happens:
-the earliest start for the whole, the most members at the asked time, the longest run from then, the largest size that
-fits once.
-"""
+"""What to say when a lease cannot be had as asked: why not, node by node, and what would be accepted."""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
-from typing import Any
 
+from vws.core.bargain import offers_for, words
 from vws.core.errors import CannotFit
-from vws.core.outlook import Outlook
 from vws.core.plan.demand import Demand
-from vws.core.plan.profile import NODE_BITS
 from vws.core.present import Present
 from vws.core.requirements import hints, node_attributes, parse
 from vws.core.site import Group, Lease, Node, NodeState
+from vws.core.spans import show_duration
 from vws.core.terms import Size
 
-# Shorter is no lease that anybody wants.
-SHORTEST_S = 60
+# Nobody reads the reasons of more.
+NODES_TOLD = 200
 STATES = {
     NodeState.JOINING: "it has not reported yet",
     NodeState.DRAINED: "it is drained",
@@ -31,29 +26,49 @@ STATES = {
 
 def refusal(present: Present, lease: Lease, demand: Demand, *, now: int) -> CannotFit:
     """Why `lease` cannot be had as asked, and what would be accepted. demand: what the planner was asked."""
-    outlook = present.outlook
-    at = max(now, demand.at) if demand.hard else now
-    end = at + lease.duration_s
-    offers = _offers(outlook, lease, demand, at, now)
-    asked = " and ".join(f"{g.count} × ({_words(g)})" for g in lease.groups)
-    ready = [n for n in present.nodes.values() if n.state is NodeState.READY]
-    if not present.nodes:
-        problem = "this site has no nodes yet"
-    elif not ready:
-        problem = "no node takes new workspaces now"
-    elif demand.by >= 0:
-        problem = f"{asked} for {lease.duration_s} s cannot be done in time"
-    else:
-        when = "now" if at <= now else f"{at - now} s from now"
-        problem = f"the site has no room for {asked} together {when}"
+    at = max(now, demand.at)
+    offers = offers_for(present, lease, demand, now=now)
     possible = "; ".join(offer["text"] for offer in offers) or _nothing(present, lease)
     return CannotFit(
-        problem,
+        why_not(present, lease, demand, now=now),
         field="deadline" if demand.by >= 0 else "groups",
-        asked=asked,
+        asked=_asked(lease),
         possible=possible,
-        details={"nodes": reasons(present, lease.groups, at, end, now=now), "offers": offers},
+        details={"nodes": reasons(present, lease.groups, at, at + lease.duration_s, now=now), "offers": offers},
     )
+
+
+def too_soon(present: Present, lease: Lease, demand: Demand, *, now: int) -> CannotFit:
+    """A reservation whose start is so near that it could not be prepared."""
+    offers = offers_for(present, lease, demand, now=now)
+    ready = f"a start {show_duration(demand.prepare_s)} from now or later"
+    return CannotFit(
+        f"it could not be running at its start, {show_duration(demand.at - now)} from now: to stage and boot it may "
+        f"take {show_duration(demand.prepare_s)}",
+        field="start",
+        asked=demand.at,
+        possible="; ".join(offer["text"] for offer in offers) or ready,
+        details={"nodes": [], "offers": offers},
+    )
+
+
+def why_not(present: Present, lease: Lease, demand: Demand, *, now: int) -> str:
+    """In a sentence, why `lease` cannot be had as asked."""
+    ready = [n for n in present.nodes.values() if n.state is NodeState.READY]
+    if not present.nodes:
+        return "this site has no nodes yet"
+    if not ready:
+        return "no node takes new workspaces now"
+    if demand.by >= 0:
+        return f"{_asked(lease)} for {show_duration(lease.duration_s)} cannot be done in time"
+    if not demand.hard:
+        return f"this site will never have room for {_asked(lease)} together"
+    when = "now" if demand.at <= now else f"{show_duration(demand.at - now)} from now"
+    return f"the site has no room for {_asked(lease)} together {when}"
+
+
+def _asked(lease: Lease) -> str:
+    return " and ".join(f"{g.count} × ({_words(g)})" for g in lease.groups)
 
 
 def _nothing(present: Present, lease: Lease) -> str:
@@ -67,19 +82,14 @@ def _words(group: Group) -> str:
     return words(Size(group.cpus, group.memory_mib, group.disk_mib))
 
 
-def words(size: Size) -> str:
-    cpus = "1 CPU" if size.cpus == 1 else f"{size.cpus} CPUs"
-    return f"{cpus}, {size.memory_mib} MiB memory, {size.disk_mib} MiB disk"
-
-
 # ---------------------------------------------------------------- why not
 
 
 def reasons(present: Present, groups: Sequence[Group], start: int, end: int, *, now: int) -> list[dict[str, str]]:
-    """For each node why it cannot hold all of it over [start, end)."""
+    """For each node, of a large site for the first of them, why it cannot hold all of it over [start, end)."""
     return [
         {"node": n.id, "name": n.name, "reason": _reason(present, n, groups, start, end, now)}
-        for n in sorted(present.nodes.values(), key=lambda n: n.id)
+        for n in heapq.nsmallest(NODES_TOLD, present.nodes.values(), key=lambda n: n.id)
     ]
 
 
@@ -114,94 +124,3 @@ def _lack(present: Present, node: Node, group: Group, start: int, end: int) -> s
         if asked > free
     ]
     return ", ".join(lacks)
-
-
-# ---------------------------------------------------------------- what would be accepted
-
-
-def _offers(outlook: Outlook, lease: Lease, demand: Demand, at: int, now: int) -> list[dict[str, Any]]:
-    found = [
-        _fewer(outlook, lease, demand, at, now),
-        _shorter(outlook, lease, demand, at),
-        _later(outlook, lease, demand, at, now),
-    ]
-    offers = [offer for offer in found if offer is not None]
-    if not any(offer["kind"] == "fewer" for offer in offers):
-        smaller = _smaller(outlook, demand, at, at + lease.duration_s)
-        offers += [smaller] if smaller else []
-    return offers
-
-
-def _open(outlook: Outlook, demand: Demand, at: int) -> list[int]:
-    """Until when each opening for a member of its only group stays open, the longest first."""
-    begin = max(at - demand.prepare_s, 0)
-    openings = outlook.planner.timeline.openings(demand.parts[0], begin)
-    return sorted((opening >> NODE_BITS for opening in openings), reverse=True)
-
-
-def _fewer(outlook: Outlook, lease: Lease, demand: Demand, at: int, now: int) -> dict[str, Any] | None:
-    if len(demand.parts) != 1 or demand.parts[0].together:
-        return None
-    end = at + lease.duration_s + demand.shutdown_s
-    count = sum(until >= end for until in _open(outlook, demand, at))
-    if not 0 < count < demand.parts[0].count:
-        return None
-    when = "now" if at <= now else f"{at - now} s from now"
-    return {"kind": "fewer", "count": count, "text": f"{count} of this size would fit {when}"}
-
-
-def _shorter(outlook: Outlook, lease: Lease, demand: Demand, at: int) -> dict[str, Any] | None:
-    if len(demand.parts) != 1:
-        return None
-    needed = demand.parts[0].openings_needed
-    untils = _open(outlook, demand, at)
-    if len(untils) < needed:
-        return None
-    longest = untils[needed - 1] - at - demand.shutdown_s
-    if not SHORTEST_S <= longest < lease.duration_s:
-        return None
-    return {"kind": "shorter", "duration_s": longest, "text": f"all of it for {longest} s would fit then"}
-
-
-def _later(outlook: Outlook, lease: Lease, demand: Demand, at: int, now: int) -> dict[str, Any] | None:
-    start = earliest(outlook, demand, at)
-    if start is None or (start <= at and demand.by < 0):
-        return None
-    text = f"all of it would fit {start - now} s from now, when leases end"
-    if demand.by >= 0:
-        return {
-            "kind": "deadline",
-            "deadline": start + lease.duration_s,
-            "text": f"all of it could be done by {start + lease.duration_s - now} s from now",
-        }
-    return {"kind": "later", "start": start, "text": text}
-
-
-def earliest(outlook: Outlook, demand: Demand, after: int) -> int | None:
-    """The first moment from `after` on at which all of it could run, in whole, without anybody giving way."""
-    placing = outlook.planner.placing
-    whole_s = demand.prepare_s + demand.remaining + demand.shutdown_s
-    begin = max(after - demand.prepare_s, 0)
-    for moment in [begin, *placing.moments(demand, begin, whole_s, None)]:
-        run = moment + demand.prepare_s
-        hosts, _ = placing.nodes(demand, moment, moment + whole_s, moment + whole_s)
-        if hosts is not None and run >= after:
-            return run
-    return None
-
-
-def _smaller(outlook: Outlook, demand: Demand, start: int, end: int) -> dict[str, Any] | None:
-    best: tuple[int, int, str] | None = None
-    for index, node in enumerate(outlook.nodes):
-        if outlook.planner.timeline.open[index]:
-            room = outlook.room(node, start, end)
-            if room.places > 0 and (best is None or (room.memory_mib, room.cpus) > best[:2]):
-                best = (room.memory_mib, room.cpus, node)
-    if best is None:
-        return None
-    room, capacity, name = outlook.room(best[2], start, end), *outlook.capacity(best[2])
-    size = Size(min(room.cpus, capacity.cpus), room.memory_mib - capacity.overhead_mib, room.disk_mib)
-    if min(size.cpus, size.memory_mib, size.disk_mib) < 1:
-        return None
-    offer = {"cpus": size.cpus, "memory_mib": size.memory_mib, "disk_mib": size.disk_mib}
-    return {"kind": "smaller", **offer, "text": f"one workspace of up to {words(size)} would fit now on {name}"}

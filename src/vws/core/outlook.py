@@ -16,17 +16,20 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vws.core.admission import everyone, within_limits
 from vws.core.chosen import Chosen
-from vws.core.lifecycle import UNORDERED
-from vws.core.plan.demand import PHASES, Block, Demand, Part
+from vws.core.plan.demand import BOOKED, OVER, PHASES, WAITING, Block, Demand, Part
 from vws.core.plan.live import SitePlanner
-from vws.core.plan.profile import Amount
+from vws.core.plan.placing import Placing
+from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
-from vws.core.policy import HostView, best_fit, spread
+from vws.core.plan.timeline import Timeline
+from vws.core.policy import HostView, Standing, best_fit, spread
 from vws.core.rates import Rates, Step, prepare_s
 from vws.core.requirements import node_attributes, parse
 from vws.core.shares import Shares
 from vws.core.site import (
+    LEASE_AHEAD,
     Capacity,
     Changes,
     Group,
@@ -42,6 +45,9 @@ from vws.core.site import (
 
 # A network's own address, its broadcast and the gateway cannot be given.
 ADDRESSES_NOT_GIVEN = 3
+ENDING = LeaseState.ENDING
+# There what was promised begins, and what is saved is resumed.
+AWAKE = frozenset({NodeState.READY, NodeState.DRAINED})
 PHASE_OF = {phase: PHASES.index(str(phase)) for phase in PlanPhase}
 PHASE_NAMED = {number: phase for phase, number in PHASE_OF.items()}
 
@@ -62,22 +68,28 @@ class Outlook:
         self._windows: dict[str, tuple[int, Amount, Maintenance]] = {}
         self._numbers = 0
         self._overhead_mib = 0
+        self._cpus: set[tuple[int, int]] = set()  # of the nodes there have been: real ones, and how many are leased
         # Nodes and windows have changed: what was planned there may have to go elsewhere.
         self.disturbed = False
+        # Hard leases that are to begin where nothing may, and how far the plan had moved when they were last tried.
+        self.stuck: set[str] = set()
+        self._tried_at = 0
         self.rules.may_suspend = self._may_suspend
         self.rules.spread = self.chosen.host_rank is spread
         if self.chosen.host_rank not in (spread, best_fit):
             self.rules.host_rank = self._rank
-        self._holding: dict[str, set[int]] = {}  # by image, the nodes that have had it
+        self._images_on: dict[str, set[str]] = {}  # by image, the nodes that have had it
+        self._holding: dict[str, list[bool]] = {}  # the same by the planner's index
         self._leases: Mapping[str, Lease] = {}
         self._now = 0
-        if self.chosen.membership.limits_concurrency:
+        if self.chosen.membership.limits_concurrency or self.chosen.admit not in (within_limits, everyone):
             self.rules.may_start = self._may_start
 
     def blank(self) -> Outlook:
         """One of the same site that knows nothing yet."""
         other = Outlook(self.rules, self.chosen)
         other.rates, other.shares = self.rates, self.shares
+        other._images_on = {image: set(nodes) for image, nodes in self._images_on.items()}
         return other
 
     # ------------------------------------------------------------ in step
@@ -114,25 +126,41 @@ class Outlook:
 
     # ------------------------------------------------------------ nodes
 
+    def hear(self, nodes: Iterable[Node], now: int) -> None:
+        """What a decision has just learned of nodes, before it is committed."""
+        for node in nodes:
+            self._take_node(node, now)
+
     def _take_node(self, node: Node, now: int) -> None:
-        index = self._index.get(node.id)
+        index = self._index_of(node.id)
         capacity = room_of(node)
-        if index is None:
-            index = self._index[node.id] = self.planner.add_node(capacity)
-            self.nodes.append(node.id)
-            for mask in self._masks.values():
-                mask.append(False)
-        elif not capacity.same(self.planner.timeline.profiles[index].capacity):
+        if not capacity.same(self.planner.timeline.profiles[index].capacity):
             self.planner.set_capacity(index, capacity)
+            self._resize_windows(index, capacity)
         self._node_values[node.id] = node
+        self._cpus.add((node.capacity.cpus, node.capacity.size.cpus))
         if node.removed_at is not None:
             self._node_values.pop(node.id)
         for (requirement, cpus), mask in self._masks.items():
             mask[index] = is_fit(node, requirement, cpus)
-        is_open = node.removed_at is None and node.state is NodeState.READY
-        if is_open != self.planner.timeline.open[index]:
-            self.planner.set_open(index, is_open)
+        state = node.state if node.removed_at is None else NodeState.LOST
+        is_open, awake = state is NodeState.READY, state in AWAKE
+        timeline = self.planner.timeline
+        if (is_open, awake) != (timeline.open[index], timeline.awake[index]):
+            self.planner.set_open(index, is_open, awake)
             self.disturbed = True
+
+    def _index_of(self, id: str) -> int:
+        """A node's index. One that nobody knows, or not any more, has no room and runs nothing."""
+        index = self._index.get(id)
+        if index is None:
+            index = self._index[id] = self.planner.add_node(NOTHING)
+            self.nodes.append(id)
+            for mask in (*self._masks.values(), *self._holding.values()):
+                mask.append(False)
+            # What a record has planned there has to go elsewhere.
+            self.disturbed = True
+        return index
 
     def mask(self, requirement: str, cpus: int) -> list[bool]:
         """By index, whether a node can hold a member that asks for that; kept right as nodes change."""
@@ -155,19 +183,27 @@ class Outlook:
             self.planner.close(index, amount, max(window.start, 0), window.end)
         self.disturbed = True
 
+    def _resize_windows(self, index: int, capacity: Amount) -> None:
+        for id, (at, before, window) in self._windows.items():
+            if at == index:
+                self.planner.reopen(index, before, max(window.start, 0), window.end)
+                self.planner.close(index, capacity, max(window.start, 0), window.end)
+                self._windows[id] = (index, capacity, window)
+
     def displace(self, now: int) -> list[str]:
         """Plan anew what was to begin where nothing may. Gives the ids of the hard leases that have no other place."""
-        if not self.disturbed:
+        if not self.disturbed and (not self.stuck or self.planner.moves == self._tried_at):
             return []
         self.disturbed = False
-        stuck: list[Demand] = []
-        far = 1 << 40
+        shut: dict[int, list[tuple[int, int]]] = {}
         for index, is_open in enumerate(self.planner.timeline.open):
             if not is_open:
-                stuck += self.planner.displace(index, now, far, now)
+                shut[index] = [(0, FOREVER)]
         for index, _, window in self._windows.values():
-            stuck += self.planner.displace(index, window.start, window.end, now)
-        return [demand.id for demand in stuck]
+            shut.setdefault(index, []).append((window.start, window.end))
+        self.stuck = {demand.id for demand in self.planner.displace(shut, now)} if shut else set()
+        self._tried_at = self.planner.moves
+        return sorted(self.stuck)
 
     def capacity(self, node: str) -> tuple[Capacity, str]:
         """What a node offers, and its name."""
@@ -207,19 +243,31 @@ class Outlook:
             room = sum(part.asked.count_in(profiles[i].capacity, part.most_per_node) for i in nodes)
             if room < part.openings_needed:
                 return False
-        return True
+        return len(demand.parts) == 1 or self._could_together(demand)
+
+    def _could_together(self, demand: Demand) -> bool:
+        """Whether there is room for all of its groups at once, each of which has room alone."""
+        empty = Timeline([profile.capacity for profile in self.planner.timeline.profiles])
+        hosts, _ = Placing(empty, self.rules).nodes(demand, 0, 1, 1)
+        return hosts is not None
 
     def soonest(self, demand: Demand, now: int) -> Demand | None:
-        """The same demand, to run as soon as others can have been saved."""
-        waits = [self.rules.save_s(d, d.block.hosts) for d in self.planner.demands.values() if d.block is not None]
-        if not waits:
-            return None
-        demand.at = now + max(waits) + 1
-        return demand
+        """The same demand, to run as soon as others can have been saved; None if that would not help."""
+        waits = {
+            self.rules.save_s(each, each.block.hosts)
+            for each in self.planner.demands.values()
+            if each.block is not None and each.preemptible and self._may_suspend(demand, each)
+        }
+        for wait_s in sorted(waits):
+            demand.at, demand.hurries = now + wait_s + 1, True
+            if self.planner.find(demand, now)[0] is not None:
+                return demand
+        return None
 
     def hosts_of(self, demand: Demand) -> list[str]:
+        """The ids of its nodes, as far as they are still there."""
         hosts = demand.block.hosts if demand.block is not None else []
-        return sorted({self.nodes[host] for host in hosts if host >= 0})
+        return sorted({self.nodes[host] for host in hosts if host >= 0} & self._node_values.keys())
 
     def open_until(self, demand: Demand, end: int, now: int) -> int:
         """Until when, `end` at most, its nodes have room for it."""
@@ -272,7 +320,7 @@ class Outlook:
             self.planner.forget(demand, now)
         demand = self.demand_of(lease, number, members)
         block = None if recorded is None else self._block_of(recorded)
-        phase = 0 if recorded is None else PHASE_OF[recorded.phase]
+        phase = PHASE_OF[recorded.phase] if recorded is not None else OVER if lease.state is ENDING else WAITING
         self.planner.adopt(demand, phase, block, now)
         self._let_go(demand, lease, present_members, now)
 
@@ -309,10 +357,10 @@ class Outlook:
 
     def _let_go(self, demand: Demand, lease: Lease, members: list[Workspace | None], now: int) -> None:
         """Room of members that are gone while the others stay."""
-        if demand.block is None or demand.phase == PHASE_OF[PlanPhase.BOOKED]:
+        if not demand.kept and (demand.block is None or demand.phase == BOOKED):
             return
         for index, member in enumerate(members):
-            if member is not None and member.released_at is not None and index < len(demand.block.hosts):
+            if member is not None and member.released_at is not None:
                 self.planner.left(demand, index, now)
 
     def demand_of(self, lease: Lease, number: int, members: Iterable[Workspace] = ()) -> Demand:
@@ -336,10 +384,13 @@ class Outlook:
             standing=self.chosen.standing(lease),
         )
         demand.worked = lease.worked_s
+        demand.hurries = lease.urgent and lease.kind == "immediate"
         demand.suspensions = lease.suspensions
-        live = [w for w in found if w is not None and w.state not in UNORDERED]
-        if lease.suspensions and live and not hard:
-            demand.saved_on = [-1 if w is None or w.state in UNORDERED else self._index[w.node] for w in found]
+        if is_kept(lease):
+            here = [w is not None and w.released_at is None for w in found]
+            demand.saved_on = [
+                self._index_of(w.node) if w and is_here else -1 for w, is_here in zip(found, here, strict=True)
+            ]
         return demand
 
     def _part(self, group: Group, memory_mib: int) -> Part:
@@ -349,6 +400,7 @@ class Outlook:
             apart=group.apart,
             together=group.together,
             eligible=self.mask(group.requirement, group.cpus),
+            prefers=self._holders(group.image),
         )
         part.kept_size = Amount(0, 0, group.disk_mib, 0, 1)
         return part
@@ -361,8 +413,22 @@ class Outlook:
         return float(self.chosen.order(self.chosen.standing(lease), self.shares or Shares(), now))
 
     def _may_start(self, demand: Demand) -> bool:
-        lease = self._leases.get(demand.id)
-        return lease is None or not self.chosen.held_back(lease, self._leases.values(), self._now)
+        return not self.held_back(demand)
+
+    def held_back(self, demand: Demand) -> str:
+        """The limit that keeps a soft demand from beginning now, in words; "" if none does. What is planned counts."""
+        asked = demand.standing
+        assert isinstance(asked, Standing)
+        held = (
+            each.standing.starting(each.block.begin)
+            for each in self.planner.demands.values()
+            if each is not demand and each.block is not None and isinstance(each.standing, Standing)
+        )
+        return self.chosen.kept_from(asked, held, self._now)
+
+    def turn_to(self, now: int) -> None:
+        """The moment of the decision that is being made."""
+        self._now = now
 
     def reorder(self, shares: Shares, now: float) -> None:
         """Put those that wait in the turn that they have now."""
@@ -377,8 +443,7 @@ class Outlook:
         """How little a node is wanted for a demand, by the site's own choice of hosts."""
         profile, value = self.planner.timeline.profiles[node], self._node_values[self.nodes[node]]
         free = profile.free_at(max(self._now, demand.at - demand.prepare_s))
-        lease = self._leases.get(demand.id)
-        images = {group.image for group in lease.groups} if lease is not None else set()
+        prefers = demand.parts[0].prefers
         view = HostView(
             value.name,
             profile.capacity.cpus,
@@ -386,7 +451,7 @@ class Outlook:
             profile.capacity.memory_mib,
             free.memory_mib,
             profile.capacity.places - free.places,
-            bool(images) and all(node in self._holding.get(image, ()) for image in images),
+            prefers is not None and prefers[node],
         )
         return self.chosen.host_rank(view)
 
@@ -394,7 +459,16 @@ class Outlook:
         """A node that has started a workspace holds its image; it may have dropped it since, which costs only time."""
         for workspace in workspaces:
             if workspace.came_up and workspace.node in self._index:
-                self._holding.setdefault(workspace.image, set()).add(self._index[workspace.node])
+                self._images_on.setdefault(workspace.image, set()).add(workspace.node)
+                self._holders(workspace.image)[self._index[workspace.node]] = True
+
+    def _holders(self, image: str) -> list[bool]:
+        """By index, whether a node is known to hold an image; kept right as nodes come."""
+        found = self._holding.get(image)
+        if found is None:
+            here = self._images_on.get(image, set())
+            found = self._holding[image] = [node in here for node in self.nodes]
+        return found
 
     def _may_suspend(self, hard: Demand, victim: Demand) -> bool:
         return self.chosen.may_suspend(hard.standing, victim.standing)  # type: ignore[arg-type]
@@ -405,7 +479,12 @@ class Outlook:
         """How long it takes at most until all its workspaces run; no node is known to hold its images."""
         members = sum(group.count for group in lease.groups)
         images = {group.image for group in lease.groups}
-        return max(whole(prepare_s(self.rates, members, image=image)) for image in images)
+        alone_s = max(prepare_s(self.rates, members, image=image) for image in images)
+        return whole(alone_s * self._crowding(sum(group.count * group.cpus for group in lease.groups)))
+
+    def _crowding(self, cpus: int) -> float:
+        """By how much guests that boot together on one node's CPUs are slower than one alone, at worst."""
+        return max([1.0, *(min(cpus, leased) / real for real, leased in self._cpus if real > 0)])
 
     def shutdown_s(self) -> int:
         return whole(self.rates.cost(Step.SHUTDOWN))
@@ -457,7 +536,7 @@ class Outlook:
         )
 
     def _block_of(self, plan: Plan) -> Block:
-        hosts = [self._index[host] if host else -1 for host in plan.hosts]
+        hosts = [self._index_of(host) if host else -1 for host in plan.hosts]
         block = Block(hosts, plan.begin, plan.moved, plan.run, plan.stop, plan.end)
         block.saves, block.restores, block.doomed, block.moves = plan.saves, plan.restores, plan.doomed, plan.moves
         return block
@@ -499,13 +578,22 @@ def latest_members(lease: Lease, members: Iterable[Workspace]) -> list[Workspace
 
 def memory_of(group: Group, lease: Lease, members: list[Workspace | None]) -> int:
     """The most that a member of the group holds: what it was booted with may be more than what is asked now."""
-    held = [w.held.memory_mib for w in members if w is not None and w.group == group.name and w.state not in UNORDERED]
+    mine = [w for w in members if w is not None and w.group == group.name and w.released_at is None]
+    held = [w.held.memory_mib for w in mine]
     return max([group.memory_mib, *held])
+
+
+def is_kept(lease: Lease) -> bool:
+    """Whether the plan has saved its workspaces since they were made, so that something of them is on their nodes for
+    good."""
+    if not lease.soft:
+        return False
+    return lease.plan.restores if lease.plan is not None else lease.state not in LEASE_AHEAD
 
 
 def recorded_plan(lease: Lease, members: list[Workspace]) -> Plan | None:
     """The lease's plan. One from before there were plans holds its nodes from its start to its end."""
-    if lease.plan is not None or lease.state in (LeaseState.WAITING, LeaseState.PLANNED, LeaseState.SUSPENDED):
+    if lease.plan is not None or lease.soft or lease.state is LeaseState.PLANNED:
         return lease.plan
     if lease.start is None or lease.end is None:
         return None

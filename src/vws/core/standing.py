@@ -18,7 +18,7 @@ from typing import Any
 from vws.core.deployment import NodeReport, WorkspaceFact, facts_of, readable
 from vws.core.draft import Draft
 from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
-from vws.core.site import LEASE_AHEAD, LEASE_FINAL, Lease, LeaseState, Node, Workspace
+from vws.core.site import LEASE_AHEAD, LEASE_FINAL, Lease, LeaseState, Node, NodeState, PlanPhase, Workspace
 
 TIME_OVER = "its time was over"
 SAVED = frozenset({State.SUSPENDED, State.RESTORING})
@@ -147,8 +147,21 @@ def expire(draft: Draft) -> None:
         # A soft lease is over when the plan says so: until then it may be suspended and go on.
         over = not lease.soft and lease.end is not None and lease.end <= draft.now
         if over and lease.state is not LeaseState.ENDING and not lease.ended:
-            begin_end(draft, lease, _natural_outcome(lease), TIME_OVER)
+            begin_end(draft, lease, _natural_outcome(lease), _why_over(draft, lease))
     settle(draft)
+
+
+def _why_over(draft: Draft, lease: Lease) -> str:
+    """That its time is over; of one that never ran as a whole, what was missing."""
+    if lease.active_at is not None:
+        return TIME_OVER
+    members = draft.members(lease.id)
+    if members:
+        up = sum(w.state is State.RUNNING for w in members)
+        return f"{TIME_OVER} when {up} of its {len(members)} workspaces had come up"
+    nodes = [draft.present.nodes.get(id) for id in (lease.plan.hosts if lease.plan else ())]
+    shut = sorted({f"{n.name} was {n.state}" for n in nodes if n is not None and n.state is not NodeState.READY})
+    return f"{TIME_OVER} before it could begin: {', '.join(shut) or 'its nodes were not free in time'}"
 
 
 def _natural_outcome(lease: Lease) -> LeaseState:
@@ -157,8 +170,8 @@ def _natural_outcome(lease: Lease) -> LeaseState:
 
 def listen(draft: Draft, silent_for_s: dict[str, float], patience: Patience) -> None:
     """Call nodes silent or lost that were not heard from for so long; their workspaces become lost with them."""
-    for node in list(draft.present.nodes.values()):
-        age = silent_for_s.get(node.id, 0.0)
+    for id in list(draft.present.nodes):
+        node, age = draft.node(id), silent_for_s.get(id, 0.0)
         if not node.sequence or (node.lost and age > patience.lost_after_s):
             continue
         if age > patience.lost_after_s:
@@ -213,14 +226,23 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
         _end_done(draft, lease, live, broken)
     elif broken:
         _stand(draft, lease, LeaseState.DEGRADED, _blame(broken))
-    elif lease.state is LeaseState.SUSPENDED and any(w.state in SAVED for w in busy):
-        return  # by the plan, not because its user said so
+    elif is_put_by(lease) and any(w.state in SAVED for w in busy):
+        _stand(draft, lease, LeaseState.SUSPENDED, "")  # by the plan, not because its user said so
     elif all(w.state in SETTLED and (lease.active_at or w.came_up) for w in busy):
         _stand(draft, lease, LeaseState.ACTIVE, "")
     else:
         return
     if draft.lease(lease.id).state is LeaseState.ENDING:
         _settle_lease(draft, draft.lease(lease.id))
+
+
+def is_put_by(lease: Lease) -> bool:
+    """Whether the plan has suspended it, for others or until it is resumed."""
+    if not lease.soft or lease.state in LEASE_FINAL | LEASE_AHEAD | {LeaseState.ENDING}:
+        return False
+    plan = lease.plan
+    waits = plan is None or (plan.restores and plan.phase in (PlanPhase.BOOKED, PlanPhase.PREPARING))
+    return waits or lease.state is LeaseState.SUSPENDED
 
 
 def _stand(draft: Draft, lease: Lease, state: LeaseState, reason: str) -> None:

@@ -10,6 +10,7 @@ from vws.core import agreement
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.agreement import Series
 from vws.core.draft import Draft
+from vws.core.dry_run import consider
 from vws.core.errors import CommandRefused, NotFound
 from vws.core.lifecycle import Command
 from vws.core.site import Answer, Lease, Role, Workspace
@@ -48,7 +49,7 @@ class Leases:
         caller.must_be(Role.ADMIN, Role.USER)
         with self._site.lock:
             draft = Draft(self._site.present, actor=caller.subject, now=self._site.clock.now())
-            return agreement.consider(draft, request, owner=caller.subject, ids=self._site.ids.new)
+            return consider(draft, request, owner=caller.subject, ids=self._site.ids.new, before=self._held_before)
 
     def explain(self, caller: Caller, id: str) -> dict[str, Any]:
         """Why a lease is as it is, workspace by workspace."""

@@ -13,11 +13,11 @@ from typing import Any
 from vws.core.deployment import NodeOrders, NodeReport, orders_for
 from vws.core.draft import Draft
 from vws.core.errors import Conflict, DuplicateNode, InUse, NameTaken, NotFound
-from vws.core.lifecycle import UNORDERED
+from vws.core.lifecycle import UNORDERED, State
 from vws.core.maintenance import forget_maintenances
-from vws.core.site import Answer, Image, Node, Role, Token, Workspace
+from vws.core.site import Answer, Image, LeaseState, Node, Role, Token, Workspace
 from vws.core.standing import forsake
-from vws.core.terms import check_name
+from vws.core.terms import Size, check_name
 from vws.core.traits import Relabelling, relabelled
 from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
@@ -266,7 +266,14 @@ class Nodes:
     def usage(self, node: Node) -> dict[str, int]:
         """What is held of a node, and by how many workspaces."""
         with self._site.lock:
-            here = [node.capacity.taken_by(w.held) for w in self._site.present.on_node(node.id)]
+            leases = self._site.present.leases
+            # What the plan has suspended keeps its disk; its CPUs and memory are others' meanwhile.
+            here = [
+                Size(0, 0, w.disk_mib)
+                if w.state is State.SUSPENDED and leases[w.lease].state is LeaseState.SUSPENDED
+                else node.capacity.taken_by(w.held)
+                for w in self._site.present.on_node(node.id)
+            ]
         held = {field: sum(getattr(size, field) for size in here) for field in ("cpus", "memory_mib", "disk_mib")}
         return held | {"workspaces": len(here)}
 

@@ -144,6 +144,7 @@ class Demand:
         self.shutdown_s = shutdown_s
         self.turn = turn
         self.standing = standing
+        self.hurries = False  # it would rather begin before its time
         self.phase = WAITING
         self.block: Block | None = None
         self.worked = 0

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from vws.core.plan.demand import BOOKED, PREPARING, RUNNING, SAVED, SAVING, STOPPING, WAITING, Block, Demand, Part
+from vws.core.plan.demand import BOOKED, OVER, PREPARING, RUNNING, SAVED, SAVING, STOPPING, WAITING, Block, Demand, Part
 from vws.core.plan.planner import GIVE_UP, SAVE, STOP, Planner, insert_in_turn
 from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
@@ -48,11 +48,26 @@ class SitePlanner(Planner):
     # ------------------------------------------------------------ what is planned, and what is seen
 
     def _may_begin(self, block: Block, now: int) -> bool:
-        return all(host < 0 or NOTHING.fits_in(self.timeline.profiles[host].free_at(now)) for host in block.hosts)
+        timeline = self.timeline
+        return all(
+            host < 0 or (timeline.awake[host] and NOTHING.fits_in(timeline.profiles[host].free_at(now)))
+            for host in block.hosts
+        )
 
     def _go_to_run(self, demand: Demand, now: int) -> None:
         block = demand.block
         assert block is not None
+        if demand.phase == BOOKED and not demand.hard and block.begin <= now and self._is_held_back(demand):
+            # Others have what its owner may have at a time: it waits for them, and not on these nodes.
+            self._release(demand, now)
+            self._enqueue(demand)
+            return
+        if demand.phase == BOOKED and not demand.hard and block.begin < now:
+            self._begin_late(demand, block, now)
+            return
+        if demand.phase == BOOKED and block.begin == now and not self._may_begin(block, now):
+            self._wait(demand, now)
+            return
         if demand.phase == PREPARING and not demand.hard and block.run <= now:
             # It runs when it is up, not when it was to be.
             if not block.doomed:
@@ -63,14 +78,46 @@ class SitePlanner(Planner):
                 return
         super()._go_to_run(demand, now)
 
+    def _begin_late(self, demand: Demand, block: Block, now: int) -> None:
+        """A booking whose nodes were not free in time, or whose time nobody watched: all of it is still to come."""
+        self._lift(demand, now)
+        found = self.placing.best(demand, now)
+        self._put_back(demand, now)
+        if found is not None and self._may_begin(found, now):
+            self._release(demand, now)
+            self._lay(demand, found, now)
+        elif now - block.begin > OVERDUE_S:
+            self._release(demand, now)
+            self._enqueue(demand)
+        else:
+            self._wait(demand, now)
+
+    def _wait(self, demand: Demand, now: int) -> None:
+        """What is to begin cannot yet."""
+        if not demand.hard and demand not in self.booked and demand not in self.promised:
+            self._book_as(demand)
+        self._wake(demand, now + 1)
+
     def _stop(self, demand: Demand, block: Block, now: int) -> None:
         if block.doomed:
             if demand.phase == PREPARING and block.restores:
+                self._restoring -= 1
                 self._used = self._used.plus(demand.total).minus(demand.saved_total)
             demand.phase = STOPPING
             self._act(GIVE_UP, demand, block)
             return
+        if block.saves and block.stop < now:
+            self._note_overtime(demand, block, now)
         super()._stop(demand, block, now)
+
+    def _note_overtime(self, demand: Demand, block: Block, now: int) -> None:
+        """Nobody watched when it was to be saved: it has run until now, and may be done."""
+        self._lift(demand, now)
+        block.stop = min(now, block.run + demand.remaining)
+        if block.stop == block.run + demand.remaining:
+            block.saves = False
+        block.end = max(block.end, block.stop)
+        self._put_back(demand, now)
 
     def _keep(self, demand: Demand, block: Block, now: int) -> None:
         self._hold_on(demand, block, now)
@@ -108,18 +155,35 @@ class SitePlanner(Planner):
         super()._give_way(victim, begin, now)
         self._touch(victim)
 
+    def hurry(self, now: int) -> None:
+        """Urgent ones that wait for others to be saved begin as soon as they are, not only when they should be."""
+        for demand in list(self.demands.values()):
+            block = demand.block
+            if block is None or demand.phase != BOOKED or not demand.hurries or block.begin <= now:
+                continue
+            planned_at = demand.at
+            self._lift(demand, now)
+            demand.at = now + demand.prepare_s
+            found = self.placing.at(demand, now)
+            if found is None or not self._may_begin(found, now):
+                demand.at = planned_at
+                self._put_back(demand, now)
+            else:
+                self._hard_ahead -= 1
+                self._lay(demand, found, now)
+
     # ------------------------------------------------------------ facts
 
-    def up(self, demand: Demand, now: int) -> None:
-        """All its members run. A soft demand's time counts from now."""
+    def up(self, demand: Demand, now: int, at: int) -> None:
+        """All its members run. A soft demand's time counts from `at`, the next whole second."""
         block = demand.block
         if block is None or demand.phase > RUNNING:
             return
         if not demand.hard:
             self._lift(demand, now)
             block.moved = min(block.moved, now)
-            block.run = now
-            self._set_end(demand, block, now)
+            block.run = at
+            self._set_end(demand, block, at)
             self._put_back(demand, now)
         self._touch(demand)
         if demand.phase == PREPARING:
@@ -185,16 +249,30 @@ class SitePlanner(Planner):
                     self.timeline.profiles[hosts[member]].take(part.kept_size, now, FOREVER)
                 member += 1
         self.timeline.changed()
-        demand.resize([_without_kept(part) for part in demand.parts])
+        _resize(demand, [_without_kept(part) for part in demand.parts], hosts)
 
     def given_up(self, demand: Demand, now: int) -> None:
         """Nothing is left of a doomed one: it begins anew when there is room."""
+        self._give_back_kept(demand, now)
         self._release(demand, now)
+        parts = [_with_kept(part) for part in demand.parts] if demand.kept else demand.parts
+        demand.kept = False
+        _resize(demand, parts, [])
         demand.worked = 0
         demand.saved_on = []
         demand.restarts += 1
         demand.at = -1
         self._enqueue(demand)
+
+    def withdraw(self, demand: Demand, now: int) -> None:
+        """It is to begin no more; what is kept of it is there until it has ended."""
+        if demand.block is not None:
+            demand.saved_on = demand.block.hosts if demand.kept else []
+            self._release(demand, now)
+        elif demand in self.queue:
+            self.queue.remove(demand)
+            self._has_freed_all()
+        demand.phase = OVER
 
     def ended(self, demand: Demand, now: int) -> None:
         self.forget(demand, now)
@@ -207,17 +285,19 @@ class SitePlanner(Planner):
         if hosts[member] < 0:
             return
         size = demand.sizes()[member]
+        saved_size = demand.saved_size_of(member)
+        if demand.kept:
+            self.timeline.profiles[hosts[member]].give(kept_size_of(demand, member), now, FOREVER)
+            self.timeline.changed()
         if block is not None:
             self._lift(demand, now)
             hosts[member] = -1
             self._put_back(demand, now)
-            if demand.phase == RUNNING or demand.phase == STOPPING:
-                self._used = self._used.minus(size)
+            if demand.phase != BOOKED:
+                self._used = self._used.minus(saved_size if _counts_as_saved(demand, block) else size)
         hosts[member] = -1
-        demand.total = demand.total.minus(size)
-        demand.saved_total = demand.saved_total.minus(demand.saved_size_of(member))
-        self._freed = True
-        self._freed_until = FOREVER
+        _discount(demand, member)
+        self._has_freed_all()
 
     # ------------------------------------------------------------ asking
 
@@ -244,6 +324,7 @@ class SitePlanner(Planner):
         block = demand.block
         if block is None or demand.phase == SAVING or block.saves:
             demand.requested += duration_s
+            self._touch(demand)
             return True
         end = block.end + duration_s
         self._lift(demand, now)
@@ -273,21 +354,23 @@ class SitePlanner(Planner):
         """Other sizes of its members, where they are; False if that has no room. What is not placed just changes."""
         block = demand.block
         before = demand.parts
+        if demand.kept:
+            parts = [_without_kept(part) for part in parts]
+        self._touch(demand)
         if block is None:
-            demand.resize(parts)
+            _resize(demand, parts, demand.saved_on)
             return True
         self._lift(demand, now)
-        demand.resize(parts)
+        _resize(demand, parts, block.hosts)
         # Who asks for no more may have it, whatever else there is too much of on his node.
         grows = not all(after.size.fits_in(part.size) for after, part in zip(parts, before, strict=True))
         fits = not grows or self._open_until(demand, block.hosts, max(block.begin, now), block.end) >= block.end
         if not fits:
-            demand.resize(before)
+            _resize(demand, before, block.hosts)
         elif demand.phase != BOOKED:
             self._recount()
         self._put_back(demand, now)
-        self._freed = True
-        self._freed_until = FOREVER
+        self._has_freed_all()
         return fits
 
     def _recount(self) -> None:
@@ -297,8 +380,7 @@ class SitePlanner(Planner):
             block = demand.block
             if block is None or demand.phase == BOOKED:
                 continue
-            saved = demand.phase == SAVING or (demand.phase == PREPARING and block.restores)
-            self._used = self._used.plus(demand.saved_total if saved else demand.total)
+            self._used = self._used.plus(demand.saved_total if _counts_as_saved(demand, block) else demand.total)
 
     # ------------------------------------------------------------ nodes
 
@@ -309,17 +391,18 @@ class SitePlanner(Planner):
     def set_capacity(self, node: int, capacity: Amount) -> None:
         profile = self.timeline.profiles[node]
         self._capacity = self._capacity.plus(capacity).minus(profile.capacity)
+        self.moves += 1
         profile.resize(capacity)
         self.timeline.changed()
-        self._freed = True
-        self._freed_until = FOREVER
+        self._has_freed_all()
 
-    def set_open(self, node: int, is_open: bool) -> None:
-        """Whether it takes new members."""
+    def set_open(self, node: int, is_open: bool, awake: bool) -> None:
+        """Whether it takes new members; whether what is there, or was promised it, may begin."""
         self.timeline.open[node] = is_open
+        self.timeline.awake[node] = awake
+        self.moves += 1
         self.timeline.changed()
-        self._freed = True
-        self._freed_until = FOREVER
+        self._has_freed_all()
 
     def close(self, node: int, amount: Amount, start: int, end: int) -> None:
         """A window in which the node runs nothing: all its capacity is taken."""
@@ -329,18 +412,15 @@ class SitePlanner(Planner):
     def reopen(self, node: int, amount: Amount, start: int, end: int) -> None:
         self.timeline.profiles[node].give(amount, start, end)
         self.timeline.changed()
-        self._freed = True
-        self._freed_until = FOREVER
+        self._has_freed_all()
 
-    def displace(self, node: int, start: int, end: int, now: int) -> list[Demand]:
-        """Plan anew what was to begin on a node that is closed over [start, end). Gives the hard demands for which
-        there is no other room: they stay where they are, hoping."""
+    def displace(self, shut: dict[int, list[tuple[int, int]]], now: int) -> list[Demand]:
+        """Plan anew what was to begin on nodes while they are shut: by node, over which intervals. Gives the hard
+        demands for which there is no other room: they stay where they are, hoping."""
         stuck: list[Demand] = []
         for demand in list(self.demands.values()):
             block = demand.block
-            if block is None or demand.phase != BOOKED or node not in block.hosts:
-                continue
-            if block.begin >= end or block.end <= start:
+            if block is None or demand.phase != BOOKED or not _meets(block, shut):
                 continue
             if demand.hard:
                 if not self._move(demand, block, now):
@@ -367,10 +447,18 @@ class SitePlanner(Planner):
     def adopt(self, demand: Demand, phase: int, block: Block | None, now: int) -> None:
         """Take over a demand as a record has it."""
         self.demands[demand.id] = demand
+        if block is not None:
+            for member in range(len(demand.saved_on)):
+                if demand.saved_on[member] < 0:
+                    block.hosts[member] = -1
+        _resize(demand, demand.parts, demand.saved_on if block is None else block.hosts)
         if demand.saved_on:
             self._keep_apart(demand, demand.saved_on, now)
         if block is None:
-            self._enqueue(demand)
+            if phase == OVER:
+                demand.phase = OVER
+            else:
+                self._enqueue(demand)
             return
         self._laid += 1
         block.order = self._laid
@@ -381,8 +469,9 @@ class SitePlanner(Planner):
             self._book_as(demand)
             self._wake(demand, block.begin)
             return
-        saved = phase == SAVING or (phase == PREPARING and block.restores)
-        self._used = self._used.plus(demand.saved_total if saved else demand.total)
+        self._used = self._used.plus(demand.saved_total if _counts_as_saved(demand, block) else demand.total)
+        if phase == PREPARING and block.restores:
+            self._restoring += 1
         self._wake(demand, block.run if phase == PREPARING else block.stop if phase == RUNNING else block.end)
 
     def _book_as(self, demand: Demand) -> None:
@@ -393,28 +482,73 @@ class SitePlanner(Planner):
 
     def forget(self, demand: Demand, now: int) -> None:
         """It is no more, or will be adopted in another form."""
-        hosts = demand.saved_on
+        self._give_back_kept(demand, now)
         if demand.block is not None:
-            hosts = demand.block.hosts
             self._release(demand, now)
         elif demand in self.queue:
             self.queue.remove(demand)
             self._freed = True  # others may have waited behind it
-        if demand.kept:
-            member = 0
-            for part in demand.parts:
-                for _ in range(part.count):
-                    if hosts[member] >= 0:
-                        self.timeline.profiles[hosts[member]].give(part.kept_size, now, FOREVER)
-                    member += 1
-            self.timeline.changed()
         demand.next = -1
         self.demands.pop(demand.id, None)
+        # What is adopted next under this id is as the record has it.
+        self.touched.pop(demand.id, None)
+
+    def _give_back_kept(self, demand: Demand, now: int) -> None:
+        if not demand.kept:
+            return
+        hosts = demand.saved_on if demand.block is None else demand.block.hosts
+        member = 0
+        for part in demand.parts:
+            for _ in range(part.count):
+                if hosts[member] >= 0:
+                    self.timeline.profiles[hosts[member]].give(part.kept_size, now, FOREVER)
+                member += 1
+        self.timeline.changed()
+        self._has_freed_all()
+
+    def _has_freed_all(self) -> None:
+        """Anything may have been freed, for ever."""
+        self._freed = True
+        self._freed_until = FOREVER
 
     def turn_anew(self) -> None:
         """The turns of those that wait have changed."""
         self.queue.sort(key=_in_turn)
         self.booked.sort(key=_in_turn)
+
+
+def _meets(block: Block, shut: dict[int, list[tuple[int, int]]]) -> bool:
+    for host in block.hosts:
+        for start, end in shut.get(host, []):
+            if block.begin < end and start < block.end:
+                return True
+    return False
+
+
+def _resize(demand: Demand, parts: list[Part], hosts: list[int]) -> None:
+    """Other sizes for those of its members that are not gone."""
+    demand.resize(parts)
+    for member in range(len(hosts)):
+        if hosts[member] < 0:
+            _discount(demand, member)
+
+
+def _discount(demand: Demand, member: int) -> None:
+    demand.total = demand.total.minus(demand.sizes()[member])
+    demand.saved_total = demand.saved_total.minus(demand.saved_size_of(member))
+
+
+def kept_size_of(demand: Demand, member: int) -> Amount:
+    for part in demand.parts:
+        if member < part.count:
+            return part.kept_size
+        member -= part.count
+    raise IndexError(member)
+
+
+def _counts_as_saved(demand: Demand, block: Block) -> bool:
+    """Whether what it has in use has no CPUs."""
+    return demand.phase == SAVING or (demand.phase == PREPARING and block.restores)
 
 
 def _in_turn(demand: Demand) -> tuple[float, int]:
@@ -423,12 +557,19 @@ def _in_turn(demand: Demand) -> tuple[float, int]:
 
 def _without_kept(part: Part) -> Part:
     """The part less what is kept of its members apart."""
-    size = part.size.minus(part.kept_size)
-    rest = Part(
+    return _of_size(part, part.size.minus(part.kept_size))
+
+
+def _with_kept(part: Part) -> Part:
+    return _of_size(part, part.size.plus(part.kept_size))
+
+
+def _of_size(part: Part, size: Amount) -> Part:
+    other = Part(
         part.count, size, apart=part.apart, together=part.together, eligible=part.eligible, prefers=part.prefers
     )
-    rest.kept_size = part.kept_size
-    return rest
+    other.kept_size = part.kept_size
+    return other
 
 
 __all__ = ["OVERDUE_S", "SAVE", "SAVED", "STOP", "WAITING", "SitePlanner"]

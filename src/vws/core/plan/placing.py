@@ -158,7 +158,7 @@ class Placing:
         """On the nodes where it was saved."""
         wanted = at + self.rules.restore_s(demand, demand.saved_on) + demand.remaining + demand.shutdown_s
         for node in demand.saved_on:
-            if node >= 0 and not self.timeline.open[node]:
+            if node >= 0 and not self.timeline.awake[node]:
                 return None
         end = self._open_until(demand, demand.saved_on, at, wanted)
         return None if end <= at else self._block(demand, demand.saved_on, at, 0, end)
@@ -188,7 +188,7 @@ class Placing:
             block.stop, block.end = stop, end
             return True
         later = min(end - save_s, stop - 1)
-        if later <= block.stop:
+        if later <= max(block.stop, now):
             return False
         block.stop, block.end = later, later + save_s
         return True
@@ -255,8 +255,9 @@ class Placing:
 
     def _nodes_of(self, demand: Demand, part: Part, at: int, wanted: int, least: int) -> tuple[list[int] | None, int]:
         needed = part.openings_needed
-        ranked = part.prefers is not None or self.rules.host_rank is not None or bool(demand.saved_on)
-        if self.rules.spread and not self.packs and not ranked:
+        spreads = self.rules.spread and not self.packs
+        ranked = self.rules.host_rank is not None or bool(demand.saved_on) or (part.prefers is not None and not spreads)
+        if spreads and not ranked:
             spread = self._spread(part, at, wanted)
             if spread is not None:
                 return spread * (part.count if part.together else 1), wanted
@@ -291,21 +292,22 @@ class Placing:
         if room < needed:
             return None
         size, left = part.asked, {each & NODE_MASK: each >> NODE_BITS for each in rooms}
-        heap = [self._rest(size, node, 1, at) for node in left]
+        heap = [self._rest(part, size, node, 1, at) for node in left]
         heapify(heap)
         chosen: list[int] = []
         while len(chosen) < needed:
             _, key = heap[0]
-            node, count = key >> NODE_BITS, key & NODE_MASK
+            node, count = key >> NODE_BITS & NODE_MASK, key & NODE_MASK
             chosen.append(node)
             if count < left[node]:
-                heapreplace(heap, self._rest(size, node, count + 1, at))
+                heapreplace(heap, self._rest(part, size, node, count + 1, at))
             else:
                 heappop(heap)
         return chosen
 
-    def _rest(self, size: Amount, node: int, count: int, at: int) -> tuple[float, int]:
-        """A key by which nodes where more is left, of what is scarcest, with so many members there, come first."""
+    def _rest(self, part: Part, size: Amount, node: int, count: int, at: int) -> tuple[float, int]:
+        """A key by which nodes where more is left, of what is scarcest, with so many members there, come first; of
+        equal ones those that are preferred."""
         profile = self.timeline.profiles[node]
         free, capacity = profile.during(at), profile.capacity
         left = min(
@@ -313,11 +315,13 @@ class Placing:
             int(free.memory_mib - size.memory_mib * count) / max(int(capacity.memory_mib), 1),
             int(free.disk_mib - size.disk_mib * count) / max(int(capacity.disk_mib), 1),
         )
-        return -left, node << NODE_BITS | count
+        rather = 0 if part.prefers is None or part.prefers[node] else 1
+        return -left, (rather << NODE_BITS | node) << NODE_BITS | count
 
     def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int) -> list[int]:
-        """Nodes where it was saved first, then those that hold its image, then by the site's rank, then best fit."""
-        rank, prefers, saved_on = self.rules.host_rank, part.prefers, set(demand.saved_on)
+        """Nodes where it was saved first; then by the site's rank, or those that are preferred; then best fit."""
+        rank, saved_on = self.rules.host_rank, set(demand.saved_on)
+        prefers = part.prefers if rank is None else None
         keyed: list[tuple[bool, bool, float, int]] = []
         for opening in openings:
             node = opening & NODE_MASK

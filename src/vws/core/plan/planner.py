@@ -373,13 +373,14 @@ class Planner:
 
     def _book(self, demand: Demand, now: int) -> bool:
         """Promise a soft demand the earliest start there is, if another promise is allowed."""
-        if len(self.booked) >= self.rules.bookings or self._is_held_back(demand):
+        full = len(self.booked) >= self.rules.bookings and demand.by < 0
+        if full or self._is_held_back(demand):
             return False
         block = self.placing.later(demand, now)
         if block is None:
             return False
         self._lay(demand, block, now)
-        insert_in_turn(self.booked, demand)
+        insert_in_turn(self.promised if demand.by >= 0 else self.booked, demand)
         return True
 
     def _is_held_back(self, demand: Demand) -> bool:
@@ -447,9 +448,8 @@ class Planner:
     def _unbook(self, demand: Demand) -> None:
         if demand.hard:
             self._hard_ahead -= 1
-        elif demand.by >= 0:
-            remove(self.promised, demand)
         else:
+            remove(self.promised, demand)  # or, once its promise could not be kept, booked as others are
             full = len(self.booked) >= self.rules.bookings
             remove(self.booked, demand)
             if full and len(self.booked) < self.rules.bookings:

@@ -35,11 +35,13 @@ class Kept:
 
 @final
 class Timeline:
-    """profiles: by node. open: by node, whether it takes new members."""
+    """profiles: by node. open: by node, whether it takes new members; awake: whether what is there, or was promised
+    it, may begin."""
 
     def __init__(self, capacities: list[Amount]) -> None:
         self.profiles: list[Profile] = [Profile(capacity) for capacity in capacities]
         self.open: list[bool] = [True for _ in capacities]
+        self.awake: list[bool] = [True for _ in capacities]
         self.now = 0  # its owner moves it
         # The nodes that may have CPUs, memory and a place left at that moment.
         self._idle: list[int] = []
@@ -54,6 +56,7 @@ class Timeline:
         """A node more; its index. It takes members once it is opened."""
         self.profiles.append(Profile(capacity))
         self.open.append(False)
+        self.awake.append(False)
         self._is_idle.append(False)
         self._idle_at = -1
         return len(self.profiles) - 1

@@ -1,0 +1,120 @@
+"""What a request would be answered, without asking: the same checks in the same order as granting it
+(core/agreement.py), and nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vws.core.admission import HeldBefore, nothing_before
+from vws.core.agreement import Skipped, draw_up, exceptions_of, instances_of, must_be_ready, offers_of_series, resolve
+from vws.core.draft import Draft
+from vws.core.errors import CannotFit, LimitReached
+from vws.core.offers import reasons, refusal
+from vws.core.plan.demand import Block, Demand
+from vws.core.present import Present
+from vws.core.site import Image, Lease, LeaseKind
+from vws.core.spans import show_duration
+from vws.core.terms import Exceptions, LeaseRequest, When
+
+Ids = Callable[[str], str]
+Answer = dict[str, Any]
+
+
+def consider(
+    draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids, before: HeldBefore = nothing_before
+) -> Answer:
+    """What `request` would be answered: {"fits", "reason", "start", "nodes", "offers"}. Raises InvalidRequest and
+    NameTaken, as asking would."""
+    request, images = resolve(draft.present, request, now=int(draft.now))
+    try:
+        if request.when is When.PERIODIC:
+            return _consider_series(draft, request, images, owner, ids, before)
+        return _consider_one(draft, draw_up(draft, request, images, owner, "asked"), before)
+    except (CannotFit, LimitReached) as refused:
+        details = refused.details or {}
+        return _answer(False, refused.problem, None, details.get("nodes", ()), details.get("offers", ()))
+
+
+def _answer(
+    fits: bool,
+    reason: str,
+    start: int | None,
+    nodes: Sequence[dict[str, str]] = (),
+    offers: Sequence[dict[str, Any]] = (),
+) -> Answer:
+    return {"fits": fits, "reason": reason, "start": start, "nodes": list(nodes), "offers": list(offers)}
+
+
+def _consider_one(draft: Draft, lease: Lease, before: HeldBefore) -> Answer:
+    present, outlook, now = draft.present, draft.present.outlook, int(draft.now)
+    outlook.chosen.check(lease, draft.leases(), draft.now, before)
+    demand = outlook.demand_of(lease, outlook.number())
+    must_be_ready(present, lease, demand, now)
+    if lease.soft and not outlook.could_ever(demand):
+        raise refusal(present, lease, demand, now=now)
+    block, victims = outlook.look(demand, now)
+    if block is None and lease.urgent and lease.kind is LeaseKind.IMMEDIATE:
+        sooner = outlook.soonest(demand, now)
+        block, victims = outlook.look(sooner, now) if sooner is not None else (None, [])
+    if block is not None:
+        return _answer(True, _would(present, lease, block, victims, now), block.run, _shares(present, block))
+    if lease.kind is LeaseKind.BEST_EFFORT:
+        nodes = reasons(present, lease.groups, now, now + lease.duration_s, now=now)
+        return _answer(True, "it would wait until nodes take new workspaces that do not now", None, nodes)
+    raise refusal(present, lease, demand, now=now)
+
+
+def _would(present: Present, lease: Lease, block: Block, victims: Sequence[Demand], now: int) -> str:
+    planner = present.outlook.planner
+    wait = show_duration(block.run - now)
+    waiting = len(planner.queue) + len(planner.booked) if lease.soft else 0
+    if block.begin <= now and not waiting:
+        said = "all of it would start now"
+    elif lease.kind is LeaseKind.BEST_EFFORT:
+        said = f"it would wait; there is room for all of it {wait} from now"
+    else:
+        said = f"all of it would run {wait} from now"
+    behind = f", behind {waiting} that wait already" if waiting else ""
+    gives = f"; {len(victims)} that may be preempted would give way" if victims else ""
+    return said + behind + gives
+
+
+def _shares(present: Present, block: Block) -> list[dict[str, str]]:
+    counted: dict[str, int] = {}
+    for host in block.hosts:
+        node = present.outlook.nodes[host]
+        counted[node] = counted.get(node, 0) + 1
+    return [
+        {"node": id, "name": present.nodes[id].name, "reason": f"it would take {count}"}
+        for id, count in sorted(counted.items())
+    ]
+
+
+def _consider_series(
+    draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids, before: HeldBefore
+) -> Answer:
+    named = replace(request, name=request.name or "series")
+    instances = instances_of(draft, named, images, owner, ids)
+    skipped = list(exceptions_of(draft, instances, int(draft.now)))
+    some = _without(instances, skipped)
+    _check_all(draft, some, before)
+    fits = not skipped or (request.exceptions is Exceptions.SKIP and bool(some))
+    reason = f"{len(some)} of {len(instances)} starts could be had"
+    if skipped:
+        reason += f"; the first exception: {skipped[0].reason}"
+    return _answer(fits, reason, some[0].start if some else None, (), offers_of_series(instances, skipped))
+
+
+def _without(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> list[Lease]:
+    missing = {each.start for each in skipped}
+    return [lease for lease in instances if lease.start not in missing]
+
+
+def _check_all(draft: Draft, leases: Sequence[Lease], before: HeldBefore) -> None:
+    """Each beside those before it."""
+    held = draft.leases()
+    for lease in leases:
+        draft.present.outlook.chosen.check(lease, held, draft.now, before)
+        held.append(lease)
