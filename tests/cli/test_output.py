@@ -83,7 +83,7 @@ def test_a_refusal_for_lack_of_room_lists_the_nodes_and_the_offers_once(capsys: 
     assert shown(error, capsys).splitlines() == [
         "Error: the site has no room",
         "  node host-1: 480 MiB of memory free, 2048 needed",
-        "  would fit: 2 of this size would fit now",
+        "  would fit: 2 of this size would fit now (-n 2)",
         "  kept: nothing was leased",
     ]
 

@@ -1,0 +1,295 @@
+"""Offers: whatever is refused, what is offered instead is granted if it is asked for right then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.core.builders import World, image, node
+from tests.core.test_kinds import follow
+from vws.core import agreement
+from vws.core.bargain import last
+from vws.core.draft import Draft
+from vws.core.dry_run import consider
+from vws.core.enactment import settle_plan
+from vws.core.errors import CannotFit, VwsError
+from vws.core.maintenance import plan_maintenance
+from vws.core.site import LeaseState
+from vws.core.terms import Exceptions, GroupRequest, LeaseRequest, When
+
+IMAGES = (image(), image("big", memory_mib_min=300, disk_mib_min=50))
+
+
+def some_world(random: Random) -> World:
+    nodes = [
+        node(
+            number,
+            cpus=random.randint(2, 6),
+            memory_mib=random.choice([1000, 2000, 4000, 4000]),
+            disk_mib=random.choice([500, 5000]),
+            cpu_ratio=random.choice([1.0, 1.0, 2.0]),
+            overhead_mib=random.choice([0, 0, 50]),
+            drained=random.random() < 0.05,
+            labels=random.choice([(), ("gpu",)]),
+        )
+        for number in range(1, random.randint(2, 5))
+    ]
+    world = World(*nodes, images=IMAGES)
+    for each in nodes:
+        if random.random() < 0.2:
+            start = int(world.now) + random.randint(0, 2000)
+            world.decide(
+                plan_maintenance, each, id=f"mnt-{each.id}", start=start, duration_s=random.randint(1, 900), reason="x"
+            )
+    for _ in range(random.randint(0, 10)):
+        try:
+            world.decide(agreement.grant, some_request(random, world), owner="bob", ids=world.ids)
+        except VwsError:
+            pass
+        world.tick(random.choice([0, 1, 30, 200]))
+        if random.random() < 0.8:
+            follow(world)
+    for _ in range(3):  # what is overdue is done
+        world.tick(1)
+        follow(world)
+    return world
+
+
+def some_request(random: Random, world: World) -> LeaseRequest:
+    groups = tuple(some_group(random, f"g{i}") for i in range(random.choice([1, 1, 1, 2])))
+    duration_s = random.choice([1, 60, 200, 1000, 5000])
+    now = int(world.now)
+    when = random.choice([When.IMMEDIATE, When.IMMEDIATE, When.RESERVATION, When.BEST_EFFORT, When.DEADLINE])
+    request = LeaseRequest(groups, duration_s, when=when, preemptible=random.random() < 0.5)
+    if when is When.RESERVATION:
+        return replace(request, start=now + random.randint(0, 1500))
+    if when is When.DEADLINE:
+        return replace(request, deadline=now + duration_s + random.randint(0, 1500))
+    if when is When.BEST_EFFORT:
+        return replace(request, restartable=random.random() < 0.5)
+    return replace(request, urgent=random.random() < 0.3)
+
+
+def some_group(random: Random, name: str) -> GroupRequest:
+    place = random.choice(["", "", "", "apart", "together"])
+    return GroupRequest(
+        random.choice(["demo", "demo", "big"]),
+        count=random.choice([1, 1, 2, 3, 5]),
+        cpus=random.choice([1, 1, 2, 2, 3, 5]),
+        memory_mib=random.choice([300, 400, 900]),
+        disk_mib=random.choice([50, 150, 1000]),
+        name=name,
+        requirement=random.choice(["", "", "", "", '"gpu" in labels']),
+        apart=place == "apart",
+        together=place == "together",
+    )
+
+
+def taken(request: LeaseRequest, offer: dict) -> LeaseRequest:
+    """The request that takes an offer."""
+    match offer["kind"]:
+        case "later":
+            return replace(request, when=When.RESERVATION, start=offer["start"])
+        case "now":
+            return replace(request, when=When.IMMEDIATE, start=None)
+        case "fewer":
+            return replace(request, groups=(replace(request.groups[0], count=offer["count"]),))
+        case "shorter":
+            return replace(request, duration_s=offer["duration_s"])
+        case "deadline":
+            return replace(request, deadline=offer["deadline"])
+        case "smaller":
+            size = {name: offer[name] for name in ("cpus", "memory_mib", "disk_mib")}
+            return replace(request, groups=(replace(request.groups[0], count=1, **size),))
+        case "exceptions":
+            return replace(request, exceptions=Exceptions.SKIP)
+    raise AssertionError(f"nobody can take the offer {offer}")
+
+
+def would_be_granted(world: World, request: LeaseRequest) -> None:
+    """Ask in earnest, and forget it."""
+    draft = Draft(world.present, actor="ann", now=world.now)
+    try:
+        agreement.grant(draft, request, owner="ann", ids=world.ids)
+        settle_plan(draft, world.ids)
+    finally:
+        world.present.plan_anew(world.now)
+
+
+def refusal(world: World, request: LeaseRequest) -> CannotFit | None:
+    try:
+        would_be_granted(world, request)
+    except CannotFit as refused:
+        return refused
+    return None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 1 << 40))
+def test_every_offer_is_granted_when_it_is_asked_for(seed):
+    random = Random(seed)
+    world = some_world(random)
+    for _ in range(4):
+        request = some_request(random, world)
+        before = world.present.outlook.sketch()
+        refused = refusal(world, request)
+        offers = [] if refused is None else refused.details["offers"]
+        assert world.present.outlook.sketch() == before
+        for offer in offers:
+            assert offer["text"] in refused.possible
+            again = taken(request, offer)
+            assert again != request
+            try:
+                would_be_granted(world, again)
+            except VwsError as error:
+                raise AssertionError(f"{offer} was offered, but {error.problem}") from error
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 1 << 40))
+def test_asking_before_asking_is_answered_as_asking(seed):
+    random = Random(seed)
+    world = some_world(random)
+    for _ in range(4):
+        request = some_request(random, world)
+        before = world.present.outlook.sketch()
+        draft = Draft(world.present, actor="ann", now=world.now)
+        answer = consider(draft, request, owner="ann", ids=world.ids)
+        assert world.present.outlook.sketch() == before, "asking changes nothing"
+        refused = refusal(world, request)
+        assert answer["fits"] == (refused is None)
+        if refused is not None:
+            assert answer["reason"] == refused.problem
+            assert answer["offers"] == refused.details["offers"]
+
+
+def prepare_s(world: World, request: LeaseRequest) -> int:
+    images = [world.present.images[f"img-{group.image}"] for group in request.groups]
+    draft = Draft(world.present, actor="ann", now=world.now)
+    lease = agreement.draw_up(draft, request, images, "ann", "lse-asked")
+    return world.present.outlook.prepare_s(lease)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 1 << 40))
+def test_no_nearer_offer_would_be_granted(seed):
+    random = Random(seed)
+    world = some_world(random)
+    for _ in range(4):
+        request = some_request(random, world)
+        refused = refusal(world, request)
+        if refused is None or request.when in (When.BEST_EFFORT, When.DEADLINE) or request.urgent:
+            continue
+        found = {offer["kind"]: offer for offer in refused.details["offers"]}
+        (group, *others), now = request.groups, int(world.now)
+        if "later" in found:
+            first = max(request.start or now, now + prepare_s(world, request) + 61)
+            for start in random.sample(
+                range(first, found["later"]["start"]), max(0, min(5, found["later"]["start"] - first))
+            ):
+                assert refusal(world, taken(request, {"kind": "later", "start": start}))
+        if not others and group.count > 1:
+            count = found["fewer"]["count"] if "fewer" in found else 0
+            more = range(count + 1, group.count)
+            assert all(refusal(world, taken(request, {"kind": "fewer", "count": each})) for each in more)
+        spare_s = 60 if request.start is None else 0
+        longest = found["shorter"]["duration_s"] if "shorter" in found else 60
+        if longest + spare_s + 1 < request.duration_s:
+            longer = {"kind": "shorter", "duration_s": longest + spare_s + 1}
+            assert refusal(world, taken(request, longer))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 1 << 40))
+def test_as_much_longer_as_is_offered_is_granted(seed):
+    random = Random(seed)
+    world = some_world(random)
+    for lease in list(world.present.leases.values()):
+        if lease.state is LeaseState.ENDING:
+            continue
+        try:
+            asking(world, agreement.extend, lease, 5000)
+        except CannotFit as refused:
+            for offer in refused.details["offers"]:
+                asking(world, agreement.extend, lease, offer["duration_s"])
+
+
+def asking(world: World, decision, *arguments: object) -> None:
+    """Decide, and forget it."""
+    draft = Draft(world.present, actor="ann", now=world.now)
+    try:
+        decision(draft, *arguments)
+    finally:
+        world.present.plan_anew(world.now)
+
+
+def test_a_series_may_be_had_without_its_exceptions():
+    world = World(node(1))
+    start = int(world.now) + 7200
+    world.grant(GroupRequest("demo", cpus=4), duration_s=3600, when=When.RESERVATION, start=start + 86_400)
+    series = LeaseRequest(
+        (GroupRequest("demo", cpus=4),), 3600, when=When.PERIODIC, rule="FREQ=DAILY;COUNT=3", start=start
+    )
+    refused = refusal(world, series)
+    (offer,) = refused.details["offers"]
+    assert (offer["kind"], offer["count"]) == ("exceptions", 2)
+    assert [each["start"] for each in offer["skipped"]] == [start + 86_400]
+    answer = consider(Draft(world.present, actor="ann", now=world.now), series, owner="ann", ids=world.ids)
+    assert (answer["fits"], answer["offers"], answer["start"]) == (False, [offer], start)
+    without = taken(series, offer)
+    would_be_granted(world, without)
+    answer = consider(Draft(world.present, actor="ann", now=world.now), without, owner="ann", ids=world.ids)
+    assert answer["fits"]
+
+
+def test_a_reservation_that_is_too_near_is_offered_as_near_as_it_can_be_prepared():
+    world = World(node(1))
+    now = int(world.now)
+    request = LeaseRequest((GroupRequest("demo"),), 600, when=When.RESERVATION, start=now + 5)
+    offers = {offer["kind"]: offer for offer in refusal(world, request).details["offers"]}
+    assert offers.keys() == {"later", "now"}
+    lease = world.grant(when=When.RESERVATION, start=offers["later"]["start"])
+    assert now + 60 <= lease.plan.begin <= now + 61, "with a minute to answer in"
+
+
+def test_an_offer_keeps_clear_of_a_maintenance():
+    world = World(node(1))
+    now = int(world.now)
+    lease = world.grant(GroupRequest("demo", cpus=4), duration_s=600)
+    window = {"start": lease.end + 300, "duration_s": 5000, "reason": "disks"}
+    world.decide(plan_maintenance, world.present.nodes["nod-001"], id="mnt-1", **window)
+    refused = refusal(world, LeaseRequest((GroupRequest("demo"),), 400))
+    later = next(offer for offer in refused.details["offers"] if offer["kind"] == "later")
+    begin = later["start"] - 27
+    assert lease.end + 5300 - 1 <= begin <= lease.end + 5301
+    assert now < begin
+
+
+def test_those_who_can_give_way_do_so_for_what_is_offered():
+    world = World(node(1))
+    world.grant(GroupRequest("demo", cpus=4), duration_s=5000, when=When.BEST_EFFORT, preemptible=True)
+    world.tick(1)
+    follow(world)
+    world.tick(1)
+    refused = refusal(world, LeaseRequest((GroupRequest("demo", cpus=4),), 600))
+    (later,) = refused.details["offers"]
+    assert later["kind"] == "later"
+    assert later["start"] < world.now + 200, "as soon as it can be saved, not when it ends"
+
+
+def test_what_the_image_could_not_boot_with_is_not_offered():
+    world = World(node(1, memory_mib=280), images=IMAGES)
+    offers = refusal(world, LeaseRequest((GroupRequest("big", memory_mib=400, disk_mib=100),), 60)).details["offers"]
+    assert not offers
+    offers = refusal(world, LeaseRequest((GroupRequest("demo", memory_mib=400, disk_mib=100),), 60)).details["offers"]
+    assert [offer["memory_mib"] for offer in offers] == [280]
+
+
+@pytest.mark.parametrize(("granted", "found"), [((), None), ((1,), 1), ((1, 2, 3), 3), ((1, 2, 3, 4), 4)])
+def test_the_last_that_is_granted_is_found(granted, found):
+    assert last(range(1, 5), lambda each: each in granted) == found
+    assert last((), lambda each: True) is None
