@@ -23,7 +23,7 @@ from vws.core.present import Present
 from vws.core.recurrence import said
 from vws.core.requirements import parse
 from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, PlanPhase, Workspace
-from vws.core.standing import begin_end, give, settle
+from vws.core.standing import begin_end, give, is_put_by, settle
 from vws.core.terms import (
     CPUS_MAX,
     DURATION_S_MAX,
@@ -71,6 +71,7 @@ def grant(
     Raises CannotFit (with why, and what would be accepted), InvalidRequest, NameTaken, LimitReached.
     """
     request, images = resolve(draft.present, request, now=int(draft.now))
+    draft.present.outlook.turn_to(int(draft.now))
     # What is overdue is not free before somebody has seen that it is.
     draft.present.outlook.planner.due(int(draft.now))
     if request.when is When.PERIODIC:
@@ -279,7 +280,7 @@ def command(draft: Draft, workspace: Workspace, order: Command) -> Workspace:
 def _must_not_be_saved(lease: Lease, order: Command) -> None:
     """What the plan has suspended is not resumed by hand: others have its nodes."""
     saving = lease.plan is not None and lease.plan.phase is PlanPhase.SAVING
-    if saving or lease.state is LeaseState.SUSPENDED:
+    if saving or is_put_by(lease):
         raise CommandRefused(
             f"{lease.name} gives way to others: it is suspended by the plan and goes on by itself",
             field="command",
@@ -308,6 +309,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     if lease.end is not None:
         longer = replace(longer, end=lease.end + duration_s)
     outlook.chosen.check(longer, draft.leases(), draft.now)
+    _must_keep_its_deadline(lease, demand, duration_s, now)
     if not outlook.planner.prolong(demand, duration_s, now):
         raise _cannot_prolong(draft.present, lease, demand, duration_s, now)
     after = draft.put_lease(longer)
@@ -316,6 +318,21 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
         for workspace in _living(draft, lease):
             draft.order(replace(workspace, end=after.run[1]))
     return after
+
+
+def _must_keep_its_deadline(lease: Lease, demand: Demand, duration_s: int, now: int) -> None:
+    if lease.deadline is None:
+        return
+    over = (demand.block.stop if demand.block is not None else now + demand.remaining) + duration_s
+    if over > lease.deadline:
+        left_s = max(0, lease.deadline - over + duration_s)
+        raise CannotFit(
+            f"{lease.name} would be over {over - lease.deadline} s after its deadline, {said(lease.deadline)}",
+            field="duration_s",
+            asked=duration_s,
+            possible=f"{left_s} s at most" if left_s else "a new lease for what is to come after it",
+            details={"nodes": [], "offers": []},
+        )
 
 
 def _cannot_prolong(present: Present, lease: Lease, demand: Demand, duration_s: int, now: int) -> CannotFit:
@@ -374,11 +391,11 @@ def _is_wide_enough(draft: Draft, demand: Demand, groups: Sequence[Group]) -> bo
     block = demand.block
     if block is None:
         return True
-    hosts, member = draft.present.outlook.nodes, 0
+    ids, member = draft.present.outlook.nodes, 0
     for group in groups:
-        for host in block.hosts[member : member + group.count]:
-            if host >= 0 and draft.node(hosts[host]).capacity.cpus < group.cpus:
-                return False
+        nodes = [draft.present.nodes.get(ids[host]) for host in block.hosts[member : member + group.count] if host >= 0]
+        if any(node is not None and node.capacity.cpus < group.cpus for node in nodes):
+            return False
         member += group.count
     return True
 
