@@ -112,6 +112,11 @@ class Chosen:
     def may_suspend(self, hard: Standing, victim: Standing) -> bool:
         return victim.preemptible and hard.lease != victim.lease and self.preempt(hard, victim)
 
+    def beside(self, owner: str) -> frozenset[str]:
+        """The users whose leases may keep one of `owner` from being granted."""
+        parties = [p for p in self.membership.parties(owner) if p.limits.bind or self.admit is not within_limits]
+        return frozenset[str]().union(*(party.users for party in parties))
+
     def check(self, lease: Lease, leases: Iterable[Lease], now: float, before: HeldBefore = nothing_before) -> None:
         """Raise LimitReached (or what the site's own function raises) unless `lease` is admitted beside `leases`, those
         that have not ended; one of the same id is taken for its former terms. before: what users held in the past."""

@@ -56,6 +56,11 @@ class Draft:
         """All that have not been forgotten, as they are by now."""
         return list((self.present.leases | self._leases).values())
 
+    def leases_of(self, owners: frozenset[str]) -> list[Lease]:
+        """All of some users that have not been forgotten, as they are by now."""
+        present = [lease for lease in self.present.leases_of(owners) if lease.id not in self._leases]
+        return present + [lease for lease in self._leases.values() if lease.owner in owners]
+
     def addresses_held(self, node: str) -> set[str]:
         """Those of all workspaces that the node has not released, and of those it is about to get."""
         mine = {w.address for w in self._workspaces.values() if w.node == node and w.released_at is None}

@@ -68,7 +68,11 @@ class Outlook:
         self._windows: dict[str, tuple[int, Amount, Maintenance]] = {}
         self._numbers = 0
         self._overhead_mib = 0
+<<<<<<< HEAD
         self._cpus: set[tuple[int, int]] = set()  # of the nodes there have been: real ones, and how many are leased
+=======
+        self._overhead_known = True
+>>>>>>> 5e38d5e (wip)
         # Nodes and windows have changed: what was planned there may have to go elsewhere.
         self.disturbed = False
         # Hard leases that are to begin where nothing may, and how far the plan had moved when they were last tried.
@@ -119,6 +123,9 @@ class Outlook:
 
     def _overhead_changed(self) -> bool:
         """Sizes hold what a workspace takes beside its own memory, at worst."""
+        if self._overhead_known:
+            return False
+        self._overhead_known = True
         overhead_mib = max((n.capacity.overhead_mib for n in self._node_values.values()), default=0)
         changed = overhead_mib != self._overhead_mib
         self._overhead_mib = overhead_mib
@@ -136,11 +143,16 @@ class Outlook:
         capacity = room_of(node)
         if not capacity.same(self.planner.timeline.profiles[index].capacity):
             self.planner.set_capacity(index, capacity)
+<<<<<<< HEAD
             self._resize_windows(index, capacity)
+=======
+        before = self._node_values.get(node.id)
+>>>>>>> 5e38d5e (wip)
         self._node_values[node.id] = node
         self._cpus.add((node.capacity.cpus, node.capacity.size.cpus))
         if node.removed_at is not None:
             self._node_values.pop(node.id)
+<<<<<<< HEAD
         for (requirement, cpus), mask in self._masks.items():
             mask[index] = is_fit(node, requirement, cpus)
         state = node.state if node.removed_at is None else NodeState.LOST
@@ -148,6 +160,16 @@ class Outlook:
         timeline = self.planner.timeline
         if (is_open, awake) != (timeline.open[index], timeline.awake[index]):
             self.planner.set_open(index, is_open, awake)
+=======
+        if _is_other(before, node):
+            for (requirement, cpus), mask in self._masks.items():
+                mask[index] = is_fit(node, requirement, cpus)
+            self.planner.timeline.changed()
+            self._overhead_known = False
+        is_open = node.removed_at is None and node.state is NodeState.READY
+        if is_open != self.planner.timeline.open[index]:
+            self.planner.set_open(index, is_open)
+>>>>>>> 5e38d5e (wip)
             self.disturbed = True
 
     def _index_of(self, id: str) -> int:
@@ -212,18 +234,7 @@ class Outlook:
 
     def room(self, node: str, start: int, end: int) -> Amount:
         """The least that a node has left over [start, end)."""
-        profile = self.planner.timeline.profiles[self._index[node]]
-        least = profile.free_at(start)
-        for at, free in zip(profile.times, profile.free, strict=True):
-            if start < at < end:
-                least = Amount(
-                    min(least.cpus, free.cpus),
-                    min(least.memory_mib, free.memory_mib),
-                    min(least.disk_mib, free.disk_mib),
-                    0,
-                    min(least.places, free.places),
-                )
-        return least
+        return self.planner.timeline.profiles[self._index[node]].least(start, end)
 
     def look(self, demand: Demand, now: int) -> tuple[Block | None, list[Demand]]:
         """The block that a demand would get, and who would give way for it. Nothing is changed."""
@@ -237,6 +248,7 @@ class Outlook:
 
     def could_ever(self, demand: Demand) -> bool:
         """Whether the empty site, with all of its nodes, could run it."""
+<<<<<<< HEAD
         profiles = self.planner.timeline.profiles
         for part in demand.parts:
             nodes = [i for i in range(len(profiles)) if part.eligible is None or part.eligible[i]]
@@ -250,6 +262,10 @@ class Outlook:
         empty = Timeline([profile.capacity for profile in self.planner.timeline.profiles])
         hosts, _ = Placing(empty, self.rules).nodes(demand, 0, 1, 1)
         return hosts is not None
+=======
+        timeline = self.planner.timeline
+        return all(timeline.could_hold(part) for part in demand.parts)
+>>>>>>> 5e38d5e (wip)
 
     def soonest(self, demand: Demand, now: int) -> Demand | None:
         """The same demand, to run as soon as others can have been saved; None if that would not help."""
@@ -556,6 +572,17 @@ def room_of(node: Node) -> Amount:
 @functools.lru_cache(maxsize=16_384)
 def places_of(subnet: str) -> int:
     return max(0, ipaddress.ip_network(subnet).num_addresses - ADDRESSES_NOT_GIVEN)
+
+
+def _is_other(before: Node | None, node: Node) -> bool:
+    """Whether anything has changed by which nodes are chosen; most often only its orders have."""
+    if before is None or node.removed_at is not None:
+        return True
+    return (
+        (before.capacity, before.hypervisor, before.name) != (node.capacity, node.hypervisor, node.name)
+        or before.traits != node.traits
+        or (before.labels, before.attributes) != (node.labels, node.attributes)
+    )
 
 
 def is_fit(node: Node, requirement: str, cpus: int) -> bool:

@@ -8,6 +8,7 @@ committed, `plan_anew` makes it again from what is recorded.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import heappop, heappush
 from typing import TypeVar
 
 from vws.core.outlook import Outlook
@@ -32,6 +33,8 @@ class Present:
         self._addresses: dict[str, set[str]] = {}
         self._closing: dict[str, dict[str, Maintenance]] = {}
         self._lease_names: dict[str, str] = {}
+        self._of_owner: dict[str, dict[str, Lease]] = {}
+        self._ends: list[tuple[int, str]] = []  # of hard leases, those that are over by now or soon first
 
     @classmethod
     def of(cls, changes: Changes) -> Present:
@@ -73,6 +76,22 @@ class Present:
         found = self._lease_names.get(name)
         return self.leases.get(found) if found else None
 
+    def leases_of(self, owners: Iterable[str]) -> list[Lease]:
+        """The live leases of some users."""
+        return [lease for owner in sorted(owners) for lease in self._of_owner.get(owner, {}).values()]
+
+    def over_by(self, now: float) -> list[Lease]:
+        """Live leases that were granted for a time which has ended."""
+        found: dict[str, Lease] = {}
+        while self._ends and self._ends[0][0] <= now:
+            end, id = heappop(self._ends)
+            lease = self.leases.get(id)
+            if lease is not None and lease.end == end:
+                found[id] = lease
+        for lease in found.values():
+            heappush(self._ends, (lease.run[1], lease.id))
+        return list(found.values())
+
     def addresses_held(self, node: str) -> set[str]:
         return self._addresses.get(node, set())
 
@@ -107,7 +126,11 @@ class Present:
         _keep(self.nodes, node.id, node, alive=node.removed_at is None)
 
     def _apply_lease(self, lease: Lease) -> None:
+        before = self.leases.get(lease.id)
         self.leases[lease.id] = lease
+        self._of_owner.setdefault(lease.owner, {})[lease.id] = lease
+        if lease.end is not None and not lease.kind.soft and (before is None or before.end != lease.end):
+            heappush(self._ends, (lease.end, lease.id))
         self._lease_names[lease.name] = lease.id
 
     def _apply_workspace(self, workspace: Workspace) -> None:
@@ -133,6 +156,7 @@ class Present:
             if lease.ended:
                 self.leases.pop(lease.id, None)
                 self._members.pop(lease.id, None)
+                self._of_owner.get(lease.owner, {}).pop(lease.id, None)
                 if self._lease_names.get(lease.name) == lease.id:
                     del self._lease_names[lease.name]
 

@@ -143,7 +143,7 @@ def _reason(before: Workspace, fact: Observation, said: WorkspaceFact) -> str:
 
 def expire(draft: Draft) -> None:
     """End every lease whose time is over."""
-    for lease in list(draft.present.leases.values()):
+    for lease in draft.present.over_by(draft.now):
         # A soft lease is over when the plan says so: until then it may be suspended and go on.
         over = not lease.soft and lease.end is not None and lease.end <= draft.now
         if over and lease.state is not LeaseState.ENDING and not lease.ended:

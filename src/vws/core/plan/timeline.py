@@ -219,6 +219,16 @@ class Timeline:
         self._idle_at = self._kept.at = -1
         self._grown += 1
 
+    def could_hold(self, part: Part) -> bool:
+        """Whether all members of a part would have room if nothing were held."""
+        room, eligible = 0, part.eligible
+        for node in range(len(self.profiles)):
+            if eligible is None or eligible[node]:
+                room += part.asked.count_in(self.profiles[node].capacity, part.most_per_node)
+                if room >= part.openings_needed:
+                    return True
+        return False
+
     def earliest(self, part: Part, after: int, duration: int) -> int:
         """The first moment from `after` on at which all members of a part have room for `duration`; -1 if never."""
         moments = self.moments(part, after, duration, 1)
