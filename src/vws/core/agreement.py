@@ -211,86 +211,6 @@ def resolve(present: Present, request: LeaseRequest, *, now: int) -> tuple[Lease
     return request, [_image_for(present, g, f"groups[{i}]") for i, g in enumerate(request.groups)]
 
 
-<<<<<<< HEAD
-=======
-def consider(draft: Draft, request: LeaseRequest, *, owner: str, ids: Ids) -> dict[str, Any]:
-    """What `request` would be answered: {"fits", "reason", "start", "nodes", "offers"}. Nothing is changed."""
-    present, now = draft.present, int(draft.now)
-    request, images = resolve(present, request, now=now)
-    if request.when is When.PERIODIC:
-        return _consider_series(draft, request, images, owner, ids)
-    lease = _asked(draft, request, images, owner, "asked")
-    outlook = present.outlook
-    demand = outlook.demand_of(lease, outlook.number())
-    try:
-        outlook.chosen.check(lease, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now)
-        _must_be_ready(lease, demand, now)
-        block, victims = outlook.look(demand, now)
-        if block is None:
-            raise refusal(present, lease, demand, now=now)
-    except (CannotFit, LimitReached) as refused:
-        details = refused.details or {}
-        return {
-            "fits": False,
-            "reason": refused.problem,
-            "start": None,
-            "nodes": details.get("nodes", []),
-            "offers": details.get("offers", []),
-        }
-    return {
-        "fits": True,
-        "reason": _would(outlook, lease, block, victims, now),
-        "start": block.run,
-        "nodes": _shares(present, block),
-        "offers": [],
-    }
-
-
-def _would(outlook: Outlook, lease: Lease, block: Block, victims: Sequence[Demand], now: int) -> str:
-    if block.run <= now:
-        said = "all of it would start now"
-    elif lease.soft:
-        said = f"it would wait; there is room for all of it {block.run - now} s from now"
-    else:
-        said = f"all of it would run {block.run - now} s from now"
-    waiting = len(outlook.planner.queue) + len(outlook.planner.booked) if lease.soft else 0
-    behind = f", behind {waiting} that wait already" if waiting else ""
-    gives = f"; {len(victims)} that may be preempted would give way" if victims else ""
-    return said + behind + gives
-
-
-def _shares(present: Present, block: Block) -> list[dict[str, str]]:
-    counted: dict[str, int] = {}
-    for host in block.hosts:
-        node = present.outlook.nodes[host]
-        counted[node] = counted.get(node, 0) + 1
-    return [
-        {"node": id, "name": present.nodes[id].name, "reason": f"it would take {count}"}
-        for id, count in sorted(counted.items())
-    ]
-
-
-def _consider_series(
-    draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids
-) -> dict[str, Any]:
-    name = request.name or "series"
-    instances = [
-        _asked(draft, _instance(request, name, n, start), images, owner, f"asked-{n}")
-        for n, start in enumerate(request.starts(int(draft.now)), start=1)
-    ]
-    skipped = list(_exceptions(draft, instances, int(draft.now)))
-    some = len(instances) - len(skipped)
-    fits = not skipped or (request.exceptions is Exceptions.SKIP and some > 0)
-    return {
-        "fits": fits,
-        "reason": f"{some} of {len(instances)} starts could be had",
-        "start": instances[0].start,
-        "nodes": [],
-        "offers": [{"kind": "exception", **asdict(each), "text": each.reason} for each in skipped],
-    }
-
-
->>>>>>> 5e38d5e (wip)
 def find_image(present: Present, asked: str, field: str) -> Image:
     """The image of that id or name; raises InvalidRequest naming those there are."""
     image = present.images.get(asked) or next((i for i in present.images.values() if i.name == asked), None)
@@ -388,12 +308,8 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     longer = replace(lease, duration_s=lease.duration_s + duration_s)
     if lease.end is not None:
         longer = replace(longer, end=lease.end + duration_s)
-<<<<<<< HEAD
-    outlook.chosen.check(longer, draft.leases(), draft.now)
-    _must_keep_its_deadline(lease, demand, duration_s, now)
-=======
     outlook.chosen.check(longer, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now)
->>>>>>> 5e38d5e (wip)
+    _must_keep_its_deadline(lease, demand, duration_s, now)
     if not outlook.planner.prolong(demand, duration_s, now):
         raise _cannot_prolong(draft.present, lease, demand, duration_s, now)
     after = draft.put_lease(longer)

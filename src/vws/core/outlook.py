@@ -68,11 +68,8 @@ class Outlook:
         self._windows: dict[str, tuple[int, Amount, Maintenance]] = {}
         self._numbers = 0
         self._overhead_mib = 0
-<<<<<<< HEAD
-        self._cpus: set[tuple[int, int]] = set()  # of the nodes there have been: real ones, and how many are leased
-=======
         self._overhead_known = True
->>>>>>> 5e38d5e (wip)
+        self._cpus: set[tuple[int, int]] = set()  # of the nodes there have been: real ones, and how many are leased
         # Nodes and windows have changed: what was planned there may have to go elsewhere.
         self.disturbed = False
         # Hard leases that are to begin where nothing may, and how far the plan had moved when they were last tried.
@@ -143,33 +140,22 @@ class Outlook:
         capacity = room_of(node)
         if not capacity.same(self.planner.timeline.profiles[index].capacity):
             self.planner.set_capacity(index, capacity)
-<<<<<<< HEAD
             self._resize_windows(index, capacity)
-=======
         before = self._node_values.get(node.id)
->>>>>>> 5e38d5e (wip)
         self._node_values[node.id] = node
         self._cpus.add((node.capacity.cpus, node.capacity.size.cpus))
         if node.removed_at is not None:
             self._node_values.pop(node.id)
-<<<<<<< HEAD
-        for (requirement, cpus), mask in self._masks.items():
-            mask[index] = is_fit(node, requirement, cpus)
-        state = node.state if node.removed_at is None else NodeState.LOST
-        is_open, awake = state is NodeState.READY, state in AWAKE
-        timeline = self.planner.timeline
-        if (is_open, awake) != (timeline.open[index], timeline.awake[index]):
-            self.planner.set_open(index, is_open, awake)
-=======
         if _is_other(before, node):
             for (requirement, cpus), mask in self._masks.items():
                 mask[index] = is_fit(node, requirement, cpus)
             self.planner.timeline.changed()
             self._overhead_known = False
-        is_open = node.removed_at is None and node.state is NodeState.READY
-        if is_open != self.planner.timeline.open[index]:
-            self.planner.set_open(index, is_open)
->>>>>>> 5e38d5e (wip)
+        state = node.state if node.removed_at is None else NodeState.LOST
+        is_open, awake = state is NodeState.READY, state in AWAKE
+        timeline = self.planner.timeline
+        if (is_open, awake) != (timeline.open[index], timeline.awake[index]):
+            self.planner.set_open(index, is_open, awake)
             self.disturbed = True
 
     def _index_of(self, id: str) -> int:
@@ -248,13 +234,8 @@ class Outlook:
 
     def could_ever(self, demand: Demand) -> bool:
         """Whether the empty site, with all of its nodes, could run it."""
-<<<<<<< HEAD
-        profiles = self.planner.timeline.profiles
-        for part in demand.parts:
-            nodes = [i for i in range(len(profiles)) if part.eligible is None or part.eligible[i]]
-            room = sum(part.asked.count_in(profiles[i].capacity, part.most_per_node) for i in nodes)
-            if room < part.openings_needed:
-                return False
+        if not all(self.planner.timeline.could_hold(part) for part in demand.parts):
+            return False
         return len(demand.parts) == 1 or self._could_together(demand)
 
     def _could_together(self, demand: Demand) -> bool:
@@ -262,10 +243,6 @@ class Outlook:
         empty = Timeline([profile.capacity for profile in self.planner.timeline.profiles])
         hosts, _ = Placing(empty, self.rules).nodes(demand, 0, 1, 1)
         return hosts is not None
-=======
-        timeline = self.planner.timeline
-        return all(timeline.could_hold(part) for part in demand.parts)
->>>>>>> 5e38d5e (wip)
 
     def soonest(self, demand: Demand, now: int) -> Demand | None:
         """The same demand, to run as soon as others can have been saved; None if that would not help."""
