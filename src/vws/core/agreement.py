@@ -364,6 +364,8 @@ def resize(draft: Draft, lease: Lease, *, group: str | None, memory_mib: int | N
     _must_live(lease, "resized")
     _check_resize(draft.present, lease, group, memory_mib, cpus)
     outlook, now = draft.present.outlook, int(draft.now)
+    # What is overdue is not free before somebody has seen that it is.
+    outlook.planner.due(now)
     wanted = {g.name for g in lease.groups if group is None or g.name == group}
     groups = tuple(_resized_group(g, memory_mib, cpus) if g.name in wanted else g for g in lease.groups)
     after = replace(lease, groups=groups)
