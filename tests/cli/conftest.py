@@ -105,6 +105,7 @@ class FakeClient:
         self.lives: list[Json] = [lease(workspace(1), workspace(2))]
         self.states: dict[str, list[str]] = {}
         self.fit: Json = {"fits": True, "reason": "all of it would start now", "nodes": [], "offers": []}
+        self.told: Json = {"says": [], "place": None, "start": None, "nodes": [], "others": []}
         self.refusal: Exception | None = None
         self.log: list[Json] = []
         self.used: Json = usage()
@@ -152,6 +153,7 @@ class FakeClient:
             "state": found["state"],
             "reason": found["reason"],
             "members": members,
+            **self.told,
         }
 
     def extend_lease(self, id: str, duration_s: int) -> Json:

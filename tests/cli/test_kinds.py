@@ -238,3 +238,26 @@ def test_waiting_for_a_lease_goes_through_all_that_comes_before(vws: Run, client
     result = vws("lease", "wait", "demo")
     assert result.exit_code == 0, result.output
     assert "demo is active, until" in result.stdout
+
+
+def test_why_a_lease_waits_is_told_with_its_start_and_the_nodes(vws: Run, client: FakeClient) -> None:
+    client.lives = [waiting()]
+    client.told = {
+        "says": ["It waits in the queue, and nobody is before it", "The room is held by a\x1bb"],
+        "place": 0,
+        "start": LATER,
+        "nodes": [
+            {"node": "nod-1", "name": "host-1", "reason": "0 CPUs free, 1 needed"},
+            {"node": "nod-2", "name": "host-2", "reason": "0 CPUs free, 1 needed"},
+        ],
+        "others": [],
+    }
+    lines = vws("lease", "explain", "demo").stdout.splitlines()
+    assert lines[:3] == [
+        "demo is waiting",
+        "  It waits in the queue, and nobody is before it.",
+        "  The room is held by a\\x1bb.",
+    ]
+    assert lines[3].startswith("  start: 2090-07-03 08:00:00 CEST (06:00:00 UTC) (in ")
+    assert lines[4] == "  nodes host-1, host-2: 0 CPUs free, 1 needed"
+    assert json.loads(vws("lease", "explain", "demo", "--json").stdout)["place"] == 0

@@ -155,3 +155,20 @@ def test_answers_are_what_the_document_says(running):
         answer = show(path)
         # Dumped again it must be the same: nothing is missing from the model, nothing from the answer.
         assert kind.model_validate(answer).model_dump(mode="json") == answer, path
+
+
+def test_explain_lease_tells_why_it_waits_and_of_others_how_many_they_are(here):
+    (node,) = here.enroll("one")
+    here.lease(1, groups=[{"image": "demo", "cpus": 8, "count": 4}], name="hidden")
+    node.obey()
+    asked_for = asked(1, groups=[{"image": "demo"}], when="best-effort", name="waits")
+    waits = here.bob.post("/v1/leases", json=asked_for).json()
+    assert waits["state"] == "waiting", waits
+    explained = here.bob.get("/v1/leases/waits/explain").json()
+    models.Explanation.model_validate(explained)
+    assert explained["place"] == 0
+    assert explained["start"] == waits["planned_start"]
+    assert [(other["role"], other["lease"]) for other in explained["others"]] == [("holds", "")]
+    assert explained["nodes"][0]["reason"] == "0 CPUs free, 1 needed"
+    assert "hidden" not in str(explained)
+    assert "hidden" in str(here.root.get("/v1/leases/waits/explain").json())

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from vws.cli import output, progress
+from vws.cli import failures, output, progress
 from vws.cli.agreed import COLUMNS, agreed, card_of, group_text, next_of, run_of, series_lines
 from vws.cli.console import OVER
 from vws.cli.failures import Failed, failed
@@ -18,6 +18,7 @@ from vws.cli.names import NAME
 from vws.cli.request import lease_options, terms_of
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION, SIZE, show_size
+from vws.cli.times import show_time
 
 Json = dict[str, Any]
 
@@ -335,6 +336,8 @@ def explain(session: Session, /, lease_id: str | None, **given: Any) -> None:
         output.print_json(answer)
         return
     click.echo(f"{answer.get('name') or answer['lease']} is {output.state(answer['state'])}" + _because(answer))
+    for line in explained(answer):
+        click.echo(line)
     nodes = {w["node"]: w["node_name"] for w in found["workspaces"]}
     for member in answer["members"]:
         where = f" on {nodes.get(member['node']) or member['node']}" if member.get("node") else ""
@@ -342,6 +345,15 @@ def explain(session: Session, /, lease_id: str | None, **given: Any) -> None:
             f"  {member.get('name') or member['workspace']} is {output.state(member['state'])}{where}"
             + _because(member)
         )
+
+
+def explained(answer: Json) -> Iterator[str]:
+    """What the plan has to do with it."""
+    yield from (f"  {failures.one_line(said)}." for said in answer["says"])
+    if answer["start"] is not None:
+        yield f"  start: {show_time(answer['start'])} ({output.until(answer['start'])})"
+    for names, reason in failures.by_reason("node", answer["nodes"]):
+        yield f"  {names}: {failures.one_line(reason)}"
 
 
 def _because(fact: Json) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 from vws.core import agreement
@@ -12,6 +12,7 @@ from vws.core.agreement import Series
 from vws.core.draft import Draft
 from vws.core.dry_run import consider
 from vws.core.errors import CommandRefused, NotFound
+from vws.core.explaining import explain
 from vws.core.lifecycle import Command
 from vws.core.site import Answer, Lease, Role, Workspace
 from vws.core.terms import LeaseRequest
@@ -52,7 +53,7 @@ class Leases:
             return consider(draft, request, owner=caller.subject, ids=self._site.ids.new, before=self._held_before)
 
     def explain(self, caller: Caller, id: str) -> dict[str, Any]:
-        """Why a lease is as it is, workspace by workspace."""
+        """Why a lease is as it is: by the plan (core/explaining.py), and workspace by workspace."""
         lease = self.lease(caller, id)
         members = [
             {
@@ -65,11 +66,19 @@ class Leases:
             }
             for w in self.members(lease.id)
         ]
+        with self._site.lock:
+            told = explain(
+                self._site.present,
+                lease,
+                now=int(self._site.clock.now()),
+                knows=lambda owner: caller.is_admin or owner == caller.subject,
+            )
         return {
             "lease": lease.id,
             "name": lease.name,
             "state": str(lease.state),
             "reason": lease.reason,
+            **asdict(told),
             "members": members,
         }
 

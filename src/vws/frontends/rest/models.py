@@ -373,11 +373,25 @@ class MemberExplanation(BaseModel):
     step: str
 
 
+class OtherLease(BaseModel):
+    role: Literal["holds", "comes", "gives-way"] = Field(
+        description="holds the room that is waited for; comes next on its nodes; gives way for it."
+    )
+    lease: str = Field(description="Its id; empty if it is not yours to know.")
+    name: str
+    until: int = Field(description="By the plan, UTC seconds.")
+
+
 class Explanation(BaseModel):
     lease: str
     name: str
     state: LeaseState
     reason: str
+    says: list[str] = Field(description="Sentences: why it waits and behind whom, when it is to run, who gives way.")
+    place: int | None = Field(description="How many are before it in the queue; null: it is not in it.")
+    start: int | None = Field(description="When it runs by the plan, or could at the soonest, UTC seconds.")
+    nodes: list[NodeReason] = Field(description="Why each has no room for all of it now; while it waits.")
+    others: list[OtherLease]
     members: list[MemberExplanation]
 
 
