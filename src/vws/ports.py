@@ -71,6 +71,7 @@ class Filter:
     workspace: str | None = None
     node: str | None = None
     name: str | None = None
+    series: str | None = None
     live: bool = False
     states: tuple[str, ...] = field(default=())
 

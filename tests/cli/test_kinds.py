@@ -261,3 +261,15 @@ def test_why_a_lease_waits_is_told_with_its_start_and_the_nodes(vws: Run, client
     assert lines[3].startswith("  start: 2090-07-03 08:00:00 CEST (06:00:00 UTC) (in ")
     assert lines[4] == "  nodes host-1, host-2: 0 CPUs free, 1 needed"
     assert json.loads(vws("lease", "explain", "demo", "--json").stdout)["place"] == 0
+
+
+def test_a_series_is_listed_and_ended_as_a_whole(vws: Run, client: FakeClient) -> None:
+    vws("lease", "list", "--series", "srs-1")
+    assert client.asked.pop() == ("leases", {"live": True, "state": None, "series": "srs-1"})
+    result = vws("lease", "cancel", "--series", "srs-1")
+    assert (result.exit_code, result.stdout) == (0, "demo is ending.\n")
+    assert client.asked == [("leases", {"live": True, "series": "srs-1"}), ("cancel_lease", "lse-1")]
+    for line in ([], ["demo", "--series", "srs-1"]):
+        assert vws("lease", "cancel", *line).exit_code == 2
+    client.lives = []
+    assert "No lease of srs-1 lives" in vws("lease", "cancel", "--series", "srs-1").stderr

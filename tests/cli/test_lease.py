@@ -259,7 +259,10 @@ def test_a_list_is_a_table_for_people_and_an_array_for_programs(vws: Run, client
 def test_lists_hold_what_lives_unless_all_is_asked_for(vws: Run, client: FakeClient) -> None:
     vws("lease", "list")
     vws("lease", "list", "--all", "--state", "failed")
-    assert client.asked == [("leases", {"live": True, "state": None}), ("leases", {"live": False, "state": "failed"})]
+    assert client.asked == [
+        ("leases", {"live": True, "state": None, "series": None}),
+        ("leases", {"live": False, "state": "failed", "series": None}),
+    ]
 
 
 def test_advice_names_the_site_as_the_command_line_did(vws: Run, client: FakeClient, home: Path) -> None:

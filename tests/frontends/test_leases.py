@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.frontends.conftest import asked
@@ -172,3 +174,14 @@ def test_explain_lease_tells_why_it_waits_and_of_others_how_many_they_are(here):
     assert explained["nodes"][0]["reason"] == "0 CPUs free, 1 needed"
     assert "hidden" not in str(explained)
     assert "hidden" in str(here.root.get("/v1/leases/waits/explain").json())
+
+
+def test_a_series_is_listed_by_its_id(here):
+    here.enroll("one")
+    start = int(time.time()) + 7200
+    body = asked(1, when="periodic", rule="FREQ=DAILY;COUNT=3", start=start)
+    series = here.ann.post("/v1/leases", json=body).json()
+    here.lease()
+    listed = here.ann.get("/v1/leases", params={"series": series["series"]}).json()["items"]
+    assert [lease["id"] for lease in listed] == [lease["id"] for lease in series["leases"]]
+    assert here.bob.get("/v1/leases", params={"series": series["series"]}).json()["items"] == []

@@ -268,17 +268,19 @@ def wait_ended(session: Session, lease: Json, timeout_s: float) -> Json:
 @site_options
 @click.option("--all", "everything", is_flag=True, help="Those that have ended too.")
 @click.option("--state", metavar="STATE", help="Only leases in this state.")
+@click.option("--series", metavar="SERIES", help="Only those of one periodic request.")
 @pass_session
-def list_leases(session: Session, everything: bool, state: str | None) -> None:
+def list_leases(session: Session, everything: bool, state: str | None, series: str | None) -> None:
     """List the leases that live.
 
     \b
     Examples:
       vws lease list
       vws lease list --all --state failed
+      vws lease list --series srs-01jd3k9q4t7c2vz
       vws lease list --json | jq -r '.[].name'
     """
-    leases = list(session.client.leases(live=not everything, state=state))
+    leases = list(session.client.leases(live=not everything, state=state, series=series))
     output.listing(
         leases,
         COLUMNS,
@@ -431,23 +433,34 @@ def later_of(workspaces: list[Json], memory_mib: int | None, cpus: int | None) -
 @lease.command()
 @site_options
 @waitable
-@click.argument("lease_id", metavar="LEASE", type=NAME)
+@click.option("--series", metavar="SERIES", help="Every lease of one periodic request, instead of LEASE.")
+@click.argument("lease_id", metavar="[LEASE]", required=False, type=NAME)
 @pass_session
-def cancel(session: Session, lease_id: str, wait: bool, timeout_s: int) -> None:
+def cancel(session: Session, lease_id: str | None, series: str | None, wait: bool, timeout_s: int) -> None:
     """End a lease now: its workspaces and their disks are gone for good.
 
     \b
     Examples:
       vws lease cancel demo
+      vws lease cancel --series srs-01jd3k9q4t7c2vz
       vws lease cancel demo --wait      until its nodes say that nothing is left
     """
-    found = session.client.lease(lease_id)
-    after = session.client.cancel_lease(found["id"])
-    if wait:
-        after = wait_ended(session, after, timeout_s)
-    if session.as_json:
-        output.print_json(after)
-    elif wait:
-        click.echo(f"{after['name']} has {after['state']}; nothing of it is left on any node.")
+    if (lease_id is None) == (series is None):
+        raise click.UsageError("name a lease, or a series by --series; not both")
+    if lease_id is not None:
+        leases = [session.client.lease(lease_id)]
     else:
-        click.echo(f"{after['name']} is {after['state']}.")
+        leases = list(session.client.leases(live=True, series=series))
+    ended = [session.client.cancel_lease(found["id"]) for found in leases]
+    if wait:
+        ended = [wait_ended(session, after, timeout_s) for after in ended]
+    if session.as_json:
+        output.print_json(ended if series is not None else ended[0])
+        return
+    for after in ended:
+        left = "; nothing of it is left on any node" if wait else ""
+        click.echo(f"{after['name']} {'has' if wait else 'is'} {after['state']}{left}.")
+    if not ended:
+        click.echo(
+            f"No lease of {series} lives; vws lease list --all --series {series} shows those that did.", err=True
+        )

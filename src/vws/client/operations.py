@@ -54,7 +54,7 @@ class Client(Connection):
         return self._json("POST", "/v1/leases/explain", json=_request(groups, duration_s, name, ssh_keys, terms))
 
     def leases(self, **where: Any) -> Iterator[Json]:
-        """where: live, state, owner, name."""
+        """where: live, state, owner, name, series."""
         return self._pages("/v1/leases", where)
 
     def lease(self, id: str) -> Json:

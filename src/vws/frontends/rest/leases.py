@@ -53,9 +53,10 @@ def list_leases(
     state: Annotated[list[LeaseState] | None, Query(description="Only these states.")] = None,
     owner: Annotated[str | None, text("Only this user's.")] = None,
     name: Annotated[str | None, text("Only of this name.")] = None,
+    series: Annotated[str | None, text("Only those of one periodic request.")] = None,
 ) -> Response:
     """Leases in the order of their making; a user sees his own."""
-    where = Filter(owner=owner, name=name, live=live, states=tuple(map(str, state or ())))
+    where = Filter(owner=owner, name=name, series=series, live=live, states=tuple(map(str, state or ())))
     return call.page(call.services.leases.leases(call.caller, where, after=after, limit=limit), call.views.lease)
 
 
