@@ -19,6 +19,8 @@ from vws.core.site import Lease, LeaseState
 from vws.core.spans import show_duration
 
 NAMED_MAX = 5
+# Of those who hold the room the first to be over are told one by one; the sentence counts all.
+OTHERS_TOLD = 200
 ANOTHERS = "another's"
 
 
@@ -75,7 +77,7 @@ class _Teller:
             start = None if soonest is None else soonest.run
             says += [*self._room(), *self._soonest(soonest)]
         nodes = () if self._demand.saved_on else tuple(self._reasons())
-        return Explanation((*says, *self._held(holders)), len(ahead), start, nodes, tuple(holders))
+        return Explanation((*says, *self._held(holders)), len(ahead), start, nodes, tuple(holders[:OTHERS_TOLD]))
 
     def _ahead(self) -> list[Demand]:
         """Those before it in turn."""
