@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from vws.core.errors import VwsError
-from vws.core.plan.demand import BOOKED, Block, Demand, Part
+from vws.core.plan.demand import Block, Demand, Part
 from vws.core.plan.profile import NODE_BITS, Amount
 from vws.core.present import Present
 from vws.core.site import Group, Lease, LeaseKind, NodeState
@@ -55,9 +55,8 @@ class _Bargain:
         self._planner = present.outlook.planner
         self._lease, self._demand, self._now = lease, demand, now
         self._at = max(now, demand.at)
-        self._victims = [each for each in self._planner.demands.values() if self._may_give_way(demand, each)]
-        if len(self._victims) > VICTIMS_MAX:
-            self._victims = []
+        self._held = present.leases_of(present.outlook.chosen.beside(lease.owner))
+        self._victims = self._planner.could_give_way(demand, VICTIMS_MAX)
 
     def offers(self) -> list[Offer]:
         if not any(node.state is NodeState.READY for node in self._present.nodes.values()):
@@ -74,7 +73,7 @@ class _Bargain:
         outlook = self._outlook
         demand = outlook.demand_of(lease, self._demand.number)
         try:
-            outlook.chosen.check(lease, self._present.leases.values(), self._now)
+            outlook.chosen.check(lease, self._held, self._now)
         except VwsError:
             return False
         if lease.kind is LeaseKind.BEST_EFFORT:
@@ -234,12 +233,6 @@ class _Bargain:
             save_s = rules.save_s(victim, victim.block.hosts)
             moments += [self._now + save_s + ANSWER_S, victim.block.run + save_s + 1]
         yield from (max(moment + demand.prepare_s, first) for moment in moments)
-
-    def _may_give_way(self, demand: Demand, other: Demand) -> bool:
-        """Whether it could at any time."""
-        may = self._planner.rules.may_suspend
-        settled = other.by >= 0 or (other.hard and other.phase == BOOKED)
-        return other.block is not None and other.preemptible and not settled and (may is None or may(demand, other))
 
     def _done_by(self) -> Offer | None:
         """The whole, by a later deadline."""

@@ -58,8 +58,11 @@ class Draft:
 
     def leases_of(self, owners: frozenset[str]) -> list[Lease]:
         """All of some users that have not been forgotten, as they are by now."""
-        present = [lease for lease in self.present.leases_of(owners) if lease.id not in self._leases]
-        return present + [lease for lease in self._leases.values() if lease.owner in owners]
+        present = self.present.leases_of(owners)
+        if not self._leases:
+            return present
+        mine = [lease for lease in self._leases.values() if lease.owner in owners]
+        return [lease for lease in present if lease.id not in self._leases] + mine
 
     def addresses_held(self, node: str) -> set[str]:
         """Those of all workspaces that the node has not released, and of those it is about to get."""

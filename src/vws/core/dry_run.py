@@ -49,7 +49,7 @@ def _answer(
 
 def _consider_one(draft: Draft, lease: Lease, before: HeldBefore) -> Answer:
     present, outlook, now = draft.present, draft.present.outlook, int(draft.now)
-    outlook.chosen.check(lease, draft.leases(), draft.now, before)
+    outlook.chosen.check(lease, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now, before)
     demand = outlook.demand_of(lease, outlook.number())
     must_be_ready(present, lease, demand, now)
     if lease.soft and not outlook.could_ever(demand):
@@ -114,7 +114,7 @@ def _without(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> list[Lea
 
 def _check_all(draft: Draft, leases: Sequence[Lease], before: HeldBefore) -> None:
     """Each beside those before it."""
-    held = draft.leases()
+    held = draft.leases_of(draft.present.outlook.chosen.beside(leases[0].owner)) if leases else []
     for lease in leases:
         draft.present.outlook.chosen.check(lease, held, draft.now, before)
         held.append(lease)

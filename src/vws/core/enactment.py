@@ -177,7 +177,7 @@ def _give_up(draft: Draft, lease: Lease) -> None:
 
 def _press(draft: Draft, outlook: Outlook) -> None:
     """Order again what could not be ordered when it was due, and what a node that was away has not done."""
-    for demand in list(outlook.planner.demands.values()):
+    for demand in list(outlook.planner.saved.values()):
         block = demand.block
         if demand.phase == SAVING or (demand.kept and demand.phase in (SAVED, BOOKED)):
             _suspend(draft, draft.lease(demand.id))

@@ -248,7 +248,7 @@ class Outlook:
         """The same demand, to run as soon as others can have been saved; None if that would not help."""
         waits = {
             self.rules.save_s(each, each.block.hosts)
-            for each in self.planner.demands.values()
+            for each in self.planner.holding.values()
             if each.block is not None and each.preemptible and self._may_suspend(demand, each)
         }
         for wait_s in sorted(waits):
@@ -412,10 +412,12 @@ class Outlook:
         """The limit that keeps a soft demand from beginning now, in words; "" if none does. What is planned counts."""
         asked = demand.standing
         assert isinstance(asked, Standing)
+        beside = self.chosen.beside(asked.owner)
         held = (
             each.standing.starting(each.block.begin)
-            for each in self.planner.demands.values()
-            if each is not demand and each.block is not None and isinstance(each.standing, Standing)
+            for each in self.planner.holding.values()
+            if each is not demand and isinstance(each.standing, Standing) and each.standing.owner in beside
+            if each.block is not None
         )
         return self.chosen.kept_from(asked, held, self._now)
 

@@ -78,7 +78,10 @@ class Present:
 
     def leases_of(self, owners: Iterable[str]) -> list[Lease]:
         """The live leases of some users."""
-        return [lease for owner in sorted(owners) for lease in self._of_owner.get(owner, {}).values()]
+        found: list[Lease] = []
+        for owner in sorted(owners):
+            found.extend(self._of_owner.get(owner, {}).values())
+        return found
 
     def over_by(self, now: float) -> list[Lease]:
         """Live leases that were granted for a time which has ended."""

@@ -33,6 +33,8 @@ class SitePlanner(Planner):
     def __init__(self, rules: Rules) -> None:
         super().__init__([], rules)
         self.touched: dict[str, Demand] = {}
+        self.urgent: dict[str, Demand] = {}  # those that would rather begin before their time
+        self.saved: dict[str, Demand] = {}  # those that are, or once were, to be saved
         self.moves = 0  # how often anything has been touched
 
     def _touch(self, demand: Demand) -> None:
@@ -138,6 +140,8 @@ class SitePlanner(Planner):
     def _act(self, kind: int, demand: Demand, block: Block) -> None:
         super()._act(kind, demand, block)
         self._touch(demand)
+        if kind == SAVE:
+            self.saved[demand.id] = demand
 
     def _stand(self, now: int) -> bool:
         """Windows and overdue blocks take rooms ahead: every booking is placed anew."""
@@ -146,6 +150,8 @@ class SitePlanner(Planner):
     def _lay(self, demand: Demand, block: Block, now: int) -> None:
         super()._lay(demand, block, now)
         self._touch(demand)
+        if demand.hurries:
+            self.urgent[demand.id] = demand
 
     def _release(self, demand: Demand, now: int) -> None:
         super()._release(demand, now)
@@ -157,9 +163,10 @@ class SitePlanner(Planner):
 
     def hurry(self, now: int) -> None:
         """Urgent ones that wait for others to be saved begin as soon as they are, not only when they should be."""
-        for demand in list(self.demands.values()):
+        for demand in list(self.urgent.values()):
             block = demand.block
             if block is None or demand.phase != BOOKED or not demand.hurries or block.begin <= now:
+                self.urgent.pop(demand.id)
                 continue
             planned_at = demand.at
             self._lift(demand, now)
@@ -376,7 +383,7 @@ class SitePlanner(Planner):
     def _recount(self) -> None:
         """What is in use, from those who use it."""
         self._used = NOTHING
-        for demand in self.demands.values():
+        for demand in self.holding.values():
             block = demand.block
             if block is None or demand.phase == BOOKED:
                 continue
@@ -418,7 +425,7 @@ class SitePlanner(Planner):
         """Plan anew what was to begin on nodes while they are shut: by node, over which intervals. Gives the hard
         demands for which there is no other room: they stay where they are, hoping."""
         stuck: list[Demand] = []
-        for demand in list(self.demands.values()):
+        for demand in list(self.holding.values()):
             block = demand.block
             if block is None or demand.phase != BOOKED or not _meets(block, shut):
                 continue
@@ -454,6 +461,8 @@ class SitePlanner(Planner):
         _resize(demand, demand.parts, demand.saved_on if block is None else block.hosts)
         if demand.saved_on:
             self._keep_apart(demand, demand.saved_on, now)
+        if demand.saved_on or phase == SAVING or (block is not None and block.restores):
+            self.saved[demand.id] = demand
         if block is None:
             if phase == OVER:
                 demand.phase = OVER
@@ -463,10 +472,13 @@ class SitePlanner(Planner):
         self._laid += 1
         block.order = self._laid
         demand.block = block
+        self.holding[demand.id] = demand
         demand.phase = phase
         self._put_back(demand, now)
         if phase == BOOKED:
             self._book_as(demand)
+            if demand.hurries:
+                self.urgent[demand.id] = demand
             self._wake(demand, block.begin)
             return
         self._used = self._used.plus(demand.saved_total if _counts_as_saved(demand, block) else demand.total)
@@ -490,6 +502,8 @@ class SitePlanner(Planner):
             self._freed = True  # others may have waited behind it
         demand.next = -1
         self.demands.pop(demand.id, None)
+        self.urgent.pop(demand.id, None)
+        self.saved.pop(demand.id, None)
         # What is adopted next under this id is as the record has it.
         self.touched.pop(demand.id, None)
 

@@ -76,9 +76,8 @@ class Givers:
         """Those that may, by the site's policy, be made to give way for a hard one."""
         for members in sorted(self._by_members):
             group = self._by_members[members]
-            if members == 0:
-                group.sort(key=_number)
-            else:
+            group.sort(key=_number)
+            if members > 0:
                 group.sort(key=_run, reverse=True)
             for victim in group:
                 if may is None or may(hard, victim):
@@ -97,6 +96,7 @@ class Planner:
         self.timeline = Timeline(capacities)
         self.placing = Placing(self.timeline, rules)
         self.demands: dict[str, Demand] = {}
+        self.holding: dict[str, Demand] = {}  # those that have a block: few beside those that wait, on a large site
         self.queue: list[Demand] = []  # in turn
         self.booked: list[Demand] = []  # in turn
         self.promised: list[Demand] = []  # those with deadlines, which are booked whatever the rules say
@@ -439,6 +439,7 @@ class Planner:
         self._laid += 1
         block.order = self._laid
         demand.block = block
+        self.holding[demand.id] = demand
         demand.phase = BOOKED
         self.timeline.lay(demand.parts, block, now)
         self._wake(demand, block.begin)
@@ -469,6 +470,7 @@ class Planner:
         else:
             self._used = self._used.minus(demand.total)
         demand.block = None
+        self.holding.pop(demand.id, None)
         demand.next = -1
         self._has_freed(block)
 
@@ -556,7 +558,7 @@ class Planner:
     def _givers(self, begin: int, end: int, now: int, where: set[int] | None = None) -> Givers:
         """The soft demands that could give way over [begin, end); of those that are on certain nodes (None: on any)."""
         givers = Givers()
-        for victim in self.demands.values():
+        for victim in self.holding.values():
             block = victim.block
             # What was granted for a time begins then: only what has begun gives way.
             if block is None or not victim.preemptible or victim.by >= 0 or (victim.hard and victim.phase == BOOKED):
@@ -569,6 +571,18 @@ class Planner:
             elif self._can_give_way(victim, block, begin, now):
                 givers.add(victim, victim.members)
         return givers
+
+    def could_give_way(self, demand: Demand, most: int) -> list[Demand]:
+        """Those who could give way for a demand at some time or other; none where they are more than `most`."""
+        found: list[Demand] = []
+        may = self.rules.may_suspend
+        for each in self.holding.values():
+            granted = each.by >= 0 or (each.hard and each.phase == BOOKED)
+            if each.block is not None and each.preemptible and not granted and (may is None or may(demand, each)):
+                found.append(each)
+                if len(found) > most:
+                    return []
+        return found
 
     def _victims(self, demand: Demand, begin: int, end: int, now: int) -> list[Demand]:
         """Those of them that could give way for a demand, the cheapest first."""
@@ -597,6 +611,7 @@ class Planner:
         if victim.phase == BOOKED:
             self._unbook(victim)
             victim.block = None
+            self.holding.pop(victim.id, None)
             victim.next = -1
             self._enqueue(victim)
         else:
