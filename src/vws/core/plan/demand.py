@@ -153,6 +153,7 @@ class Demand:
         self.suspensions = 0
         self.restarts = 0
         self.migrations = 0
+        self.taken = 0  # its place among all that were taken in
         self.next = -1  # when the next step of its block begins
         self.kept = False  # what is kept of its members is held apart from its block
         self.one_per_node = True

@@ -453,7 +453,7 @@ class SitePlanner(Planner):
 
     def adopt(self, demand: Demand, phase: int, block: Block | None, now: int) -> None:
         """Take over a demand as a record has it."""
-        self.demands[demand.id] = demand
+        self._take(demand)
         if block is not None:
             for member in range(len(demand.saved_on)):
                 if demand.saved_on[member] < 0:

@@ -76,8 +76,10 @@ class Givers:
         """Those that may, by the site's policy, be made to give way for a hard one."""
         for members in sorted(self._by_members):
             group = self._by_members[members]
-            group.sort(key=_number)
-            if members > 0:
+            if members == 0:
+                group.sort(key=_number)
+            else:
+                group.sort(key=_taken)
                 group.sort(key=_run, reverse=True)
             for victim in group:
                 if may is None or may(hard, victim):
@@ -104,6 +106,7 @@ class Planner:
         self._due: list[tuple[int, int, Demand]] = []
         self._wakes = 0
         self._laid = 0
+        self._taken = 0
         self._freed = True
         self._freed_until = FOREVER
         self._fresh: list[Demand] = []
@@ -279,8 +282,13 @@ class Planner:
             insert_in_turn(self._fresh, demand)
             taken = True
         if taken:
-            self.demands[demand.id] = demand
+            self._take(demand)
         return taken
+
+    def _take(self, demand: Demand) -> None:
+        self._taken += 1
+        demand.taken = self._taken
+        self.demands[demand.id] = demand
 
     def ended(self, demand: Demand, now: int) -> None:
         """Its work ended by itself, or it was withdrawn: it holds nothing any more and is forgotten."""
@@ -648,6 +656,10 @@ def _is_enough(tally: Tally | None, victim: Demand) -> bool:
 
 def _number(demand: Demand) -> int:
     return demand.number
+
+
+def _taken(demand: Demand) -> int:
+    return demand.taken
 
 
 def _run(demand: Demand) -> int:
