@@ -277,7 +277,12 @@ class Outlook:
         """Give a demand the sizes that `lease` and its members have now; False if that has no room."""
         found = latest_members(lease, members)
         parts = [self._part(group, memory_of(group, lease, found)) for group in lease.groups]
-        return self.planner.resize(demand, parts, now)
+        before = demand.parts
+        if not self.planner.resize(demand, parts, now):
+            return False
+        if demand.block is None and not demand.kept and not self.could_ever(demand):
+            return not self.planner.resize(demand, before, now)
+        return True
 
     def room_beside(self, demand: Demand, now: int) -> dict[str, Amount]:
         """By node of a demand, the least that others leave until its block's end."""

@@ -49,6 +49,11 @@ class SitePlanner(Planner):
 
     # ------------------------------------------------------------ what is planned, and what is seen
 
+    def _ready(self, now: int) -> list[Demand]:
+        """Who is there and overdue goes on holding its nodes before anybody else begins there."""
+        ready = super()._ready(now)
+        return [each for each in ready if each.phase != BOOKED] + [each for each in ready if each.phase == BOOKED]
+
     def _may_begin(self, block: Block, now: int) -> bool:
         timeline = self.timeline
         return all(
@@ -129,11 +134,9 @@ class SitePlanner(Planner):
 
     def _hold_on(self, demand: Demand, block: Block, now: int) -> None:
         """Its nodes are not free before somebody has seen that they are."""
-        if block.end <= now + OVERDUE_S:
+        if _held_until(demand, block) <= now + OVERDUE_S:
             self._lift(demand, now)
-            block.end = now + 2 * OVERDUE_S
-            if demand.phase == PREPARING:
-                block.stop = block.end
+            _prolong(demand, block, now)
             self._put_back(demand, now)
         self._wake(demand, now + OVERDUE_S)
 
@@ -204,10 +207,15 @@ class SitePlanner(Planner):
         end = stop + demand.shutdown_s
         if block.saves or block.doomed:
             if end > block.end:
+                if block.saves:
+                    block.stop = max(now, min(block.end - self.rules.save_s(demand, block.hosts), stop - 1))
                 return
             block.saves = block.doomed = False
         elif end > block.end:
             open_until = self._open_until(demand, block.hosts, now, end)
+            if open_until < end and not self.rules.can_be_saved(demand):
+                self._unbook_on(block.hosts, now, end)
+                open_until = self._open_until(demand, block.hosts, now, end)
             if open_until < end:
                 self._cut(demand, block, max(open_until, block.end))
                 return
@@ -215,23 +223,26 @@ class SitePlanner(Planner):
             self._freed = True
         block.stop, block.end = stop, end
 
+    def _unbook_on(self, hosts: list[int], start: int, end: int) -> None:
+        """Who was to begin on those nodes meanwhile, whenever there is room, waits for another time."""
+        for other in list(self.booked):
+            block = other.block
+            if block is not None and block.begin < end and start < block.end and not set(hosts).isdisjoint(block.hosts):
+                self._release(other, start)
+                self._enqueue(other)
+
     def _cut(self, demand: Demand, block: Block, end: int) -> None:
         """Nothing is open beyond `end`: saved if it can be, else it has a little less than it asked for."""
         block.end = end
         if self.rules.can_be_saved(demand):
             block.saves = True
-            block.stop = max(block.run, end - self.rules.save_s(demand, block.hosts))
+            block.stop = max(block.run, min(end - self.rules.save_s(demand, block.hosts), block.run + demand.remaining))
         else:
             block.stop = max(block.run, end - demand.shutdown_s)
 
     def _open_until(self, demand: Demand, hosts: list[int], at: int, end: int) -> int:
         """Until when the nodes have room for their members, which hold nothing there meanwhile."""
-        amounts: dict[int, Amount] = {}
-        sizes = demand.sizes()
-        for i in range(len(hosts)):
-            if hosts[i] >= 0:
-                amounts[hosts[i]] = amounts.get(hosts[i], NOTHING).plus(sizes[i])
-        for host, amount in amounts.items():
+        for host, amount in _amounts(demand, hosts).items():
             end = self.timeline.profiles[host].until(amount, at, end)
         return end
 
@@ -280,6 +291,7 @@ class SitePlanner(Planner):
             self.queue.remove(demand)
             self._has_freed_all()
         demand.phase = OVER
+        self._touch(demand)
 
     def ended(self, demand: Demand, now: int) -> None:
         self.forget(demand, now)
@@ -358,7 +370,8 @@ class SitePlanner(Planner):
         return fits
 
     def resize(self, demand: Demand, parts: list[Part], now: int) -> bool:
-        """Other sizes of its members, where they are; False if that has no room. What is not placed just changes."""
+        """Other sizes of its members, where they are; False if that has no room. What is not placed just changes, but
+        what is saved must have room where it is."""
         block = demand.block
         before = demand.parts
         if demand.kept:
@@ -366,19 +379,43 @@ class SitePlanner(Planner):
         self._touch(demand)
         if block is None:
             _resize(demand, parts, demand.saved_on)
-            return True
+            if self._could_hold(demand):
+                return True
+            _resize(demand, before, demand.saved_on)
+            return False
         self._lift(demand, now)
         _resize(demand, parts, block.hosts)
         # Who asks for no more may have it, whatever else there is too much of on his node.
         grows = not all(after.size.fits_in(part.size) for after, part in zip(parts, before, strict=True))
         fits = not grows or self._open_until(demand, block.hosts, max(block.begin, now), block.end) >= block.end
-        if not fits:
+        if not fits or not self._still_saves(demand, block, now):
             _resize(demand, before, block.hosts)
+            fits = False
         elif demand.phase != BOOKED:
             self._recount()
         self._put_back(demand, now)
         self._has_freed_all()
         return fits
+
+    def _could_hold(self, demand: Demand) -> bool:
+        """Whether the nodes where it is saved could hold it, if nothing else were there."""
+        return all(
+            amount.fits_in(self.timeline.profiles[host].capacity)
+            for host, amount in _amounts(demand, demand.saved_on).items()
+        )
+
+    def _still_saves(self, demand: Demand, block: Block, now: int) -> bool:
+        """Begin the suspension at the end of a lifted block so that it is over in time, if that can be."""
+        if not block.saves or demand.phase > RUNNING:
+            return True
+        stop = block.end - self.rules.save_s(demand, block.hosts)
+        if stop <= max(block.run, now):
+            return False
+        if stop < block.stop:
+            block.stop = stop
+            if demand.phase == RUNNING:
+                self._wake(demand, stop)
+        return True
 
     def _recount(self) -> None:
         """What is in use, from those who use it."""
@@ -474,6 +511,8 @@ class SitePlanner(Planner):
         demand.block = block
         self.holding[demand.id] = demand
         demand.phase = phase
+        if phase != BOOKED and _held_until(demand, block) <= now:
+            _prolong(demand, block, now)  # how overdue it was by then is not in the record
         self._put_back(demand, now)
         if phase == BOOKED:
             self._book_as(demand)
@@ -531,6 +570,18 @@ class SitePlanner(Planner):
         self.booked.sort(key=_in_turn)
 
 
+def _held_until(demand: Demand, block: Block) -> int:
+    """Until when it holds all that it takes; who is to be saved has no CPUs after its stop."""
+    return block.stop if demand.phase == PREPARING else block.end
+
+
+def _prolong(demand: Demand, block: Block, now: int) -> None:
+    """It is overdue: its nodes are held for some time more."""
+    block.end = max(block.end, now + 2 * OVERDUE_S)
+    if demand.phase == PREPARING:
+        block.stop = block.end
+
+
 def _meets(block: Block, shut: dict[int, list[tuple[int, int]]]) -> bool:
     for host in block.hosts:
         for start, end in shut.get(host, []):
@@ -545,6 +596,16 @@ def _resize(demand: Demand, parts: list[Part], hosts: list[int]) -> None:
     for member in range(len(hosts)):
         if hosts[member] < 0:
             _discount(demand, member)
+
+
+def _amounts(demand: Demand, hosts: list[int]) -> dict[int, Amount]:
+    """By node, what its members there take together."""
+    amounts: dict[int, Amount] = {}
+    sizes = demand.sizes()
+    for member in range(len(hosts)):
+        if hosts[member] >= 0:
+            amounts[hosts[member]] = amounts.get(hosts[member], NOTHING).plus(sizes[member])
+    return amounts
 
 
 def _discount(demand: Demand, member: int) -> None:
