@@ -49,7 +49,7 @@ def lease(*workspaces: Json, **changes: Any) -> Json:
         "start": start, "end": start + 7200, "created_at": 1000.0, "active_at": 1005.25, "ended_at": None,
         "duration_s": 7200, "deadline": None, "urgent": False, "preemptible": False, "restartable": False,
         "command": "", "series": "", "submitted_at": 1000.0, "begun_at": 1005.25, "worked_s": 0, "suspensions": 0,
-        "migrations": 0, "planned_start": None, "planned_end": None, "planned_nodes": [],
+        "migrations": 0, "restarts": 0, "planned_start": None, "planned_end": None, "planned_nodes": [],
         "groups": [{"name": "", "image": "img-1", "image_name": "demo", "count": max(len(workspaces), 1), "cpus": 1,
                     "memory_mib": 160, "disk_mib": 1024, "requirement": "", "apart": False, "together": False}],
         "workspaces": list(workspaces),

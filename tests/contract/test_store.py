@@ -88,6 +88,7 @@ def test_values_come_back_as_they_went_in(store):
         begun_at=NOW + 0.5,
         suspensions=2,
         migrations=1,
+        restarts=3,
         plan=Plan(PlanPhase.BOOKED, ("nod-000001", "nod-000002"), *range(1_800_001_000, 1_800_001_005), saves=True),
     )
     values = {

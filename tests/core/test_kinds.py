@@ -290,7 +290,7 @@ def test_a_series_with_an_exception_is_refused_as_a_whole_or_without_it():
     start = int(world.now) + 3600
     world.grant(ONE, duration_s=3600, when=When.RESERVATION, start=start + 86_400)
     plans = world.present.outlook.sketch()
-    with pytest.raises(CannotFit, match="1 of the 3 starts"):
+    with pytest.raises(CannotFit, match=r"1 of the 3 starts"):
         world.decide_grant(ONE, duration_s=3600, start=start, **DAILY)
     assert world.present.outlook.sketch() == plans, "a refusal leaves nothing behind"
     series = world.decide_grant(ONE, duration_s=3600, start=start, exceptions=Exceptions.SKIP, **DAILY)
@@ -376,6 +376,32 @@ def test_who_frees_a_limit_lets_the_next_begin():
     world.decide(cancel, first)
     pass_time(world, 3)
     assert in_plan(world, second).state is LeaseState.ACTIVE
+
+
+def test_a_series_is_held_against_limits_with_all_of_its_instances_together():
+    world = World(node(1))
+    limited(world, total=2)
+    start, moves = int(world.now) + 3600, world.present.outlook.planner.moves
+    asked = {"duration_s": 3600, "start": start, **DAILY}
+    with pytest.raises(CannotFit, match=r"1 of the 3 starts .* the user ann may have 2 workspaces") as refused:
+        world.decide_grant(ONE, **asked)
+    assert refused.value.possible == "the other 2 starts could be had, if exceptions may be skipped"
+    assert world.present.outlook.planner.moves == moves, "nothing has to be planned anew for it"
+    series = world.decide_grant(ONE, exceptions=Exceptions.SKIP, **asked)
+    assert [lease.start for lease in series.leases] == [start, start + 86_400]
+    assert [each.start for each in series.skipped] == [start + 2 * 86_400]
+
+
+def test_how_often_a_lease_began_anew_outlasts_the_service():
+    world = World(node(1))
+    world.present.outlook.rules.suspend = 0
+    lease = soft(world, duration_s=1000, restartable=True)
+    for times in (1, 2):
+        hard = reserve(world, 200, duration_s=20)
+        run_until(world, hard.end + 30)
+        assert in_plan(world, lease).restarts == times
+        again = Present.of(world.history)
+        assert again.outlook.planner.demands[lease.id].restarts == times
 
 
 def test_groups_that_could_never_be_together_are_refused_rather_than_queued():

@@ -246,6 +246,16 @@ def test_a_series_may_be_had_without_its_exceptions():
     assert answer["fits"]
 
 
+def test_the_answer_to_a_dry_run_says_nothing_of_names_that_nobody_asked_for():
+    world = World(node(1))
+    for name in ("lease-asked", "series-1"):
+        world.grant(name=name)
+    rule = {"when": When.PERIODIC, "rule": "FREQ=DAILY;COUNT=3", "start": int(world.now) + 7200}
+    for terms in ({}, rule):
+        request = LeaseRequest((GroupRequest("demo"),), 600, **terms)
+        assert consider(Draft(world.present, actor="ann", now=world.now), request, owner="ann", ids=world.ids)["fits"]
+
+
 def test_a_reservation_that_is_too_near_is_offered_as_near_as_it_can_be_prepared():
     world = World(node(1))
     now = int(world.now)

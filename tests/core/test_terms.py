@@ -103,6 +103,12 @@ def test_a_series_may_touch_but_not_overlap():
     assert check_request(replace(DAILY, duration_s=86400), now=NOW).duration_s == 86400
 
 
+def test_a_series_leaves_room_in_its_name_for_the_number_of_each():
+    assert check_request(replace(DAILY, name="x" * 38), now=NOW).name == "x" * 38
+    error = refused(replace(DAILY, name="x" * 39))
+    assert (error.field, error.possible) == ("name", "at most 38 characters")
+
+
 def test_a_clock_that_is_set_forward_makes_a_day_shorter():
     over_spring = replace(DAILY, duration_s=86400, until=NOW + 90 * 86400, zone=ZoneInfo("Europe/Berlin"))
     assert "82800 s apart" in refused(over_spring).problem

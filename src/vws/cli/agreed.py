@@ -130,9 +130,11 @@ def _ahead(at: int | None) -> str:
 def _progress(lease: Json) -> str:
     if lease["kind"] in ("immediate", "reservation"):
         return ""
-    told = f"{show_duration(lease['worked_s'])} of {show_duration(lease['duration_s'])} saved"
-    counted = [(lease["suspensions"], "suspension"), (lease["migrations"], "migration")]
-    return ", ".join([told, *(output.plural(count, noun) for count, noun in counted if count)])
+    told = [f"{show_duration(lease['worked_s'])} of {show_duration(lease['duration_s'])} saved"]
+    if lease["ended_at"] is not None:
+        told = []  # what was saved on the way is nowhere now
+    counted = [(lease[f"{noun}s"], noun) for noun in ("suspension", "migration", "restart")]
+    return ", ".join([*told, *(output.plural(count, noun) for count, noun in counted if count)])
 
 
 def series_lines(series: Json) -> Iterator[str]:

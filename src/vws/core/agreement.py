@@ -14,7 +14,7 @@ from typing import Any
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
-from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
+from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
 from vws.core.lifecycle import UNORDERED, Command
 from vws.core.offers import refusal, too_soon, why_not
 from vws.core.plan.demand import Demand
@@ -144,41 +144,57 @@ def _go_on(draft: Draft, ids: Ids) -> None:
 def _grant_series(
     draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids, before: HeldBefore
 ) -> Series:
-    id, now = ids("srs"), int(draft.now)
-    request = replace(request, name=request.name or f"series-{id[-6:]}")
-    instances = [replace(lease, series=id) for lease in instances_of(draft, request, images, owner, ids)]
-    skipped = tuple(exceptions_of(draft, instances, now))
+    id = ids("srs")
+    instances = [replace(lease, series=id) for lease in instances_of(draft, request, images, owner, id, ids)]
+    skipped = tuple(exceptions_of(draft, instances, before))
     if skipped and (request.exceptions is Exceptions.REFUSE or len(skipped) == len(instances)):
         raise _refused_series(instances, skipped)
-    missing = {each.start for each in skipped}
-    granted = [lease for lease in instances if lease.start not in missing]
+    granted = without(instances, skipped)
     for lease in granted:
         _enter(draft, lease, before)
     _go_on(draft, ids)
     return Series(id, tuple(draft.lease(lease.id) for lease in granted), skipped)
 
 
-def instances_of(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids) -> list[Lease]:
-    """The reservations that a named periodic request asks for, not yet agreed to."""
+def instances_of(
+    draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, id: str, ids: Ids
+) -> list[Lease]:
+    """The reservations that a periodic request asks for, not yet agreed to. id: of the series."""
+    name = request.name or f"series-{id[-6:]}"
     return [
-        draw_up(draft, replace(request, name=f"{request.name}-{number}", start=start), images, owner, ids("lse"))
+        draw_up(draft, replace(request, name=f"{name}-{number}", start=start), images, owner, ids("lse"))
         for number, start in enumerate(request.starts(int(draft.now)), start=1)
     ]
 
 
-def exceptions_of(draft: Draft, instances: Sequence[Lease], now: int) -> Iterator[Skipped]:
-    """The instances that cannot be had. They do not overlap, so each may be asked for by itself."""
-    outlook = draft.present.outlook
+def exceptions_of(draft: Draft, instances: Sequence[Lease], before: HeldBefore) -> Iterator[Skipped]:
+    """The instances that cannot be had beside those before them. They do not overlap, so that no room is taken by one
+    which another asks for, but limits are theirs together."""
+    held = draft.leases_of(draft.present.outlook.chosen.beside(instances[0].owner))
     for lease in instances:
-        demand = outlook.demand_of(lease, outlook.number())
-        start, end = lease.run
-        try:
-            must_be_ready(draft.present, lease, demand, now)
-        except CannotFit as refused:
-            yield Skipped(start, end, refused.problem)
-            continue
-        if outlook.planner.find(demand, now)[0] is None:
-            yield Skipped(start, end, why_not(draft.present, lease, demand, now=now))
+        reason = _why_no_instance(draft, lease, held, before)
+        if reason:
+            yield Skipped(*lease.run, reason)
+        else:
+            held.append(lease)
+
+
+def _why_no_instance(draft: Draft, lease: Lease, held: Sequence[Lease], before: HeldBefore) -> str:
+    """Why an instance cannot be had beside others of its owner; "" if it can."""
+    present, outlook, now = draft.present, draft.present.outlook, int(draft.now)
+    demand = outlook.demand_of(lease, outlook.number())
+    try:
+        outlook.chosen.check(lease, held, draft.now, before)
+        must_be_ready(present, lease, demand, now)
+    except (CannotFit, LimitReached) as refused:
+        return refused.problem
+    return "" if outlook.planner.find(demand, now)[0] is not None else why_not(present, lease, demand, now=now)
+
+
+def without(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> list[Lease]:
+    """The instances of a series that are no exceptions."""
+    missing = {each.start for each in skipped}
+    return [lease for lease in instances if lease.start not in missing]
 
 
 def _refused_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> CannotFit:
@@ -198,7 +214,8 @@ def offers_of_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> 
     some = len(instances) - len(skipped)
     if not some or not skipped:
         return []
-    text = f"the other {some} starts could be had, if exceptions may be skipped"
+    others = f"the other {some} starts" if some > 1 else "the other start"
+    text = f"{others} could be had, if exceptions may be skipped"
     return [{"kind": "exceptions", "count": some, "skipped": [asdict(each) for each in skipped], "text": text}]
 
 

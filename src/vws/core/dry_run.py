@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from vws.core.admission import HeldBefore, nothing_before
-from vws.core.agreement import Skipped, draw_up, exceptions_of, instances_of, must_be_ready, offers_of_series, resolve
+from vws.core.agreement import (
+    draw_up,
+    exceptions_of,
+    instances_of,
+    must_be_ready,
+    offers_of_series,
+    resolve,
+    without,
+)
 from vws.core.draft import Draft
 from vws.core.errors import CannotFit, LimitReached
 from vws.core.offers import reasons, refusal
@@ -31,7 +38,7 @@ def consider(
     try:
         if request.when is When.PERIODIC:
             return _consider_series(draft, request, images, owner, ids, before)
-        return _consider_one(draft, draw_up(draft, request, images, owner, "asked"), before)
+        return _consider_one(draft, draw_up(draft, request, images, owner, ids("lse")), before)
     except (CannotFit, LimitReached) as refused:
         details = refused.details or {}
         return _answer(False, refused.problem, None, details.get("nodes", ()), details.get("offers", ()))
@@ -95,26 +102,11 @@ def _shares(present: Present, block: Block) -> list[dict[str, str]]:
 def _consider_series(
     draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, ids: Ids, before: HeldBefore
 ) -> Answer:
-    named = replace(request, name=request.name or "series")
-    instances = instances_of(draft, named, images, owner, ids)
-    skipped = list(exceptions_of(draft, instances, int(draft.now)))
-    some = _without(instances, skipped)
-    _check_all(draft, some, before)
+    instances = instances_of(draft, request, images, owner, ids("srs"), ids)
+    skipped = list(exceptions_of(draft, instances, before))
+    some = without(instances, skipped)
     fits = not skipped or (request.exceptions is Exceptions.SKIP and bool(some))
     reason = f"{len(some)} of {len(instances)} starts could be had"
     if skipped:
         reason += f"; the first exception: {skipped[0].reason}"
     return _answer(fits, reason, some[0].start if some else None, (), offers_of_series(instances, skipped))
-
-
-def _without(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> list[Lease]:
-    missing = {each.start for each in skipped}
-    return [lease for lease in instances if lease.start not in missing]
-
-
-def _check_all(draft: Draft, leases: Sequence[Lease], before: HeldBefore) -> None:
-    """Each beside those before it."""
-    held = draft.leases_of(draft.present.outlook.chosen.beside(leases[0].owner)) if leases else []
-    for lease in leases:
-        draft.present.outlook.chosen.check(lease, held, draft.now, before)
-        held.append(lease)

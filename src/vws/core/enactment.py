@@ -206,7 +206,7 @@ def _write(draft: Draft, outlook: Outlook) -> None:
 def planned(lease: Lease, outlook: Outlook, demand: Demand) -> Lease:
     """The lease with its present plan, and the times that follow from it."""
     plan = outlook.plan_of(demand)
-    after = replace(lease, plan=plan, worked_s=demand.worked, migrations=demand.migrations)
+    after = replace(lease, plan=plan, worked_s=demand.worked, migrations=demand.migrations, restarts=demand.restarts)
     if lease.soft and lease.state is not LeaseState.ENDING:
         after = replace(after, start=None if plan is None else plan.run, end=None if plan is None else plan.stop)
     elif demand.hurries and plan is not None:

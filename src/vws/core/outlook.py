@@ -383,7 +383,7 @@ class Outlook:
         )
         demand.worked = lease.worked_s
         demand.hurries = lease.urgent and lease.kind == "immediate"
-        demand.suspensions = lease.suspensions
+        demand.suspensions, demand.migrations, demand.restarts = lease.suspensions, lease.migrations, lease.restarts
         if is_kept(lease):
             here = [w is not None and w.released_at is None for w in found]
             demand.saved_on = [
@@ -511,7 +511,8 @@ class Outlook:
                 (part.count, part.size.plus(part.kept_size) if demand.kept else part.size) for part in demand.parts
             ]
             said = plan and (plan.phase, plan.hosts, plan.begin, plan.run, plan.saves, plan.doomed)
-            plans[id] = (said, sizes, demand.requested, demand.worked)
+            setbacks = demand.suspensions, demand.migrations, demand.restarts
+            plans[id] = (said, sizes, demand.requested, demand.worked, setbacks)
         opened = {id: self.planner.timeline.open[index] for id, index in self._index.items()}
         waiting = [demand.id for demand in self.planner.queue]
         return {"plans": plans, "waiting": waiting, "open": {id for id, is_open in opened.items() if is_open}}

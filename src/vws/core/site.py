@@ -175,7 +175,7 @@ class Lease:
     deadline: the run is over by then. command: the script whose end in the guest ends a soft lease; "": none.
     urgent: it may preempt, preemptible: it may be preempted, restartable: its work may be lost in that; by policy.
     series: common to the reservations of one periodic request. begun_at: when its first run began.
-    suspensions, migrations: how often so far. `outcome`: what it becomes once everything is gone.
+    suspensions, migrations, restarts (anew): how often so far. `outcome`: what it becomes once everything is gone.
     """
 
     id: str
@@ -204,6 +204,7 @@ class Lease:
     begun_at: float | None = None
     suspensions: int = 0
     migrations: int = 0
+    restarts: int = 0
     plan: Plan | None = None
 
     @property

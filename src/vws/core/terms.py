@@ -318,6 +318,14 @@ def _check_ahead(at: int, field_name: str, low: int, now: int, what: str) -> Non
 
 def _check_series(request: LeaseRequest, now: int) -> None:
     instances = request.starts(now)
+    room = NAME_LENGTH_MAX - len(f"-{len(instances)}")
+    if request.name is not None and len(request.name) > room:
+        raise InvalidRequest(
+            f"the name is too long for a series of {len(instances)}, whose instances are called NAME-1 and so on",
+            field="name",
+            asked=request.name,
+            possible=f"at most {room} characters",
+        )
     gaps = [later - earlier for earlier, later in pairwise(instances)]
     if gaps and min(gaps) < request.duration_s:
         raise InvalidRequest(

@@ -52,7 +52,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0004"
+REVISION = "0005"
 
 
 class Choice(TypeDecorator[Any]):
@@ -246,6 +246,7 @@ leases = Table(
     _time_if("begun_at"),
     _whole("suspensions"),
     _whole("migrations"),
+    _whole("restarts"),
     Column("plan", Nested(Plan)),
     _truth("live"),
     _whole("revision"),

@@ -315,6 +315,7 @@ class Lease(BaseModel):
     worked_s: int = Field(description="How much of its run is done and saved.")
     suspensions: int = Field(description="How often so far.")
     migrations: int = Field(description="How often so far.")
+    restarts: int = Field(description="How often it has begun anew from nothing, its nodes having gone to others.")
     planned_start: int | None = Field(description="Of its next run, promised but not begun.")
     planned_end: int | None
     planned_nodes: list[str] = Field(description="The names of the nodes it will have, member by member.")

@@ -95,6 +95,7 @@ class Views:
             "worked_s": lease.worked_s,
             "suspensions": lease.suspensions,
             "migrations": lease.migrations,
+            "restarts": lease.restarts,
             "planned_start": lease.planned_start,
             "planned_end": lease.planned_end,
             "planned_nodes": self._planned_nodes(lease),
