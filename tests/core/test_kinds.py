@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -402,6 +403,20 @@ def test_how_often_a_lease_began_anew_outlasts_the_service():
         assert in_plan(world, lease).restarts == times
         again = Present.of(world.history)
         assert again.outlook.planner.demands[lease.id].restarts == times
+
+
+def test_a_choice_of_hosts_sees_what_is_free_while_the_lease_would_run():
+    seen = []
+    world = World(node(1, cpus=8), node(2))
+    world.present.outlook = Outlook(chosen=Chosen(host_rank=lambda host: seen.append(host) or 0.0))
+    world.present.plan_anew(world.now)
+    now = soft(world, GroupRequest("demo", cpus=2, requirement='name == "n1"'), duration_s=100)
+    later = reserve(world, 1000, GroupRequest("demo", cpus=5, requirement='name == "n1"'))
+    assert now.plan.hosts == later.plan.hosts == ("nod-001",)
+    seen.clear()
+    reserve(world, 700, GroupRequest("demo", cpus=4), duration_s=100)
+    told = {host.node: (host.cpus_free, host.workspaces, host.free_until) for host in seen}
+    assert told == {"n1": (8, 0, later.plan.begin), "n2": (4, 0, math.inf)}
 
 
 def test_groups_that_could_never_be_together_are_refused_rather_than_queued():

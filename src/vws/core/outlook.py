@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -439,10 +440,10 @@ class Outlook:
                 demand.turn = self.turn(lease, now)
         self.planner.turn_anew()
 
-    def _rank(self, demand: Demand, node: int) -> float:
+    def _rank(self, demand: Demand, node: int, at: int, until: int) -> float:
         """How little a node is wanted for a demand, by the site's own choice of hosts."""
         profile, value = self.planner.timeline.profiles[node], self._node_values[self.nodes[node]]
-        free = profile.free_at(max(self._now, demand.at - demand.prepare_s))
+        free = profile.free_at(at)
         prefers = demand.parts[0].prefers
         view = HostView(
             value.name,
@@ -452,6 +453,7 @@ class Outlook:
             free.memory_mib,
             profile.capacity.places - free.places,
             prefers is not None and prefers[node],
+            math.inf if until >= FOREVER else until,
         )
         return self.chosen.host_rank(view)
 

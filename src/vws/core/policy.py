@@ -105,7 +105,7 @@ class HostView:
     """A node on which the next workspace would fit, as a choice of hosts sees it.
 
     *_free: what is left while it would run, before it is taken. workspaces: how many are there then.
-    has_image: no transfer is needed. free_until: when what is free now is taken by somebody else (UTC seconds).
+    has_image: no transfer is needed. free_until: when another has that room (UTC seconds).
     """
 
     node: str

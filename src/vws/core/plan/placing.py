@@ -272,7 +272,7 @@ class Placing:
             if end < least:
                 return None, at
         elif ranked:
-            chosen = self._preferred(demand, part, openings[first:], needed)
+            chosen = self._preferred(demand, part, openings[first:], needed, at)
         else:
             chosen = openings[first : first + needed]
         hosts: list[int] = []
@@ -318,14 +318,14 @@ class Placing:
         rather = 0 if part.prefers is None or part.prefers[node] else 1
         return -left, (rather << NODE_BITS | node) << NODE_BITS | count
 
-    def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int) -> list[int]:
+    def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int, at: int) -> list[int]:
         """Nodes where it was saved first; then by the site's rank, or those that are preferred; then best fit."""
         rank, saved_on = self.rules.host_rank, set(demand.saved_on)
         prefers = part.prefers if rank is None else None
         keyed: list[tuple[bool, bool, float, int]] = []
         for opening in openings:
             node = opening & NODE_MASK
-            worth = 0.0 if rank is None else rank(demand, node)
+            worth = 0.0 if rank is None else rank(demand, node, at, opening >> NODE_BITS)
             keyed.append((node not in saved_on, prefers is not None and not prefers[node], worth, opening))
         keyed.sort()
         return [opening for _, _, _, opening in keyed[:needed]]

@@ -29,7 +29,7 @@ class Rules:
     spread: members go where most is left, rather than where it is taken soonest.
 
     may_suspend(hard, victim). may_start(demand): whether nothing but room keeps a soft one from running.
-    host_rank(demand, node): the smallest is preferred.
+    host_rank(demand, node, at, until): the smallest is preferred, of the nodes that have room from `at` until `until`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Rules:
         spread: bool = False,
         may_start: Callable[[Demand], bool] | None = None,
         may_suspend: Callable[[Demand, Demand], bool] | None = None,
-        host_rank: Callable[[Demand, int], float] | None = None,
+        host_rank: Callable[[Demand, int, int, int], float] | None = None,
     ) -> None:
         self.bookings = bookings
         self.backfill = backfill
