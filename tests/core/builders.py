@@ -19,7 +19,8 @@ NOW = 1_800_000_000.0
 
 
 def image(name: str = "demo", **fields: object) -> Image:
-    return Image(f"img-{name}", name, "admin", "00" * 32, 1, "direct", (), **fields)
+    given = {"size_bytes": 1} | fields
+    return Image(f"img-{name}", name, "admin", "00" * 32, boot="direct", files=(), **given)
 
 
 def node(number: int, cpus: int = 4, memory_mib: int = 4096, disk_mib: int = 100_000, **fields: object) -> Node:

@@ -39,9 +39,7 @@ def test_total_counts_all_that_has_not_ended():
     held = [hold(0, nodes=3), hold(None, nodes=4)]
     assert admitted(hold(900, nodes=3), held, Limits(total=10))
     error = refused(hold(900, nodes=4), held, Limits(total=10))
-    assert error.problem == (
-        "the VO atlas may have 10 workspaces in leases that have not ended; 7 are held and 4 are asked for"
-    )
+    assert error.problem == ("the VO atlas may have 10 workspaces in leases that have not ended, has 7 and asks for 4")
     assert (error.field, error.asked, error.possible) == ("total", 4, "3 workspaces")
     assert error.details["offers"] == [{"kind": "fewer", "count": 3, "text": "3 workspaces"}]
     assert refused(hold(0), held, Limits(total=7)).possible == "the same after a lease has ended"
@@ -59,7 +57,7 @@ def test_concurrent_is_about_one_instant():
     held = [hold(0, 100, nodes=3), hold(100, 100, nodes=3), hold(None, nodes=9)]
     assert admitted(hold(50, 100, nodes=1), held, Limits(concurrent=4)), "one ends as the other begins"
     error = refused(hold(50, 100, nodes=2), held, Limits(concurrent=4))
-    assert error.problem == "the VO atlas may have 4 workspaces at a time; 3 are held then and 2 are asked for"
+    assert error.problem == "the VO atlas may have 4 workspaces at a time, has 3 then and asks for 2"
     assert error.possible == "1 workspace at that time or the same 200 s from now"
     assert [offer["kind"] for offer in error.details["offers"]] == ["fewer", "later"]
     assert error.details["offers"][1]["start"] == 200
@@ -78,7 +76,7 @@ def test_node_hours_are_those_before_and_those_agreed():
     held = [hold(-3600, 7200, nodes=2), hold(None, 3600, nodes=1)]  # from now on: 2 and 1
     assert admitted(hold(0, 3600, nodes=3), held, limits, before=4)
     error = refused(hold(0, 7200, nodes=2), held, limits, before=4)
-    assert error.problem == "the VO atlas may have 10 node-hours in 7 days; 7 are held or used and 4 are asked for"
+    assert error.problem == "the VO atlas may have 10 node-hours in 7 days, has or had 7 and asks for 4"
     assert (error.field, error.asked, error.details["held"]) == ("node_hours", 4, 7)
     assert error.details["offers"] == [{"kind": "shorter", "duration_s": 5400, "text": "5400 s for 2 of them"}]
     assert refused(hold(0, 7200), held, limits, before=7).possible == "the same when what was used is longer ago"
@@ -177,20 +175,20 @@ def test_what_was_held_before_is_added_up_over_a_partys_users():
     used = {"ann": 4.0, "bob": 5.0, "cid": 100.0}
     policy.check(lease, [], NOW, before=lambda user, since: used[user])
     used["bob"] = 5.5
-    with pytest.raises(LimitReached, match=r"9\.5 are held or used and 1 are asked for"):
+    with pytest.raises(LimitReached, match=r"has or had 9\.5 and asks for 1"):
         policy.check(lease, [], NOW, before=lambda user, since: used[user])
 
 
 def test_a_lease_that_waits_is_held_back_until_there_is_room_below_the_limit():
-    world = World(node(1))
-    running = world.grant(duration_s=600)
+    running = World(node(1)).grant(duration_s=600)
     waiting = replace(running, id="lse-new", kind=LeaseKind.BEST_EFFORT, state=LeaseState.WAITING, start=None, end=None)
     policy = chosen(user=Limits(concurrent=1, total=1))
-    assert policy.held_back(waiting, [running], world.now) == (
-        "the user ann may have 1 workspace at a time; 1 are held then and 1 are asked for"
+    asked, held = policy.standing(waiting), [policy.standing(running)]
+    assert policy.kept_from(asked, held, running.start) == (
+        "the user ann may have 1 workspace at a time, has 1 then and asks for 1"
     )
-    assert policy.held_back(waiting, [running], running.end) == ""
-    assert chosen().held_back(waiting, [running], world.now) == ""
+    assert policy.kept_from(asked, held, running.end) == ""
+    assert chosen().kept_from(asked, held, running.start) == ""
 
 
 def test_a_sites_own_function_is_asked_although_nothing_is_limited():

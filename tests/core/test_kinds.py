@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.core.builders import World, node
+from tests.core.builders import World, image, node
 from vws.core.agreement import Series, cancel, command, extend
 from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact
@@ -417,6 +417,18 @@ def test_a_choice_of_hosts_sees_what_is_free_while_the_lease_would_run():
     reserve(world, 700, GroupRequest("demo", cpus=4), duration_s=100)
     told = {host.node: (host.cpus_free, host.workspaces, host.free_until) for host in seen}
     assert told == {"n1": (8, 0, later.plan.begin), "n2": (4, 0, math.inf)}
+
+
+def test_a_reservation_has_time_to_stage_an_image_that_not_every_node_holds():
+    big = image("big", size_bytes=5000 * 2**20)
+    world = World(node(1, cpus=12), node(2), images=(image(), big))
+    asked = GroupRequest("big", requirement='name == "n1"')
+    plain, staged = reserve(world, 1000), reserve(world, 1000, asked)
+    ahead = [lease.plan.run - lease.plan.begin for lease in (plain, staged)]
+    assert ahead[1] == pytest.approx(ahead[0] + 5000 / 50 * 1.2, abs=1), "as configured, with the margin of promises"
+    soft(world, asked, duration_s=60)
+    held, other = reserve(world, 2000, asked), reserve(world, 2000, GroupRequest("big"))
+    assert [lease.plan.run - lease.plan.begin for lease in (held, other)] == ahead
 
 
 def test_groups_that_could_never_be_together_are_refused_rather_than_queued():

@@ -18,13 +18,10 @@ from vws.core.rates import (
     Observation,
     Rates,
     Step,
+    boot_s,
     check_configured,
     learn,
-    prepare_s,
-    resume_s,
-    shutdown_s,
-    suspend_s,
-    transfer_s,
+    stage_s,
 )
 
 PLAIN = Rates(Configured(enact_s=0.0, margin=1.0))
@@ -167,34 +164,14 @@ def test_every_step_is_configured():
 # ---------------------------------------------------------------- formulas
 
 
-def test_the_formulas_are_the_papers():
-    """HPCC 2009, local storage: ts = N e + max(n_i) m / s."""
-    rates = Rates(Configured(enact_s=0.5, suspend_mib_per_s=64.0, resume_mib_per_s=32.0, margin=1.0))
-    by_node = [[1024, 1024], [1024], [1024]]
-    assert suspend_s(rates, by_node) == 4 * 0.5 + 2 * 1024 / 64
-    assert resume_s(rates, by_node) == 4 * 0.5 + 2 * 1024 / 32
-    assert transfer_s(rates, [[1024]]) == 0.5 + 1024 / 12.5
-    assert suspend_s(rates, []) == 0
-
-
-def test_preparation_has_no_transfer_where_the_image_is():
+def test_members_are_ordered_one_after_another_and_boot_side_by_side():
     rates = Rates(Configured(enact_s=1.0, stage_mib_per_s=10.0, create_s=2.0, boot_s=5.0, margin=1.0))
-    assert prepare_s(rates, 3) == 3 + 2 + 5
-    assert prepare_s(rates, 3, fetch_mib=100) == 3 + 10 + 2 + 5
-    assert shutdown_s(rates) == 3.0
+    assert boot_s(rates, 3) == 3 + 2 + 5
+    assert stage_s(rates, 100) == 10
 
 
-@given(
-    st.lists(observations(), max_size=40),
-    st.lists(st.lists(st.integers(32, 1 << 20), max_size=4), max_size=4),
-    st.integers(0, 3),
-    st.integers(1, 1 << 20),
-)
-def test_more_to_do_never_takes_less(seen, by_node, node, mib):
+@given(st.lists(observations(), max_size=40), st.integers(1, 1 << 20))
+def test_more_to_do_never_takes_less(seen, mib):
     rates = learned(seen)
-    more = [*by_node, []]
-    more[min(node, len(by_node))] = [*more[min(node, len(by_node))], mib]
-    for formula in (suspend_s, resume_s, transfer_s):
-        assert formula(rates, more) >= formula(rates, by_node)
-        assert formula(rates, by_node) >= formula(rates, by_node, sure=False)
-    assert prepare_s(rates, 2, fetch_mib=mib) >= prepare_s(rates, 1, fetch_mib=mib) >= prepare_s(rates, 1)
+    assert boot_s(rates, 2) >= boot_s(rates, 1)
+    assert stage_s(rates, mib + 1) >= stage_s(rates, mib)

@@ -88,8 +88,8 @@ def within_limits(asked: Standing, holdings: Holdings, limits: Limits, now: floa
 def _beyond_total(asked: Standing, holdings: Holdings, limit: int) -> LimitReached:
     left = max(0, limit - holdings.nodes)
     return _reached(
-        f"{holdings.title} may have {_workspaces(limit)} in leases that have not ended; "
-        f"{holdings.nodes} are held and {asked.nodes} are asked for",
+        f"{holdings.title} may have {_workspaces(limit)} in leases that have not ended, "
+        f"has {holdings.nodes} and asks for {asked.nodes}",
         "total", holdings.title, asked.nodes, holdings.nodes, _fewer(left),
         otherwise="the same after a lease has ended",
     )  # fmt: skip
@@ -114,9 +114,9 @@ def _check_concurrent(asked: Standing, holdings: Holdings, limit: int, now: floa
         later = _later(holdings, limit - asked.nodes, start, end - start, now)
     if peak + asked.nodes <= limit:
         return
-    held = f"{peak} are held then and {asked.nodes} are asked for" if peak else f"{asked.nodes} are asked for"
+    held = f"has {peak} then and asks for {asked.nodes}" if peak else f"and asks for {asked.nodes}"
     raise _reached(
-        f"{holdings.title} may have {_workspaces(limit)} at a time; {held}",
+        f"{holdings.title} may have {_workspaces(limit)} at a time, {held}",
         "concurrent", holdings.title, asked.nodes, peak,
         [*_fewer(limit - peak, " at that time" if peak else ""), *later],
         otherwise="the same after a lease has ended" if asked.nodes <= limit else f"{_workspaces(limit)} at most",
@@ -145,8 +145,8 @@ def _check_node_hours(asked: Standing, holdings: Holdings, limit: float, days: i
         shorter_s = int(left_s // max(asked.nodes, 1))
         offers.append({"kind": "shorter", "duration_s": shorter_s, "text": f"{shorter_s} s for {asked.nodes} of them"})
     raise _reached(
-        f"{holdings.title} may have {limit:g} node-hours in {days} days; "
-        f"{held:.4g} are held or used and {asked_hours:.4g} are asked for",
+        f"{holdings.title} may have {limit:g} node-hours in {days} days, "
+        f"has or had {held:.4g} and asks for {asked_hours:.4g}",
         "node_hours", holdings.title, round(asked_hours, 3), round(held, 3), offers,
         otherwise="the same when what was used is longer ago",
     )  # fmt: skip

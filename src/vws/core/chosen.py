@@ -37,7 +37,6 @@ from vws.core.policy import (
     urgent_first,
     within_vo,
 )
-from vws.core.shares import Shares
 from vws.core.site import LEASE_FINAL, Lease, LeaseState
 
 SEEN_MAX = 200_000
@@ -105,10 +104,6 @@ class Chosen:
         self._seen[lease.id] = lease, standing
         return standing
 
-    def rank(self, standing: Standing, shares: Shares, now: float) -> tuple[float, float, str]:
-        """A key to sort the queue by."""
-        return self.order(standing, shares, now), standing.submit, standing.lease
-
     def may_suspend(self, hard: Standing, victim: Standing) -> bool:
         return victim.preemptible and hard.lease != victim.lease and self.preempt(hard, victim)
 
@@ -123,11 +118,6 @@ class Chosen:
         asked = self.standing(lease)
         for holdings, limits in self._parties(asked, leases, before):
             self.admit(asked, holdings, limits, now)
-
-    def held_back(self, lease: Lease, leases: Iterable[Lease], now: float) -> str:
-        """Why a lease that waits may not begin now although it fits: a limit on what runs at once; "" if it may."""
-        held = (self.standing(each) for each in leases if each.id != lease.id and each.state not in OVER)
-        return self.kept_from(self.standing(lease), held, now)
 
     def kept_from(self, asked: Standing, held: Iterable[Standing], now: float) -> str:
         """The same beside `held`, each with the start that is agreed or planned for it."""

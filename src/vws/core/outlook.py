@@ -26,7 +26,7 @@ from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
 from vws.core.plan.timeline import Timeline
 from vws.core.policy import HostView, Standing, best_fit, spread
-from vws.core.rates import Rates, Step, prepare_s
+from vws.core.rates import Rates, Step, boot_s, stage_s
 from vws.core.requirements import node_attributes, parse
 from vws.core.shares import Shares
 from vws.core.site import (
@@ -34,6 +34,7 @@ from vws.core.site import (
     Capacity,
     Changes,
     Group,
+    Image,
     Lease,
     LeaseState,
     Maintenance,
@@ -46,6 +47,7 @@ from vws.core.site import (
 
 # A network's own address, its broadcast and the gateway cannot be given.
 ADDRESSES_NOT_GIVEN = 3
+MIB = 1 << 20
 ENDING = LeaseState.ENDING
 # There what was promised begins, and what is saved is resumed.
 AWAKE = frozenset({NodeState.READY, NodeState.DRAINED})
@@ -83,6 +85,7 @@ class Outlook:
         self._images_on: dict[str, set[str]] = {}  # by image, the nodes that have had it
         self._holding: dict[str, list[bool]] = {}  # the same by the planner's index
         self._leases: Mapping[str, Lease] = {}
+        self._images: Mapping[str, Image] = {}
         self._now = 0
         if self.chosen.membership.limits_concurrency or self.chosen.admit not in (within_limits, everyone):
             self.rules.may_start = self._may_start
@@ -98,7 +101,7 @@ class Outlook:
 
     def apply(self, changes: Changes, present: Any, now: int) -> None:
         """Take over what a commit has changed. present: the site after it (core/present.py)."""
-        self._leases, self._now = present.leases, now
+        self._leases, self._images, self._now = present.leases, present.images, now
         for node in changes.nodes:
             self._take_node(node, now)
         for window in changes.maintenances:
@@ -478,11 +481,21 @@ class Outlook:
     # ------------------------------------------------------------ preparation
 
     def prepare_s(self, lease: Lease) -> int:
-        """How long it takes at most until all its workspaces run; no node is known to hold its images."""
+        """How long it takes at most until all its workspaces run, wherever they come to be."""
         members = sum(group.count for group in lease.groups)
-        images = {group.image for group in lease.groups}
-        alone_s = max(prepare_s(self.rates, members, image=image) for image in images)
-        return whole(alone_s * self._crowding(sum(group.count * group.cpus for group in lease.groups)))
+        alone_s = max(boot_s(self.rates, members, image=group.image) for group in lease.groups)
+        crowding = self._crowding(sum(group.count * group.cpus for group in lease.groups))
+        return whole(self._stage_s(lease) + alone_s * crowding)
+
+    def _stage_s(self, lease: Lease) -> float:
+        """Until a node has all images of a lease that not every one is known to hold."""
+        needed: dict[str, float] = {}
+        for group in lease.groups:
+            image, here = self._images.get(group.image), self._holders(group.image)
+            fits = self.mask(group.requirement, group.cpus)
+            if image is not None and any(fits[node] and not here[node] for node in range(len(fits))):
+                needed[image.id] = image.size_bytes / MIB
+        return stage_s(self.rates, sum(needed.values()))
 
     def _crowding(self, cpus: int) -> float:
         """By how much guests that boot together on one node's CPUs are slower than one alone, at worst."""

@@ -98,12 +98,6 @@ class Present:
     def addresses_held(self, node: str) -> set[str]:
         return self._addresses.get(node, set())
 
-    def addresses_free(self, node: Node) -> int:
-        # By the prefix's length alone: each request asks this of each node, and parsing the networks took more time
-        # than all the rest of deciding. The network's own address, the broadcast and the gateway cannot be given.
-        in_all = 1 << (32 - int(node.subnet.rpartition("/")[2]))
-        return in_all - 3 - len(self.addresses_held(node.id))
-
     def apply(self, changes: Changes, now: float = 0) -> None:
         """Move to the state after `changes`, at `now` (UTC seconds; 0 is long ago). What has ended is forgotten; the
         store keeps it."""

@@ -1,8 +1,8 @@
 """How long preparation takes: what is configured, and what the site's own history says instead.
 
 A hard lease runs at its start because staging, boot, suspension, resumption, migration and shutdown are planned before
-it, so their durations are promises. A lease that may start when it fits asks for an expectation. Both come from the
-same observations (core/stopwatch.py reads them off the events):
+it, so their durations are promises. What is expected is shown beside them. Both come from the same observations
+(core/stopwatch.py reads them off the events):
 
 - What moves bytes is known as seconds per MiB, the rest as seconds; each by hypervisor, as guests emulated by TCG take
   ten times as long as under KVM, and boots by image too.
@@ -14,12 +14,11 @@ same observations (core/stopwatch.py reads them off the events):
 - The configuration counts as the first `PRIORS` observations. So a new site plans by it, and it fades.
 
 How observations add up to the time of a step is HPCC 2009's: each of a lease's N members takes `enact` to be ordered,
-then nodes work side by side, the members on a node one after another: N e + max over nodes of (MiB there) / rate.
+then nodes work side by side, the members on a node one after another (of saved memory core/plan/rules.py has it).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum, auto
@@ -207,43 +206,12 @@ def _quantile(weighted: Sequence[tuple[float, float]], part: float) -> float:
 
 # ---------------------------------------------------------------- how long it takes
 
-# by_node: for each node the MiB of each of the lease's members there.
-Members = Sequence[Sequence[int]]
+
+def boot_s(rates: Rates, members: int = 1, *, image: str = "") -> float:
+    """Seconds from the order to guests that answer, at most, on nodes that hold the image."""
+    return members * rates.cost(Step.ENACT) + rates.cost(Step.CREATE) + rates.cost(Step.BOOT, image=image)
 
 
-def prepare_s(
-    rates: Rates, members: int = 1, *, fetch_mib: int = 0, image: str = "", hypervisor: str = "", sure: bool = True
-) -> float:
-    """Seconds from the order to guests that answer. fetch_mib: of the image; 0 where the node holds it."""
-
-    def cost(step: Step) -> float:
-        return rates.cost(step, hypervisor, image, sure=sure)
-
-    return members * cost(Step.ENACT) + fetch_mib * cost(Step.STAGE) + cost(Step.CREATE) + cost(Step.BOOT)
-
-
-def suspend_s(rates: Rates, by_node: Members, *, hypervisor: str = "", sure: bool = True) -> float:
-    """Seconds until the memory of all members is on their nodes' disks."""
-    return _moving_s(rates, Step.SUSPEND, by_node, hypervisor, sure)
-
-
-def resume_s(rates: Rates, by_node: Members, *, hypervisor: str = "", sure: bool = True) -> float:
-    """Seconds until all members that were saved run again."""
-    return _moving_s(rates, Step.RESUME, by_node, hypervisor, sure)
-
-
-def transfer_s(rates: Rates, by_node: Members, *, hypervisor: str = "", sure: bool = True) -> float:
-    """Seconds until what was saved on these nodes is on others."""
-    return _moving_s(rates, Step.TRANSFER, by_node, hypervisor, sure)
-
-
-def shutdown_s(rates: Rates, *, hypervisor: str = "", sure: bool = True) -> float:
-    """Seconds from the end of a run until its nodes are free again."""
-    return rates.cost(Step.SHUTDOWN, hypervisor, sure=sure)
-
-
-def _moving_s(rates: Rates, step: Step, by_node: Members, hypervisor: str, sure: bool) -> float:
-    members = sum(len(here) for here in by_node)
-    most_mib = max((math.fsum(here) for here in by_node), default=0.0)
-    enact_s, per_mib_s = (rates.cost(s, hypervisor, sure=sure) for s in (Step.ENACT, step))
-    return members * enact_s + most_mib * per_mib_s
+def stage_s(rates: Rates, mib: float) -> float:
+    """Seconds until so much of images is on a node, at most."""
+    return mib * rates.cost(Step.STAGE)
