@@ -208,6 +208,18 @@ def test_lists_show_what_is_to_come(vws: Run, client: FakeClient) -> None:
     assert "in 1h1m" in row
 
 
+def test_who_gives_way_to_others_does_not_end_then(vws: Run, client: FakeClient) -> None:
+    cut = {"kind": "best-effort", "gives_way_at": int(time.time()) + 605, "end": int(time.time()) + 605}
+    client.lives = [lease(workspace(1), **cut)]
+    assert "suspended in 10m" in vws("lease", "list").stdout
+    client.lives = [lease(workspace(1), **cut)]
+    lines = vws("lease", "show", "demo").stdout.splitlines()
+    assert [line.split()[0] for line in lines if "(in 10m" in line] == ["gives"]
+    client.lives = [lease(workspace(1), state="ended", ended_at=2000.0, kind="best-effort", worked_s=60, restarts=1)]
+    run = next(line for line in vws("lease", "show", "demo").stdout.splitlines() if line.startswith("run "))
+    assert run.split(None, 1)[1] == "1 restart", "what was saved on the way is nowhere any more"
+
+
 def test_a_card_tells_the_life_of_a_soft_lease(vws: Run, client: FakeClient) -> None:
     client.lives = [
         waiting(

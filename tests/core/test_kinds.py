@@ -140,10 +140,11 @@ def test_a_preemptible_lease_is_suspended_for_a_reservation_and_goes_on_after_it
     cut = in_plan(world, lease).plan
     assert cut.saves
     assert cut.end == hard.plan.begin
+    assert in_plan(world, lease).gives_way_at == cut.stop
     run_until(world, hard.plan.begin)
     suspended = in_plan(world, lease)
     assert suspended.state is LeaseState.SUSPENDED
-    assert suspended.suspensions == 1
+    assert (suspended.suspensions, suspended.gives_way_at) == (1, None)
     assert 0 < suspended.worked_s <= hard.plan.begin - begun
     run_until(world, hard.start)
     assert in_plan(world, hard).state is LeaseState.ACTIVE, "running at its start, not starting"

@@ -72,6 +72,9 @@ def start_of(lease: Json) -> str:
 
 
 def end_of(lease: Json) -> str:
+    """When it ends, or is suspended before that."""
+    if lease["gives_way_at"] is not None:
+        return f"suspended {output.until(lease['gives_way_at'])}"
     return output.until(lease["end"]) if lease["ended_at"] is None else output.moment(lease["ended_at"])
 
 
@@ -110,7 +113,10 @@ def _times(lease: Json) -> Iterator[tuple[str, str]]:
         yield "start", _ahead(lease["start"])
     yield "active", f"{started - lease['created_at']:.1f} s later" if started and not _planned(lease) else ""
     yield "active", output.moment(started) if started and _planned(lease) else ""
-    yield "end", f"{output.moment(lease['end'])} ({output.until(lease['end'])})" if lease["end"] is not None else ""
+    # Where its run is cut, it goes on afterwards, nobody knows until when.
+    cut = lease["gives_way_at"]
+    yield "end", _near(lease["end"]) if cut is None else ""
+    yield "gives way", _near(cut)
     yield "deadline", _ahead(lease["deadline"])
     yield "run", _progress(lease)
     resumes = lease["planned_start"] if lease["state"] == "suspended" else None
@@ -125,6 +131,10 @@ def _planned(lease: Json) -> bool:
 
 def _ahead(at: int | None) -> str:
     return "" if at is None else f"{show_time(at)} ({output.until(at)})"
+
+
+def _near(at: int | None) -> str:
+    return "" if at is None else f"{output.moment(at)} ({output.until(at)})"
 
 
 def _progress(lease: Json) -> str:

@@ -229,6 +229,12 @@ class Lease:
         return self.plan.stop if self.plan is not None and self.plan.phase is PlanPhase.BOOKED else None
 
     @property
+    def gives_way_at(self) -> int | None:
+        """When its present run, or the next one, is cut by a suspension; None if none is planned."""
+        ahead = (PlanPhase.BOOKED, PlanPhase.PREPARING, PlanPhase.RUNNING)
+        return self.plan.stop if self.plan is not None and self.plan.saves and self.plan.phase in ahead else None
+
+    @property
     def ended(self) -> bool:
         return self.state in LEASE_FINAL
 

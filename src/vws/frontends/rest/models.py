@@ -318,6 +318,7 @@ class Lease(BaseModel):
     restarts: int = Field(description="How often it has begun anew from nothing, its nodes having gone to others.")
     planned_start: int | None = Field(description="Of its next run, promised but not begun.")
     planned_end: int | None
+    gives_way_at: int | None = Field(description="When its run, present or next, is to be cut by a suspension.")
     planned_nodes: list[str] = Field(description="The names of the nodes it will have, member by member.")
     groups: list[Group]
     workspaces: list[Workspace]

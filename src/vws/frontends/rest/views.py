@@ -98,6 +98,7 @@ class Views:
             "restarts": lease.restarts,
             "planned_start": lease.planned_start,
             "planned_end": lease.planned_end,
+            "gives_way_at": lease.gives_way_at,
             "planned_nodes": self._planned_nodes(lease),
             "groups": [asdict(group) for group in lease.groups],
             "workspaces": [self.workspace(w) for w in members],
