@@ -52,7 +52,8 @@ def lease(*workspaces: Json, **changes: Any) -> Json:
         "migrations": 0, "restarts": 0, "planned_start": None, "planned_end": None,
         "gives_way_at": None, "planned_nodes": [],
         "groups": [{"name": "", "image": "img-1", "image_name": "demo", "count": max(len(workspaces), 1), "cpus": 1,
-                    "memory_mib": 160, "disk_mib": 1024, "requirement": "", "apart": False, "together": False}],
+                    "memory_mib": 160, "disk_mib": 1024, "requirement": "", "apart": False, "together": False,
+                    "bandwidth_mbit": 0}],
         "workspaces": list(workspaces),
     } | changes  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vws.cli.sizes import parse_duration, parse_size, show_bytes, show_duration, show_size
+from vws.cli.sizes import parse_bandwidth, parse_duration, parse_size, show_bytes, show_duration, show_size
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,14 @@ def test_sizes_are_shown_in_the_largest_unit_that_fits() -> None:
     assert [show_size(s) for s in (160, 1024, 1536, 3 * 1024**2, None)] == ["160 MiB", "1 GiB", "1.5 GiB", "3 TiB", "-"]
     assert show_bytes(2048) == "2 KiB"
     assert show_bytes(14 * 1024**2) == "14 MiB"
+
+
+@pytest.mark.parametrize(("text", "mbit"), [("100Mbit", 100), ("1.5 gbit/s", 1500), ("10Gbit", 10_000)])
+def test_speeds_of_networks(text, mbit):
+    assert parse_bandwidth(text) == mbit
+
+
+@pytest.mark.parametrize("text", ["100", "1MB", "0.5Mbit", "fast", "-1Mbit", "9" * 16 + "Mbit"])
+def test_what_is_no_speed_is_refused(text):
+    with pytest.raises(ValueError, match="Mbit"):
+        parse_bandwidth(text)

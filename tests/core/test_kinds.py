@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -430,6 +431,26 @@ def test_a_reservation_has_time_to_stage_an_image_that_not_every_node_holds():
     soft(world, asked, duration_s=60)
     held, other = reserve(world, 2000, asked), reserve(world, 2000, GroupRequest("big"))
     assert [lease.plan.run - lease.plan.begin for lease in (held, other)] == ahead
+
+
+def test_what_a_node_promises_of_its_network_is_no_more_than_it_has():
+    fast = node(1, cpus=8)
+    world = World(replace(fast, capacity=replace(fast.capacity, bandwidth_mbit=1000)), node(2))
+    wide = GroupRequest("demo", bandwidth_mbit=400)
+    first = [soft(world, wide, preemptible=True, duration_s=900) for _ in range(3)]
+    assert [lease.plan.hosts for lease in first[:2]] == [("nod-001",)] * 2
+    assert first[2].state is LeaseState.WAITING, "the other node says nothing of its network"
+    with pytest.raises(CannotFit) as refused:
+        world.grant(wide, duration_s=60)
+    reasons = {each["name"]: each["reason"] for each in refused.value.details["nodes"]}
+    assert reasons["n1"] == "200 Mbit/s of its network free, 400 needed"
+    hard = reserve(world, 300, GroupRequest("demo", bandwidth_mbit=1000), duration_s=60)
+    run_until(world, hard.start)
+    assert [in_plan(world, each).state for each in (hard, *first[:2])] == [
+        LeaseState.ACTIVE,
+        LeaseState.SUSPENDED,
+        LeaseState.SUSPENDED,
+    ], "what is suspended sends nothing"
 
 
 def test_groups_that_could_never_be_together_are_refused_rather_than_queued():

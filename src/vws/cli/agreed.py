@@ -51,7 +51,8 @@ def next_of(lease: Json) -> tuple[str, str]:
 
 
 def size_of(group: Json) -> str:
-    return output.size(group["cpus"], group["memory_mib"], group["disk_mib"])
+    network = f", {group['bandwidth_mbit']} Mbit/s" if group["bandwidth_mbit"] else ""
+    return output.size(group["cpus"], group["memory_mib"], group["disk_mib"]) + network
 
 
 def group_text(group: Json) -> str:

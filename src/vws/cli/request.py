@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import click
 
-from vws.cli.sizes import DURATION, SIZE, parse_size
+from vws.cli.sizes import BANDWIDTH, DURATION, SIZE, parse_bandwidth, parse_size
 from vws.cli.times import RULE, TIME, zone_name
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,11 +30,12 @@ GROUP_FIELDS = {
     "cpus": "cpus",
     "memory": "memory_mib",
     "disk": "disk_mib",
+    "bandwidth": "bandwidth_mbit",
     "require": "requirement",
 }
 PLACES = ("apart", "together")
 # What a group may leave out.
-SHARED = ("image", "cpus", "memory_mib", "disk_mib", "requirement", *PLACES)
+SHARED = ("image", "cpus", "memory_mib", "disk_mib", "bandwidth_mbit", "requirement", *PLACES)
 # (option, its parameter, the kind of lease that it asks for); --at beside --every is where the rule begins.
 WAYS = (
     ("--best-effort", "best_effort", "best-effort"),
@@ -81,6 +82,8 @@ def _parts(text: str) -> list[str]:
 def _read(field: str, text: str) -> Any:
     if field.endswith("_mib"):
         return parse_size(text)
+    if field == "bandwidth_mbit":
+        return parse_bandwidth(text)
     if field in ("count", "cpus"):
         if not text.removeprefix("-").isdigit() or len(text) > 15:
             raise ValueError(f"{text!r} is no whole number")
@@ -96,6 +99,10 @@ def lease_options(command: F) -> F:
         click.option("--cpus", type=int, metavar="NUMBER", help="CPUs of each.  [default: 1]"),
         click.option("--memory", "memory_mib", type=SIZE, metavar="SIZE", help="Memory of each.  [default: 512MiB]"),
         click.option("--disk", "disk_mib", type=SIZE, metavar="SIZE", help="Disk of each.  [default: 1GiB]"),
+        click.option(
+            "--bandwidth", "bandwidth_mbit", type=BANDWIDTH, metavar="RATE",
+            help="Of the node's network, kept free for each: 100Mbit, 1Gbit.",
+        ),
         click.option("--for", "duration_s", type=DURATION, metavar="DURATION", help="For how long: 30m, 2h, 10d."),
         click.option("--at", "start", type=TIME, metavar="TIME", help="Reserve it for then: 14:30, monday 08:00, +2h."),
         click.option("--best-effort", is_flag=True, default=None, help="Queue it: it starts when it fits."),

@@ -9,6 +9,7 @@ is the service's to say; this module only reads.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,7 @@ import click
 from vws.core.spans import show_duration as show_duration
 
 MIB_OF_UNIT = {"": 1, "m": 1, "mib": 1, "g": 1024, "gib": 1024, "t": 1024**2, "tib": 1024**2}
+MBIT_OF_UNIT = {"mbit": 1, "gbit": 1000}
 SECONDS_OF_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 DIGITS_MAX = 15  # a slip of the pen must not become a number that no JSON reader takes
 
@@ -37,6 +39,17 @@ def parse_size(text: str) -> int:
     if size_mib.denominator != 1:
         raise ValueError(f"{text!r} is no whole number of MiB")
     return int(size_mib)
+
+
+def parse_bandwidth(text: str) -> int:
+    """Mbit/s of `text`; ValueError says what would be read."""
+    match = SIZE_PATTERN.fullmatch(text.strip().lower().removesuffix("/s"))
+    if not match or len(match[1]) > DIGITS_MAX or match[2] not in MBIT_OF_UNIT:
+        raise ValueError(f"{text!r} is no speed of a network; write 100Mbit or 1Gbit")
+    mbit = Fraction(match[1]) * MBIT_OF_UNIT[match[2]]
+    if mbit.denominator != 1:
+        raise ValueError(f"{text!r} is no whole number of Mbit")
+    return int(mbit)
 
 
 def parse_duration(text: str) -> int:
@@ -65,33 +78,22 @@ def show_bytes(count: float) -> str:
     return f"{count / 1024:.0f} KiB" if count < 1024**2 else show_size(round(count / 1024**2, 1))
 
 
-class Size(click.ParamType[int]):
-    """A size in MiB."""
+class Measure(click.ParamType[int]):
+    """A number that people write with a unit, as `parse` reads it."""
 
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Duration(click.ParamType[int]):
-    """A duration in seconds."""
-
-    name = "duration"
+    def __init__(self, name: str, parse: Callable[[str], int]) -> None:
+        self.name = name
+        self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
         try:
-            return parse_duration(value)
+            return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-SIZE = Size()
-DURATION = Duration()
+SIZE = Measure("size", parse_size)
+BANDWIDTH = Measure("bandwidth", parse_bandwidth)
+DURATION = Measure("duration", parse_duration)

@@ -279,6 +279,7 @@ def _group(request: GroupRequest, image: Image) -> Group:
         request.requirement,
         request.apart,
         request.together,
+        request.bandwidth_mbit,
     )
 
 

@@ -79,7 +79,8 @@ def _nothing(present: Present, lease: Lease) -> str:
 
 
 def _words(group: Group) -> str:
-    return words(Size(group.cpus, group.memory_mib, group.disk_mib))
+    network = f", {group.bandwidth_mbit} Mbit/s" if group.bandwidth_mbit else ""
+    return words(Size(group.cpus, group.memory_mib, group.disk_mib)) + network
 
 
 # ---------------------------------------------------------------- why not
@@ -120,6 +121,7 @@ def _lack(present: Present, node: Node, group: Group, start: int, end: int) -> s
             (max(room.cpus, 0), need.cpus, "CPUs"),
             (max(room.memory_mib, 0), need.memory_mib, "MiB of memory"),
             (max(room.disk_mib, 0), need.disk_mib, "MiB of disk"),
+            (max(room.bandwidth_mbit, 0), group.bandwidth_mbit, "Mbit/s of its network"),
         )
         if asked > free
     ]

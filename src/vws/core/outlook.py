@@ -408,7 +408,7 @@ class Outlook:
         return part
 
     def _size(self, group: Group, memory_mib: int) -> Amount:
-        return Amount(group.cpus, memory_mib + self._overhead_mib, group.disk_mib, 0, 1)
+        return Amount(group.cpus, memory_mib + self._overhead_mib, group.disk_mib, group.bandwidth_mbit, 1)
 
     def turn(self, lease: Lease, now: float) -> float:
         """Its key in the queue, the smallest first."""
@@ -566,7 +566,7 @@ def room_of(node: Node) -> Amount:
     if node.removed_at is not None:
         return Amount(0, 0, 0, 0, 0)
     size = node.capacity.size
-    return Amount(size.cpus, size.memory_mib, size.disk_mib, 0, places_of(node.subnet))
+    return Amount(size.cpus, size.memory_mib, size.disk_mib, node.capacity.bandwidth_mbit, places_of(node.subnet))
 
 
 @functools.lru_cache(maxsize=16_384)

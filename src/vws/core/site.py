@@ -115,7 +115,8 @@ class Image:
 class Group:
     """requirement: an expression that each member's node must meet ("": any), see core/requirements.py.
 
-    apart: no two members on one node. together: all members on one node.
+    apart: no two members on one node. together: all members on one node. bandwidth_mbit: of its node's network, kept
+    free for each.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Group:
     requirement: str = ""
     apart: bool = False
     together: bool = False
+    bandwidth_mbit: int = 0
 
 
 class PlanPhase(StrEnum):

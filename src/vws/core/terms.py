@@ -33,6 +33,7 @@ CPUS_MAX = 1_024
 MEMORY_MIB_MAX = 16 * 1024 * 1024
 MEMORY_MIB_MIN = 32
 DISK_MIB_MAX = 1024 * 1024 * 1024
+BANDWIDTH_MBIT_MAX = 1_000_000
 DURATION_S_MAX = 366 * 24 * 3600
 # How far ahead a lease may be asked for.
 AHEAD_S_MAX = SERIES_S_MAX
@@ -98,7 +99,8 @@ class GroupRequest:
     """`count` equal workspaces of one image (a name or an id).
 
     requirement: an expression that their nodes must meet, see core/requirements.py; "": any node.
-    apart: each on a node of its own. together: all on one node.
+    apart: each on a node of its own. together: all on one node. bandwidth_mbit: of its node's network, kept free for
+    each.
     """
 
     image: str
@@ -110,6 +112,7 @@ class GroupRequest:
     requirement: str = ""
     apart: bool = False
     together: bool = False
+    bandwidth_mbit: int = 0
 
     @property
     def size(self) -> Size:
@@ -253,6 +256,7 @@ def _check_group(group: GroupRequest, where: str) -> GroupRequest:
     check_number(group.cpus, f"{where}.cpus", 1, CPUS_MAX)
     check_number(group.memory_mib, f"{where}.memory_mib", MEMORY_MIB_MIN, MEMORY_MIB_MAX, "MiB")
     check_number(group.disk_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB")
+    check_number(group.bandwidth_mbit, f"{where}.bandwidth_mbit", 0, BANDWIDTH_MBIT_MAX, "Mbit/s")
     if group.apart and group.together:
         raise InvalidRequest(
             "the group is to be both apart and together",

@@ -58,6 +58,9 @@ Moment = Annotated[Whole, Field(description="UTC seconds.", examples=[1795420800
 Lifetime = Annotated[Whole, _whole(1, 10 * 366 * 24 * 3600, "Seconds.", 3600)]
 Cpus = Annotated[Whole, _whole(1, terms.CPUS_MAX, "Virtual CPUs of each.", 1)]
 MemoryMib = Annotated[Whole, _whole(terms.MEMORY_MIB_MIN, terms.MEMORY_MIB_MAX, "Memory of each, MiB.", 512)]
+BandwidthMbit = Annotated[
+    Whole, _whole(0, terms.BANDWIDTH_MBIT_MAX, "Of its node's network, kept free for each, Mbit/s.", 100)
+]
 DiskMib = Annotated[Whole, _whole(1, terms.DISK_MIB_MAX, "Disk of each, MiB.", 1024)]
 
 
@@ -82,6 +85,7 @@ class GroupRequest(Asked):
     ] = ""
     apart: Annotated[bool, Field(description="Each member on a node of its own.")] = False
     together: Annotated[bool, Field(description="All members on one node.")] = False
+    bandwidth_mbit: BandwidthMbit = 0
 
 
 class LeaseRequest(Asked):
@@ -255,6 +259,7 @@ class Group(BaseModel):
     requirement: str = Field(description="What each member's node must be; empty: anything.")
     apart: bool = Field(description="No two members on one node.")
     together: bool = Field(description="All members on one node.")
+    bandwidth_mbit: int = Field(description="Of its node's network, kept free for each.")
 
 
 class Workspace(BaseModel):
