@@ -133,7 +133,7 @@ class _Bargain:
     def _fewer(self) -> Offer | None:
         if len(self._lease.groups) != 1 or self._lease.groups[0].count == 1:
             return None
-        group, part = self._lease.groups[0], self._demand.parts[0]
+        group, part = self._lease.groups[0], self._demand.asks[0]
         most = group.count - 1
         if self._demand.hard and not part.together:
             # What one alone would take to be prepared, and all that could give way at any time: no more will fit.
@@ -169,9 +169,9 @@ class _Bargain:
         if not demand.hard:
             return set()
         spare_s = ANSWER_S if self._at <= self._now else 0
-        if len(demand.parts) == 1:
-            needed = demand.parts[0].openings_needed
-            ends = self._openings(demand.parts[0])[needed - 1 : needed]
+        if len(demand.asks) == 1:
+            needed = demand.asks[0].openings_needed
+            ends = self._openings(demand.asks[0])[needed - 1 : needed]
         else:
             ends = self._if_all_gave_way(self._changes)
         return self._worth_having(end - self._at - demand.shutdown_s - spare_s for end in ends)
@@ -180,7 +180,7 @@ class _Bargain:
         demand = self._demand
         blocks = [self._planner.placing.best(demand, self._now), self._planner.placing.later(demand, self._now)]
         runs = [block.run for block in blocks if block is not None]
-        for part in demand.parts:
+        for part in demand.asks:
             untils = self._openings(part)[part.openings_needed - 1 : part.openings_needed]
             runs += [demand.by - (until - self._now - demand.prepare_s - demand.shutdown_s) for until in untils]
         return self._worth_having(demand.by - run - ANSWER_S for run in runs)

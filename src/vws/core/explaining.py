@@ -8,14 +8,14 @@ the others only how many they are and until when.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vws.core.offers import reasons
 from vws.core.plan.demand import BOOKED, PREPARING, RUNNING, SAVING, STOPPING, Block, Demand
 from vws.core.plan.profile import NODE_BITS, NODE_MASK
 from vws.core.present import Present
 from vws.core.requirements import hints, node_attributes, parse
-from vws.core.site import Lease, LeaseState
+from vws.core.site import Group, Lease, LeaseState
 from vws.core.spans import show_duration
 
 NAMED_MAX = 5
@@ -124,15 +124,20 @@ class _Teller:
             yield "It can only go on where its memory is saved, and there is no room now"
             return
         until = self._now + self._needed_s()
-        for group, part in zip(self._lease.groups, self._demand.parts, strict=True):
+        for group, part in zip(self._asked(), self._demand.asks, strict=True):
             found = list(self._planner.timeline.openings(part, self._now))
             fit = sum(opening >> NODE_BITS >= until for opening in found)
             if fit < part.openings_needed:
                 named = f" of {group.name}" if group.name else ""
                 place = " together" if part.together else ""
                 have = f"{fit} of them have" if not part.together else "no node has"
-                wanted = f"{part.count} {_workspaces(part.count)}{named}{place}"
+                wanted = f"{group.count} {_workspaces(group.count)}{named}{place}"
                 yield f"It needs room for {wanted}; {have} room now and for so long"
+
+    def _asked(self) -> Sequence[Group]:
+        """Its groups, as one if they are to be on one node."""
+        groups = self._lease.groups
+        return [replace(groups[0], name="", count=sum(g.count for g in groups))] if self._demand.one_node else groups
 
     def _soonest(self, block: Block | None) -> Iterator[str]:
         if block is not None:
@@ -175,7 +180,7 @@ class _Teller:
         wanted: set[int] = set()
         until = self._now + self._needed_s()
         nodes = range(len(self._outlook.nodes))
-        for part in self._demand.parts:
+        for part in self._demand.asks:
             openings = self._planner.timeline.openings(part, self._now)
             has_room = {opening & NODE_MASK for opening in openings if opening >> NODE_BITS >= until}
             fit = part.eligible

@@ -238,9 +238,9 @@ class Outlook:
 
     def could_ever(self, demand: Demand) -> bool:
         """Whether the empty site, with all of its nodes, could run it."""
-        if not all(self.planner.timeline.could_hold(part) for part in demand.parts):
+        if not all(self.planner.timeline.could_hold(part) for part in demand.asks):
             return False
-        return len(demand.parts) == 1 or self._could_together(demand)
+        return len(demand.asks) == 1 or self._could_together(demand)
 
     def _could_together(self, demand: Demand) -> bool:
         """Whether there is room for all of its groups at once, each of which has room alone."""

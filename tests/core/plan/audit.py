@@ -197,6 +197,7 @@ class Auditor:
     def _is_lawful(self, demand: Demand, block: Block) -> None:
         assert block.begin <= block.moved <= block.run <= block.stop <= block.end
         assert len(block.hosts) == demand.members, "all or nothing"
+        assert not demand.one_node or len(set(block.hosts)) == 1
         member = 0
         for part in demand.parts:
             hosts = block.hosts[member : member + part.count]
@@ -317,7 +318,7 @@ class Auditor:
         """Several parts are packed one after the other, and members that are saved take longer where they share a node:
         there a fuller site may by chance be packed better."""
         saved = demand.saved_on or can_be_saved(self._planner, demand, demand.suspensions)
-        return len(demand.parts) == 1 and (demand.one_per_node or not saved)
+        return len(demand.asks) == 1 and (demand.one_per_node or not saved)
 
     def _could_begin_now(self, demand: Demand, now: int) -> bool:
         """Whether a booking would have room now if it did not stand where it does."""
@@ -330,16 +331,17 @@ class Auditor:
 
     def _could_start(self, demand: Demand, now: int) -> bool:
         """Whether it surely could: one part only, and the longest that preparation and saving can take on any nodes."""
-        if len(demand.parts) != 1:
+        if len(demand.asks) != 1:
             return False
-        part, rules = demand.parts[0], self._planner.rules
+        part, rules = demand.asks[0], self._planner.rules
         worst = [0] * demand.members
         spread = list(range(demand.members)) if demand.one_per_node else worst
         before = demand.prepare_s
         if demand.saved_on:
             if not rules.migrate:
                 return False
-            round_s = math.ceil(part.size.memory_mib / rules.transfer_mib_per_s)
+            largest = max(part.size.memory_mib for part in demand.parts)
+            round_s = math.ceil(largest / rules.transfer_mib_per_s)
             rounds = 1 if demand.one_per_node else demand.members
             before = rounds * round_s + self._memory_s(demand, spread, rules.resume_mib_per_s)
         length = before + demand.requested - demand.worked + demand.shutdown_s
@@ -353,7 +355,7 @@ class Auditor:
 
     def _hard_would_fit(self, demand: Demand, now: int) -> bool:
         """Whether it would if all made room that can: only for one part, where that can be counted."""
-        if len(demand.parts) != 1:
+        if len(demand.asks) != 1:
             return False
         begin = max(now, demand.at - demand.prepare_s)
         end = demand.at + demand.requested + demand.shutdown_s
@@ -365,7 +367,7 @@ class Auditor:
             if self._can_make_room(victim, victim.block, begin, now):
                 for node, start, finish, amount in occupied(victim):
                     gone.setdefault(node, []).append((start, finish, amount))
-        return self._fits(demand.parts[0], begin, end, gone)
+        return self._fits(demand.asks[0], begin, end, gone)
 
     def _can_make_room(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
         if block.end <= begin:

@@ -59,6 +59,7 @@ class Wish:
     shutdown_s: int = 0
     turn: int | None = None
     withdrawn_after: int = -1
+    one_node: bool = False
 
     def demand(self, number: int) -> Demand:
         return Demand(
@@ -74,6 +75,7 @@ class Wish:
             prepare_s=self.prepare_s,
             shutdown_s=self.shutdown_s,
             turn=float(self.submit if self.turn is None else self.turn),
+            one_node=self.one_node,
         )
 
 
@@ -94,7 +96,7 @@ class Scenario:
 
     def can_run(self, demand: Demand) -> bool:
         """Whether the empty site has room for it: a site refuses the others before they are planned."""
-        whole = Demand("alone", 0, 0, demand.parts, demand.requested, preemptible=False)
+        whole = Demand("alone", 0, 0, demand.parts, demand.requested, preemptible=False, one_node=demand.one_node)
         return self.planner().placing.best(whole, 0) is not None
 
 

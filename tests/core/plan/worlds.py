@@ -80,9 +80,10 @@ def anything(random: Random, **fixed: object) -> Scenario:
 
 def _wish(random: Random, nodes: tuple[Amount, ...]) -> Wish:
     kind = random.choice(["soft", "soft", "soft", "soft", "hard", "hard", "deadline"])
+    members = tuple(_members(random, nodes) for _ in range(random.choice([1, 1, 1, 1, 2])))
     return Wish(
         submit=random.randint(0, 90),
-        members=tuple(_members(random, nodes) for _ in range(random.choice([1, 1, 1, 1, 2]))),
+        members=members,
         requested=random.randint(1, 80),
         runs=random.choice([1000, 1000, 1000, random.randint(0, 40)]),
         ahead=random.randint(0, 60) if kind == "hard" else -1,
@@ -93,6 +94,7 @@ def _wish(random: Random, nodes: tuple[Amount, ...]) -> Wish:
         shutdown_s=random.choice([0, 0, 2, 15]),
         turn=random.choice([None, None, random.randint(0, 5)]),
         withdrawn_after=random.choice([0, 10, 40]) if random.randint(0, 9) == 9 else -1,
+        one_node=random.randint(0, 4) == 4 and not any(each.kind == "apart" for each in members),
     )
 
 

@@ -109,7 +109,7 @@ class Demand:
 
     number: its place among all (ties are broken by it). requested: seconds of running. at: when a hard one runs, -1 for
     soft ones. by: a deadline, -1 for none. prepare_s: what staging and booting take at most, shutdown_s what the end
-    takes. turn: who is to be served first, by the site's policy (the smallest).
+    takes. turn: who is to be served first, by the site's policy (the smallest). one_node: all parts on one node.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class Demand:
         shutdown_s: int = 0,
         turn: float = 0.0,
         standing: object = None,
+        one_node: bool = False,
     ) -> None:
         self.id = id
         self.number = number
@@ -144,6 +145,8 @@ class Demand:
         self.shutdown_s = shutdown_s
         self.turn = turn
         self.standing = standing
+        self.one_node = one_node
+        self.asks = parts  # what openings are looked for
         self.hurries = False  # it would rather begin before its time
         self.phase = WAITING
         self.block: Block | None = None
@@ -176,6 +179,17 @@ class Demand:
             self.total = self.total.plus(part.size.times(part.count))
             self.saved_total = self.saved_total.plus(part.saved_size.times(part.count))
         self.area = self.members * self.requested
+        self.asks = [self._whole()] if self.one_node else parts
+
+    def _whole(self) -> Part:
+        """All members as one that is as large."""
+        return Part(
+            1,
+            self.total,
+            together=True,
+            eligible=_everywhere([part.eligible for part in self.parts]),
+            prefers=_everywhere([part.prefers for part in self.parts]),
+        )
 
     def __repr__(self) -> str:
         return f"<Demand {self.id} {PHASES[self.phase]}>"
@@ -202,3 +216,12 @@ class Demand:
             for _ in range(part.count):
                 found.append(part.size)
         return found
+
+
+def _everywhere(masks: list[list[bool] | None]) -> list[bool] | None:
+    """Where all of the masks hold; None holds anywhere."""
+    found: list[bool] | None = None
+    for mask in masks:
+        if mask is not None:
+            found = mask if found is None else [a and b for a, b in zip(found, mask, strict=True)]
+    return found

@@ -67,12 +67,12 @@ class Placing:
 
     def moments(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> list[int]:
         """Moments from `after` on worth trying: the first is the answer if the duration is sure to be right."""
-        if len(demand.parts) == 1:
-            part = _within(demand.parts[0], where)
+        if len(demand.asks) == 1:
+            part = _within(demand.asks[0], where)
             return self.timeline.moments(part, after, duration, 1 if self._is_sure(demand, where) else MOMENTS_TRIED)
         found: set[int] = set()
         first = after
-        for part in demand.parts:
+        for part in demand.asks:
             moments = self.timeline.moments(_within(part, where), after, duration, MOMENTS_TRIED)
             if not moments:
                 return []
@@ -88,8 +88,8 @@ class Placing:
     def each_moment(self, demand: Demand, after: int, duration: int, where: list[bool] | None) -> Iterator[int]:
         """The same one by one: most often the first will do, which is found sooner than all."""
         tried = 0
-        if len(demand.parts) == 1:
-            first = self.timeline.earliest(_within(demand.parts[0], where), after, duration)
+        if len(demand.asks) == 1:
+            first = self.timeline.earliest(_within(demand.asks[0], where), after, duration)
             if first >= 0:
                 yield first
             if first < 0 or self._is_sure(demand, where):
@@ -99,7 +99,7 @@ class Placing:
 
     def doubt(self, demand: Demand) -> None:
         """What did not seem hopeless was."""
-        for part in demand.parts:
+        for part in demand.asks:
             self.timeline.doubt(part)
 
     def is_hopeless(self, demand: Demand, now: int) -> bool:
@@ -107,7 +107,7 @@ class Placing:
         if demand.saved_on:
             return False
         least = -1
-        for part in demand.parts:
+        for part in demand.asks:
             until = self.timeline.open_until(part, now)
             if until < FOREVER:
                 if until > now and least < 0:
@@ -235,8 +235,9 @@ class Placing:
         self, demand: Demand, at: int, wanted: int, least: int, where: list[bool] | None
     ) -> tuple[list[int] | None, int]:
         """Nodes for all members and until when they have room: `wanted`, or sooner but not before `least`."""
-        if len(demand.parts) == 1:
-            return self._nodes_of(demand, _within(demand.parts[0], where), at, wanted, least)
+        if len(demand.asks) == 1:
+            hosts, end = self._nodes_of(demand, _within(demand.asks[0], where), at, wanted, least)
+            return hosts * demand.members if hosts is not None and demand.one_node else hosts, end
         hosts = self._nodes_of_all(demand, at, wanted, where)
         if hosts is None and self.rules.spread:
             self.packs = True

@@ -495,7 +495,7 @@ class Planner:
         if block is not None:
             return block, []
         end = demand.at + demand.requested + demand.shutdown_s
-        tally = Tally(self.timeline, demand.parts, begin, end)
+        tally = Tally(self.timeline, demand.asks, begin, end)
         victims = self._givers(begin, end, now)
         return self._over(demand, victims, tally, lambda: self.placing.at(demand, begin), now)
 
