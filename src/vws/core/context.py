@@ -79,6 +79,10 @@ class SideSpec:
     after: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
 
+    @property
+    def asks_anything(self) -> bool:
+        return bool(self.files or self.hooks or self.uses)
+
 
 @dataclass(frozen=True, slots=True)
 class RoleSpec:
@@ -128,6 +132,7 @@ class Expected:
     networks: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     workspace: str = ""
+    start: float | None = 0.0
 
 
 # ---------------------------------------------------------------- what members say
@@ -181,7 +186,7 @@ class Value:
 
 
 class ContextState(StrEnum):
-    """READY: everybody has heard of everybody it requires and all hooks have ended well. FAILED: a hook ended badly or a
+    """READY: everybody has heard of all it requires and every hook has ended well. FAILED: a hook ended badly or a
     member is late; the context goes on, and is READY once that is mended or the member has left."""
 
     OPEN = auto()
@@ -192,28 +197,31 @@ class ContextState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member's record. Times are UTC seconds.
+    """One member's record. Times are UTC seconds, versions the context's.
 
-    token_sha256: of its own token, "" until it joined. version: of the context when its identity last changed. due:
-    it is to report (for the first time or again). heard: the version of the last document that it is known to have.
-    late: what it has not done in time, "" if nothing. left_version: when it left, None while it is a member.
+    token_sha256: of its own token, "" until it joined. version: of its present identity. due: it is to report, for the
+    first time or again, since due_at. heard: the version of the last document that it is known to have. ran: the last
+    end of each hook. late: what it has not done in time, "" if nothing. refused_at: when its spent secret was last
+    tried by somebody else. left_version: None while it is a member.
     """
 
     context: str
     name: str
     expected: Expected
-    expected_at: float
+    due_at: float
+    due: bool = True
+    due_version: int = 0
     token_sha256: str = ""
     joined_at: float | None = None
     identity: Identity | None = None
     version: int = 0
-    due: bool = True
-    due_version: int = 0
-    reported_at: float | None = None
+    reported_at: float = 0.0
     heard: int = 0
+    heard_at: float = 0.0
     ran: tuple[Ran, ...] = ()
     values: tuple[Value, ...] = ()
     late: str = ""
+    refused_at: float = 0.0
     left_version: int | None = None
     left_at: float | None = None
 
@@ -228,12 +236,13 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class RoleState:
-    """whole: every provider has reported. version: of the last change that could be told. gaps: when it was not whole.
-    passed: the barrier; passed_version, passed_at: when that last changed."""
+    """whole: every provider has reported. version, at: of the last change of the list that could be told. since: when
+    it stopped to be whole; gaps: when it was not. passed: the barrier; passed_version, passed_at: its last change."""
 
     name: str
     whole: bool = False
     version: int = 0
+    at: float = 0.0
     since: int = 0
     gaps: tuple[Gap, ...] = ()
     passed: bool = False
@@ -243,17 +252,40 @@ class RoleState:
 
 @dataclass(frozen=True, slots=True)
 class ContextRecord:
-    """A context without its members. information: what was known of site, VO and user when it was opened."""
+    """A context without its members. information: what was known of site, VO and user when it was opened. revision: how
+    often its record was written; version: how often it had news."""
 
     id: str
     name: str
     owner: str
     spec: ContextSpec
+    information: tuple[DataSpec, ...]
     created_at: float
-    information: tuple[DataSpec, ...] = ()
-    version: int = 0
+    version: int = 1
+    revision: int = 0
     state: ContextState = ContextState.OPEN
     reason: str = ""
-    roles: tuple[RoleState, ...] = field(default=())
+    roles: tuple[RoleState, ...] = ()
     ready_at: float | None = None
     closed_at: float | None = None
+
+
+# ---------------------------------------------------------------- what comes of it
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What people should know; it becomes an event. member: "" for the whole context."""
+
+    kind: str
+    member: str = ""
+    data: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a batch of calls changed: the new records of the context and of the members that it touched."""
+
+    record: ContextRecord
+    members: tuple[Member, ...]
+    notices: tuple[Notice, ...]

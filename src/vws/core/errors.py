@@ -11,6 +11,8 @@
         InUse               something still depends on it
         ClientTokenReused   the same client token came with another request
         LimitReached        who asks, his group or his VO may not have more: which limit, what is held, what would do
+        SecretUsed          the one-time secret of a context's member was traded before, with another token
+        ContextClosed       the context, or who asks in it, has ended
         DuplicateNode       another agent already serves under this node's name or id
       CannotFit           the site has no room: the reason per node, and what would fit
       TooLarge            more bytes than are read
@@ -88,6 +90,14 @@ class LimitReached(Conflict):
     """`details`: limit (its name), party (whose), held (how much of it), offers (what would be accepted)."""
 
     code = "limit-reached"
+
+
+class SecretUsed(Conflict):
+    code = "secret-used"
+
+
+class ContextClosed(Conflict):
+    code = "context-closed"
 
 
 class DuplicateNode(Conflict):
