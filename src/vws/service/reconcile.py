@@ -166,13 +166,12 @@ class Reconciler:
 
     def _share(self) -> None:
         """Put the queue in the order of present shares, where the site's order asks for them."""
-        now, outlook = self._site.clock.now(), self._site.present.outlook
-        if (
-            not outlook.planner.queue
-            or abs(now - self._shared_at) < SHARE_EVERY_S
-            or outlook.chosen.order is first_come
-        ):
+        now = self._site.clock.now()
+        if self._site.settings.chosen.order is first_come or abs(now - self._shared_at) < SHARE_EVERY_S:
             return
+        with self._site.lock:
+            if not self._site.present.outlook.planner.queue:
+                return
         self._shared_at = now
         self._usage.catch_up()
         shares = self._usage.shares(now)

@@ -58,6 +58,7 @@ class Site:
         self.settings = settings
         self.lock = threading.RLock()
         self._listeners: list[Listener] = []
+        self._untold: set[str] = set()  # nodes with new orders, since the listeners were last told
         self._trouble = ""
         self.present = Present(Outlook(settings.rules, settings.chosen))
         snapshot = store.load()
@@ -77,25 +78,24 @@ class Site:
 
         Raises what `decide` raises (nothing is changed then), and Unavailable when the store does not answer.
         """
-        with self.lock:
-            for _ in range(TRIES_MAX):
-                kept = self.store.answer(subject, once.client_token) if once else None
-                if once and kept:
-                    return once.check(kept)
-                try:
-                    with self._planning():
-                        result, changes = self._decide(actor, decide, once, subject)
-                        reordered = self._commit(changes)
-                except StaleRevision:
-                    self._catch_up()
-                    continue
-                break
-            else:
-                raise Unavailable(
-                    "too many changes at once; nothing was changed", possible="the same request again in a moment"
-                )
-        self._tell(reordered)
-        return result
+        with self._moving():
+            return self._change(actor, decide, once, subject)
+
+    def _change(self, actor: str, decide: Callable[[Draft], T], once: Once | None, subject: str) -> T | Answer:
+        for _ in range(TRIES_MAX):
+            kept = self.store.answer(subject, once.client_token) if once else None
+            if once and kept:
+                return once.check(kept)
+            try:
+                with self._planning():
+                    result, changes = self._decide(actor, decide, once, subject)
+                    self._commit(changes)
+                return result
+            except StaleRevision:
+                self._catch_up()
+        raise Unavailable(
+            "too many changes at once; nothing was changed", possible="the same request again in a moment"
+        )
 
     @contextmanager
     def _planning(self) -> Iterator[None]:
@@ -122,14 +122,13 @@ class Site:
             changes += Changes(answers=(once.answer(subject, result, draft),))
         return result, changes
 
-    def _commit(self, changes: Changes) -> frozenset[str]:
+    def _commit(self, changes: Changes) -> None:
         if not changes:
-            return frozenset()
+            return
         with self.writing():
             self.revision, self.seq = self.store.commit(changes, expected=self.revision)
         self.rates.hear(changes.events, self.seq)
-        self.present.outlook.learn(self.rates.now)
-        return self._apply(changes)
+        self._apply(changes)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -142,10 +141,11 @@ class Site:
         else:
             self._trouble = ""
 
-    def _apply(self, changes: Changes) -> frozenset[str]:
+    def _apply(self, changes: Changes) -> None:
         before = {n.id: self.present.nodes[n.id].generation for n in changes.nodes if n.id in self.present.nodes}
+        self._untold |= {n.id for n in changes.nodes if before.get(n.id) != n.generation}
+        self.present.outlook.learn(self.rates.now)
         self.present.apply(changes, self.clock.now())
-        return frozenset(n.id for n in changes.nodes if before.get(n.id) != n.generation)
 
     # ------------------------------------------------------------ several processes
 
@@ -153,20 +153,19 @@ class Site:
         """Take in what other processes committed, and wake those who wait for it."""
         if self.store.revision() == self.revision:
             return
-        with self.lock:
-            reordered = self._catch_up()
-        self._tell(reordered)
+        with self._moving():
+            self._catch_up()
 
-    def _catch_up(self) -> frozenset[str]:
+    def _catch_up(self) -> None:
         news = self.store.changed_since(self.revision)
         self.rates.follow(self.store)
         self.revision, self.seq = news.revision, self.store.last_seq()
-        return self._apply(_as_changes(news))
+        self._apply(_as_changes(news))
 
     # ------------------------------------------------------------ watching
 
     def watch(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener(ids of nodes with new orders, seq of the last event)` after each commit, from any thread.
+        """Call `listener(ids of nodes with new orders, seq of the last event)` after each change, from any thread.
 
         Returns the function that ends it. A listener must be quick and must not raise.
         """
@@ -177,9 +176,22 @@ class Site:
 
         return unwatch
 
-    def _tell(self, reordered: frozenset[str]) -> None:
-        for listener in self._listeners:
-            listener(reordered, self.seq)
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Under the lock; who watches is told afterwards, also of what others committed and a refusal was made on."""
+        reordered: frozenset[str] = frozenset()
+        before = after = self.seq
+        try:
+            with self.lock:
+                before = self.seq
+                try:
+                    yield
+                finally:
+                    reordered, self._untold, after = frozenset(self._untold), set(), self.seq
+        finally:
+            if reordered or after != before:
+                for listener in self._listeners:
+                    listener(reordered, after)
 
     # ------------------------------------------------------------ looking
 

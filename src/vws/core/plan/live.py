@@ -314,7 +314,8 @@ class SitePlanner(Planner):
             self._put_back(demand, now)
             if demand.phase != BOOKED:
                 self._used = self._used.minus(saved_size if _counts_as_saved(demand, block) else size)
-        hosts[member] = -1
+        if demand.saved_on:
+            demand.saved_on[member] = -1  # wherever it goes on next, it is without this one
         _discount(demand, member)
         self._has_freed_all()
 
@@ -572,14 +573,19 @@ class SitePlanner(Planner):
 
 def _held_until(demand: Demand, block: Block) -> int:
     """Until when it holds all that it takes; who is to be saved has no CPUs after its stop."""
-    return block.stop if demand.phase == PREPARING else block.end
+    return block.stop if _runs_when_up(demand) else block.end
 
 
 def _prolong(demand: Demand, block: Block, now: int) -> None:
     """It is overdue: its nodes are held for some time more."""
     block.end = max(block.end, now + 2 * OVERDUE_S)
-    if demand.phase == PREPARING:
+    if _runs_when_up(demand):
         block.stop = block.end
+
+
+def _runs_when_up(demand: Demand) -> bool:
+    """Whether its run has yet to begin, and takes as long as ever once it does; a hard one's is over as agreed."""
+    return demand.phase == PREPARING and not demand.hard
 
 
 def _meets(block: Block, shut: dict[int, list[tuple[int, int]]]) -> bool:
