@@ -80,9 +80,11 @@ def _notice(draft: Draft, outlook: Outlook, demand: Demand) -> None:
 
 
 def _is_up(lease: Lease, live: list[Workspace]) -> bool:
-    """Whether it runs as far as it ever will: one that goes on may have lost a member meanwhile."""
+    """Whether it runs as far as it ever will: one that goes on may have lost a member meanwhile, but not all: who was
+    out of sight before it was resumed has its time still to come."""
     if lease.state is LeaseState.DEGRADED:
-        return not any(w.state in SAVED_STATES for w in live)
+        states = {w.state for w in live}
+        return states.isdisjoint(SAVED_STATES) and states != {State.LOST}
     return lease.state is LeaseState.ACTIVE
 
 
