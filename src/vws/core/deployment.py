@@ -17,7 +17,7 @@ into observations for core/lifecycle.py. Two facts need care, and get it here:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
@@ -28,6 +28,55 @@ BOOT_LIMIT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkOrder:
+    """A network of a cluster, which a node has beside its own while it is ordered.
+
+    cidr: its range, which other networks of the node may have too; gateway: the node's address in it. outgoing: it has
+    a way out by the node's own network. domain: that of its members' names; "": the node's.
+    """
+
+    id: str
+    cidr: str
+    gateway: str
+    outgoing: bool = False
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NicOrder:
+    """One interface of a workspace. network: a NetworkOrder's id, "" for the node's own. name: what the cluster calls
+    that network, for the guest."""
+
+    network: str
+    mac: str
+    address: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOrder:
+    """A disk that is blank at first, found in the guest by its serial `vws-NAME`. filesystem, label, mount: what the
+    guest makes of it, "" for nothing."""
+
+    name: str
+    size_mib: int
+    filesystem: str = ""
+    label: str = ""
+    mount: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOrder:
+    """What a guest needs to join its context. url: the broker's, with the name in its certificate; ca_pem: whom to
+    trust for that; domain: that of the cluster's names."""
+
+    url: str
+    secret: str = field(repr=False)
+    ca_pem: str
+    domain: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkspaceOrder:
     """Everything a node needs to know to run one workspace; it asks nobody else.
 
@@ -35,6 +84,7 @@ class WorkspaceOrder:
     may_create: the disk may be made from the image; else a missing disk is a loss to be reported.
     end: UTC seconds (the service's clock) at which the node removes it by itself.
     command: a script that the guest runs once and then powers itself off; "": none.
+    nics: its interfaces, the main one first; none: a single one on the node's own network, with `mac` and `address`.
     """
 
     id: str
@@ -60,11 +110,20 @@ class WorkspaceOrder:
     address: str
     ssh_keys: tuple[str, ...] = ()
     command: str = ""
+    nics: tuple[NicOrder, ...] = ()
+    disks: tuple[DiskOrder, ...] = ()
+    context: ContextOrder | None = None
+
+    @property
+    def interfaces(self) -> tuple[NicOrder, ...]:
+        """At least one; streams to the guest go to the first."""
+        return self.nics or (NicOrder("", self.mac, self.address),)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOrders:
-    """`issued_at`: the service's clock when sent, by which a node measures its own."""
+    """`issued_at`: the service's clock when sent, by which a node measures its own. subnet, gateway: of the node's own
+    network; networks: all that there are to be beside it."""
 
     node: str
     generation: int
@@ -72,6 +131,7 @@ class NodeOrders:
     gateway: str
     workspaces: tuple[WorkspaceOrder, ...] = ()
     issued_at: float = 0.0
+    networks: tuple[NetworkOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +190,10 @@ CAPACITY_MAX = Capacity(1 << 16, 1 << 40, 1 << 50, cpu_ratio=1000.0, overhead_mi
 
 def check_capacity(capacity: Capacity) -> None:
     """Raise InvalidRequest unless a machine could offer that: every request of the site is computed with it."""
-    for field in fields(Capacity):
-        asked, high = getattr(capacity, field.name), getattr(CAPACITY_MAX, field.name)
+    for each in fields(Capacity):
+        asked, high = getattr(capacity, each.name), getattr(CAPACITY_MAX, each.name)
         if not 0 <= asked <= high:
-            name = f"capacity.{field.name}"
+            name = f"capacity.{each.name}"
             raise InvalidRequest(f"{name} is {asked}", field=name, asked=asked, possible=f"0 to {high}")
 
 
