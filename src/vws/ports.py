@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
-from vws.core.site import Answer, Capacity, Changes, Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import Answer, Capacity, Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
 from vws.core.traits import UNSAID, Traits
 
 
@@ -52,6 +52,7 @@ class Snapshot:
     images: tuple[Image, ...] = ()
     tokens: tuple[Token, ...] = ()
     maintenances: tuple[Maintenance, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
 
 
 @dataclass(frozen=True)

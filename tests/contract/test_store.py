@@ -12,13 +12,19 @@ from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTak
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
     Changes,
+    Cluster,
+    Disk,
     Group,
+    GroupRoles,
     Image,
     Lease,
     LeaseKind,
     LeaseState,
     Maintenance,
+    Network,
+    Nic,
     Node,
+    OnFailure,
     Plan,
     PlanPhase,
     Role,
@@ -68,11 +74,27 @@ def test_values_come_back_as_they_went_in(store):
         reason="its node is silent",
         step="copying…",
         host_key="ssh-ed25519 BBBB",
+        network="net-000001",
+        nics=(Nic("net-000001", "10.20.0.2", "02:78:00:00:00:01"), Nic("", "10.64.0.9", "02:77:0a:40:00:09")),
     )
     suspended = lease(
         kind=LeaseKind.DEADLINE,
         state=LeaseState.SUSPENDED,
-        groups=(Group("all", "img-000001", "image-1", 2, 1, 160, 1024, "cpus >= 2", apart=True),),
+        groups=(
+            Group(
+                "all",
+                "img-000001",
+                "image-1",
+                2,
+                1,
+                160,
+                1024,
+                "cpus >= 2",
+                apart=True,
+                first=3,
+                disks=(Disk("scratch", 9),),
+            ),
+        ),
         start=None,
         end=None,
         active_at=NOW,
@@ -89,6 +111,8 @@ def test_values_come_back_as_they_went_in(store):
         suspensions=2,
         migrations=1,
         restarts=3,
+        cluster="cls-000001",
+        one_node=True,
         plan=Plan(PlanPhase.BOOKED, ("nod-000001", "nod-000002"), *range(1_800_001_000, 1_800_001_005), saves=True),
     )
     values = {
@@ -108,12 +132,24 @@ def test_values_come_back_as_they_went_in(store):
         Workspace: lost,
         Token: token(role=Role.JOIN, expires_at=NOW + 60),
         Maintenance: maintenance(begun_at=NOW + 1),
+        Cluster: Cluster(
+            "cls-000001",
+            "slurm",
+            "ann",
+            (Network("net-000001", "private", "10.20.0.0/24", outgoing=True),),
+            (GroupRoles("head", ("head",), ("worker",), OnFailure.REPLACE),),
+            "ctx-000001",
+            "vws: cluster/1\nname: slürm\n",
+            NOW,
+        ),
     }
-    images, nodes, leases, workspaces, tokens, maintenances = ((value,) for value in values.values())
-    store.commit(Changes(leases, workspaces, nodes, images, tokens, maintenances=maintenances), expected=0)
+    images, nodes, leases, workspaces, tokens, maintenances, clusters = ((value,) for value in values.values())
+    store.commit(
+        Changes(leases, workspaces, nodes, images, tokens, maintenances=maintenances, clusters=clusters), expected=0
+    )
     for kind, value in values.items():
         assert store.get(kind, value.id) == value
-    assert store.load() == Snapshot(1, leases, workspaces, nodes, images, tokens, maintenances)
+    assert store.load() == Snapshot(1, leases, workspaces, nodes, images, tokens, maintenances, clusters)
 
 
 def test_a_commit_replaces_whole_values(grounded, put):
@@ -473,3 +509,10 @@ def test_old_answers_are_forgotten(store, put):
 def test_one_store_alone_leads(store):
     assert store.lead()
     assert store.lead()
+
+
+def test_an_address_is_one_of_its_network(grounded, put):
+    put(workspaces=(workspace(network="net-000001"),))
+    put(workspaces=(workspace(2, address=workspace().address, network="net-000002"),))
+    with pytest.raises(Conflict, match=r"the address .* is held by wsp-000001"):
+        put(workspaces=(workspace(3, address=workspace().address, network="net-000001"),))

@@ -12,7 +12,7 @@ from typing import Any
 
 from vws.core.lifecycle import Desired, State
 from vws.core.present import Present
-from vws.core.site import Changes, Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
 
 
 class Draft:
@@ -28,6 +28,7 @@ class Draft:
         self._images: dict[str, Image] = {}
         self._tokens: dict[str, Token] = {}
         self._maintenances: dict[str, Maintenance] = {}
+        self._clusters: dict[str, Cluster] = {}
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -41,6 +42,7 @@ class Draft:
             tuple(self._tokens.values()),
             tuple(self._events),
             maintenances=tuple(self._maintenances.values()),
+            clusters=tuple(self._clusters.values()),
         )
 
     # ------------------------------------------------------------ reading
@@ -63,6 +65,15 @@ class Draft:
             return present
         mine = [lease for lease in self._leases.values() if lease.owner in owners]
         return [lease for lease in present if lease.id not in self._leases] + mine
+
+    def cluster(self, id: str) -> Cluster:
+        return self._clusters.get(id) or self.present.clusters[id]
+
+    def leases_of_cluster(self, id: str) -> list[Lease]:
+        """Those that have not been forgotten, the one of its launch first."""
+        found = {lease.id: lease for lease in self.present.leases_of_cluster(id)}
+        found.update((lease.id, lease) for lease in self._leases.values() if lease.cluster == id)
+        return sorted(found.values(), key=lambda lease: lease.id)
 
     def addresses_held(self, node: str) -> set[str]:
         """Those of all workspaces that the node has not released, and of those it is about to get."""
@@ -103,6 +114,10 @@ class Draft:
     def put_maintenance(self, maintenance: Maintenance) -> Maintenance:
         self._maintenances[maintenance.id] = maintenance
         return maintenance
+
+    def put_cluster(self, cluster: Cluster) -> Cluster:
+        self._clusters[cluster.id] = cluster
+        return cluster
 
     def put_workspace(self, workspace: Workspace) -> Workspace:
         """Keep what was seen of a workspace; its node is told nothing new."""

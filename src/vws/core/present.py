@@ -12,13 +12,13 @@ from heapq import heappop, heappush
 from typing import TypeVar
 
 from vws.core.outlook import Outlook
-from vws.core.site import Changes, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import Changes, Cluster, Image, Lease, Maintenance, Node, Token, Workspace
 
 T = TypeVar("T")
 
 
 class Present:
-    """Live leases, unreleased workspaces, nodes, images, tokens and maintenances by id; and the plan."""
+    """Live leases, unreleased workspaces, nodes, images, tokens, maintenances and clusters by id; and the plan."""
 
     def __init__(self, outlook: Outlook | None = None) -> None:
         self.leases: dict[str, Lease] = {}
@@ -27,11 +27,13 @@ class Present:
         self.images: dict[str, Image] = {}
         self.tokens: dict[str, Token] = {}
         self.maintenances: dict[str, Maintenance] = {}
+        self.clusters: dict[str, Cluster] = {}
         self.outlook = outlook or Outlook()
         self._members: dict[str, dict[str, Workspace]] = {}
         self._on_node: dict[str, dict[str, Workspace]] = {}
         self._addresses: dict[str, set[str]] = {}
         self._closing: dict[str, dict[str, Maintenance]] = {}
+        self._of_cluster: dict[str, dict[str, Lease]] = {}
         self._lease_names: dict[str, str] = {}
         self._of_owner: dict[str, dict[str, Lease]] = {}
         self._ends: list[tuple[int, str]] = []  # of hard leases, those that are over by now or soon first
@@ -55,6 +57,10 @@ class Present:
     def members(self, lease: str) -> list[Workspace]:
         """The workspaces of a live lease, released ones too, in their order."""
         return sorted(self._members.get(lease, {}).values(), key=lambda w: w.id)
+
+    def leases_of_cluster(self, id: str) -> list[Lease]:
+        """The live leases of a cluster, in their order."""
+        return sorted(self._of_cluster.get(id, {}).values(), key=lambda lease: lease.id)
 
     def on_node(self, node: str) -> list[Workspace]:
         """The workspaces that a node has not yet released."""
@@ -111,6 +117,10 @@ class Present:
             alive = maintenance.removed_at is None
             _keep(self.maintenances, maintenance.id, maintenance, alive=alive)
             _keep(self._closing.setdefault(maintenance.node, {}), maintenance.id, maintenance, alive=alive)
+        for cluster in changes.clusters:
+            _keep(self.clusters, cluster.id, cluster, alive=cluster.ended_at is None)
+            if cluster.ended_at is not None:
+                self._of_cluster.pop(cluster.id, None)
         for lease in changes.leases:
             self._apply_lease(lease)
         for workspace in changes.workspaces:
@@ -129,6 +139,8 @@ class Present:
         if lease.end is not None and not lease.kind.soft and (before is None or before.end != lease.end):
             heappush(self._ends, (lease.end, lease.id))
         self._lease_names[lease.name] = lease.id
+        if lease.cluster:
+            self._of_cluster.setdefault(lease.cluster, {})[lease.id] = lease
 
     def _apply_workspace(self, workspace: Workspace) -> None:
         self._members.setdefault(workspace.lease, {})[workspace.id] = workspace
@@ -154,6 +166,7 @@ class Present:
                 self.leases.pop(lease.id, None)
                 self._members.pop(lease.id, None)
                 self._of_owner.get(lease.owner, {}).pop(lease.id, None)
+                self._of_cluster.get(lease.cluster, {}).pop(lease.id, None)
                 if self._lease_names.get(lease.name) == lease.id:
                     del self._lease_names[lease.name]
 

@@ -111,9 +111,31 @@ class Image:
     removed_at: float | None = None
 
 
+class OnFailure(StrEnum):
+    """Of a member that does not come up, or whose hooks end badly: another in its place, the end of the cluster's
+    being ready, or a cluster without it."""
+
+    REPLACE = auto()
+    FAIL = auto()
+    CONTINUE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A blank disk of a workspace beside its root's: made with that file system and label, mounted there ("": not)."""
+
+    name: str
+    size_mib: int
+    filesystem: str = ""
+    label: str = ""
+    mount: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
-    """requirement: an expression that each member's node must meet ("": any), see core/requirements.py.
+    """disk_mib: of its root's and its other disks together. first: the number of its first member. networks: the names
+    of its cluster's networks that each member is on, the main one first; (): the node's own.
+    requirement: an expression that each member's node must meet ("": any), see core/requirements.py.
 
     apart: no two members on one node. together: all members on one node. bandwidth_mbit: of its node's network, kept
     free for each.
@@ -130,6 +152,14 @@ class Group:
     apart: bool = False
     together: bool = False
     bandwidth_mbit: int = 0
+    first: int = 1
+    networks: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
+
+    @property
+    def numbers(self) -> range:
+        """Of its members."""
+        return range(self.first, self.first + self.count)
 
 
 class PlanPhase(StrEnum):
@@ -176,7 +206,8 @@ class Lease:
     plan: the block of time that the plan has for it; None while the plan has none.
     deadline: the run is over by then. command: the script whose end in the guest ends a soft lease; "": none.
     urgent: it may preempt, preemptible: it may be preempted, restartable: its work may be lost in that; by policy.
-    series: common to the reservations of one periodic request. begun_at: when its first run began.
+    series: common to the reservations of one periodic request. cluster: the id of the one that it is of. one_node: all
+    workspaces are on one. begun_at: when its first run began.
     suspensions, migrations, restarts (anew): how often so far. `outcome`: what it becomes once everything is gone.
     """
 
@@ -208,6 +239,8 @@ class Lease:
     migrations: int = 0
     restarts: int = 0
     plan: Plan | None = None
+    cluster: str = ""
+    one_node: bool = False
 
     @property
     def run(self) -> tuple[int, int]:
@@ -242,8 +275,68 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """A network of a cluster. cidr: its range, of which the first address is the gateway's. outgoing: whether its
+    members reach what the node reaches."""
+
+    id: str
+    name: str
+    cidr: str
+    outgoing: bool = False
+
+    @property
+    def gateway(self) -> str:
+        return str(next(ipaddress.ip_network(self.cidr).hosts()))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRoles:
+    """What the members of a group provide and require (core/context.py), and what is done when one of them fails."""
+
+    group: str
+    provides: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    on_failure: OnFailure = OnFailure.CONTINUE
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Leases that share networks and a context: the one of its launch, and one for each time that it grew.
+
+    file: the cluster file it was launched from. context: the id of its context. `ended_at`: when nothing was left.
+    """
+
+    id: str
+    name: str
+    owner: str
+    networks: tuple[Network, ...]
+    roles: tuple[GroupRoles, ...]
+    context: str
+    file: str
+    created_at: float
+    ended_at: float | None = None
+
+    def network(self, name: str) -> Network | None:
+        return next((network for network in self.networks if network.name == name), None)
+
+    def roles_of(self, group: str) -> GroupRoles:
+        return next((roles for roles in self.roles if roles.group == group), GroupRoles(group))
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """An interface of a workspace. network: a cluster's network's id; "": the node's own."""
+
+    network: str
+    address: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
     """One execution environment.
+
+    network, address, mac: of its first interface; nics: all of them, (): this one alone.
 
     memory_mib: what was last asked for; memory_defined_mib: what its present boot may balloon up to.
     cpus_defined: virtual CPUs of its present boot; cpus: the share asked for.
@@ -282,6 +375,8 @@ class Workspace:
     step: str = ""
     host_key: str = ""
     exit_status: int | None = None
+    network: str = ""
+    nics: tuple[Nic, ...] = ()
 
     @property
     def held(self) -> Size:
@@ -453,6 +548,7 @@ class Changes:
     events: tuple[Event, ...] = ()
     answers: tuple[Answer, ...] = ()
     maintenances: tuple[Maintenance, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
         """Both, the later value of each id winning; events and answers in order."""
@@ -465,6 +561,7 @@ class Changes:
             self.events + later.events,
             self.answers + later.answers,
             _latest(self.maintenances, later.maintenances),
+            _latest(self.clusters, later.clusters),
         )
 
     def __bool__(self) -> bool:
@@ -478,6 +575,7 @@ class Changes:
                 self.events,
                 self.answers,
                 self.maintenances,
+                self.clusters,
             )
         )
 

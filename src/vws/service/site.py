@@ -227,4 +227,5 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         snapshot.images,
         snapshot.tokens,
         maintenances=snapshot.maintenances,
+        clusters=snapshot.clusters,
     )

@@ -35,13 +35,17 @@ from sqlalchemy import (
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
     Capacity,
+    Cluster,
     Group,
+    GroupRoles,
     Image,
     ImageFile,
     Lease,
     LeaseKind,
     LeaseState,
     Maintenance,
+    Network,
+    Nic,
     Node,
     Plan,
     Role,
@@ -52,7 +56,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0005"
+REVISION = "0006"
 
 
 class Choice(TypeDecorator[Any]):
@@ -217,6 +221,22 @@ maintenances = Table(
     _whole("revision"),
 )
 
+clusters = Table(
+    "clusters",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("owner"),
+    _nested("networks", tuple[Network, ...]),
+    _nested("roles", tuple[GroupRoles, ...]),
+    _text("context"),
+    _text("file"),
+    _time("created_at"),
+    _time_if("ended_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
 leases = Table(
     "leases",
     metadata,
@@ -248,6 +268,8 @@ leases = Table(
     _whole("migrations"),
     _whole("restarts"),
     Column("plan", Nested(Plan)),
+    _text("cluster"),
+    _truth("one_node"),
     _truth("live"),
     _whole("revision"),
 )
@@ -284,6 +306,8 @@ workspaces = Table(
     _text("step"),
     _text("host_key"),
     _whole_if("exit_status"),
+    _text("network"),
+    _nested("nics", tuple[Nic, ...]),
     _truth("live"),
     _whole("revision"),
 )
@@ -341,6 +365,7 @@ TABLES: dict[type[Any], Table] = {
     Workspace: workspaces,
     Token: tokens,
     Maintenance: maintenances,
+    Cluster: clusters,
 }
 
 
@@ -353,24 +378,28 @@ def live(value: Any) -> bool:
             return value.released_at is None
         case Token():
             return value.revoked_at is None
+        case Cluster():
+            return value.ended_at is None
     return value.removed_at is None
 
 
 # As queries spell it on each database: SQLite uses a partial index only for the very same words.
 _WHILE_LIVE: dict[str, Any] = {"sqlite_where": text("live = 1"), "postgresql_where": text("live")}
 
-# (table, column, what the column is called to a user): no two live rows share the value.
-UNIQUE: tuple[tuple[Table, str, str], ...] = (
-    (leases, "name", "name"),
-    (workspaces, "name", "name"),
-    (workspaces, "address", "address"),
-    (images, "name", "name"),
-    (nodes, "name", "name"),
-    (tokens, "secret_sha256", "secret"),
+# (table, columns, what the last of them is called to a user): no two live rows share the values.
+UNIQUE: tuple[tuple[Table, tuple[str, ...], str], ...] = (
+    (leases, ("name",), "name"),
+    (workspaces, ("name",), "name"),
+    (workspaces, ("network", "address"), "address"),
+    (images, ("name",), "name"),
+    (nodes, ("name",), "name"),
+    (tokens, ("secret_sha256",), "secret"),
+    (clusters, ("name",), "name"),
 )
 
-for _table, _column, _ in UNIQUE:
-    Index(f"uq_{_table.name}_{_column}_live", _table.c[_column], unique=True, **_WHILE_LIVE)
+for _table, _columns, _ in UNIQUE:
+    _named = f"uq_{_table.name}_{_columns[-1]}_live"
+    Index(_named, *(_table.c[column] for column in _columns), unique=True, **_WHILE_LIVE)
 for _table in TABLES.values():
     Index(None, _table.c.revision)
 # Listings go by id within what they are limited to. Few live rows lie among ever more ended ones: the common listings
@@ -384,6 +413,8 @@ for _table in (leases, workspaces):
 Index(None, workspaces.c.lease, workspaces.c.id)
 Index(None, workspaces.c.node, workspaces.c.id)
 Index(None, maintenances.c.node, maintenances.c.id)
+Index(None, clusters.c.owner, clusters.c.id)
+Index(None, leases.c.cluster, leases.c.id)
 for _name in ("owner", "lease", "workspace", "node"):
     Index(None, events.c[_name], events.c.seq)
 Index(None, answers.c.at)

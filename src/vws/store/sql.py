@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, o
 from sqlalchemy.exc import IntegrityError
 
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
-from vws.core.site import Answer, Changes, Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import Answer, Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
 from vws.ports import Filter, Page, Snapshot, StaleRevision
 from vws.store import schema
 from vws.store.database import Database, open_database
@@ -39,6 +39,7 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
 WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Image, "images"),
     (Node, "nodes"),
+    (Cluster, "clusters"),
     (Lease, "leases"),
     (Workspace, "workspaces"),
     (Token, "tokens"),
@@ -178,10 +179,10 @@ class SqlStore:
 
     def _broken_rule(self, changes: Changes, error: IntegrityError) -> Conflict:
         """What the database refused, in words: it names the constraint at best, never the two parties."""
-        for table, column, called in schema.UNIQUE:
-            found = self._holder(changes, table, column)
+        for table, columns, called in schema.UNIQUE:
+            found = self._holder(changes, table, columns)
             if found:
-                return _taken(table, column, called, *found)
+                return _taken(table, columns[-1], called, *found)
         for answer in changes.answers:
             if self.answer(answer.subject, answer.client_token):
                 return ClientTokenReused(
@@ -192,17 +193,20 @@ class SqlStore:
                 )
         return Conflict(f"the change breaks a rule of the store: {error.orig}; nothing was changed")
 
-    def _holder(self, changes: Changes, table: Table, column: str) -> tuple[str, str] | None:
+    def _holder(self, changes: Changes, table: Table, columns: tuple[str, ...]) -> tuple[str, str] | None:
         """(value, id of the live one that has it) if `changes` would give it to another."""
         written = {value.id: value for value in getattr(changes, table.name)}
-        wanted: dict[str, str] = {}
+        wanted: dict[tuple[str, ...], str] = {}
         for value in filter(schema.live, written.values()):
-            held = getattr(value, column)
+            held = tuple(getattr(value, column) for column in columns)
             if wanted.setdefault(held, value.id) != value.id:
-                return held, wanted[held]
-        query = select(table.c[column], table.c.id).where(table.c.live, table.c[column].in_(wanted))
+                return held[-1], wanted[held]
+        last = table.c[columns[-1]]
+        query = select(*(table.c[column] for column in columns), table.c.id)
+        query = query.where(table.c.live, last.in_([held[-1] for held in wanted]))
         with self._database.reading_one() as connection:
-            others = [(held, id) for held, id in connection.execute(query) if id not in written]
+            rows = [(tuple(held), id) for *held, id in connection.execute(query)]
+        others = [(held[-1], id) for held, id in rows if held in wanted and id not in written]
         return others[0] if others else None
 
 
