@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from vws.core.context import ContextRecord, Member
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import Answer, Capacity, Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
@@ -77,8 +78,69 @@ class Filter:
     states: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class KeptContext:
+    record: ContextRecord
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class ContextLog:
+    """The end of the output of a hook's last run."""
+
+    context: str
+    member: str
+    role: str
+    side: str
+    hook: str
+    log: bytes
+
+
+@dataclass(frozen=True)
+class ContextChanges:
+    """One batch of what guests said. contexts: each at the revision after the one it was decided on, or new (`opened`:
+    their ids); members, logs: whole, replaced by their keys."""
+
+    contexts: tuple[ContextRecord, ...] = ()
+    opened: frozenset[str] = frozenset()
+    members: tuple[Member, ...] = ()
+    logs: tuple[ContextLog, ...] = ()
+    events: tuple[Event, ...] = ()
+    answers: tuple[Answer, ...] = ()
+
+
+class ContextStore(Protocol):
+    """The record of contexts. Thread-safe. Every method is one transaction."""
+
+    def commit(self, changes: ContextChanges) -> int:
+        """Write all or nothing; return the seq of the last event. The site's revision stays.
+
+        Raises StaleRevision if another process changed one of the contexts, NameTaken for a live context's name.
+        """
+        ...
+
+    def live(self) -> tuple[KeptContext, ...]:
+        """All that are not closed, sorted by id."""
+        ...
+
+    def get(self, id: str) -> KeptContext | None: ...
+
+    def revisions(self) -> dict[str, int]:
+        """Of those that are not closed."""
+        ...
+
+    def page(self, where: Filter, *, after: str | None, limit: int) -> Page:
+        """ContextRecords, sorted by id. InvalidRequest for a cursor that this store did not give."""
+        ...
+
+    def logs(self, id: str, member: str) -> tuple[ContextLog, ...]: ...
+
+
 class Store(Protocol):
     """The one record. Thread-safe. Every method is one transaction."""
+
+    @property
+    def contexts(self) -> ContextStore: ...
 
     def load(self) -> Snapshot: ...
 

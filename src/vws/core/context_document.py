@@ -153,6 +153,8 @@ class Documents:
         return self._static[key]
 
     def _specified(self, member: Member) -> Iterable[tuple[object, ...]]:
+        for name in self._context.requires(member):
+            yield "requires", name
         for item in (*self._context.record.spec.data, *_informed(self._context, member.expected)):
             yield "data", item.name, item.content_base64
         for role, side, spec in self._context.sides(member):

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -32,6 +33,7 @@ from sqlalchemy import (
     text,
 )
 
+from vws.core.context import ContextSpec, ContextState, DataSpec, Expected, Identity, Ran, RoleState, Value
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
     Capacity,
@@ -358,6 +360,65 @@ answers = Table(
 # Apart from `nodes`: being heard every few seconds is no change of the site.
 heard = Table("heard", metadata, _text("node", primary_key=True), _time("at"))
 
+# The contexts of clusters have a batch of their own (store/contexts.py). What is large and never changes (spec,
+# information) is written once; `revision` is the context's own.
+contexts = Table(
+    "contexts",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("owner"),
+    _nested("spec", ContextSpec),
+    _nested("information", tuple[DataSpec, ...]),
+    _time("created_at"),
+    _whole("version"),
+    _whole("revision"),
+    _choice("state", ContextState),
+    _text("reason"),
+    _nested("roles", tuple[RoleState, ...]),
+    _time_if("ready_at"),
+    _time_if("closed_at"),
+    _truth("live"),
+)
+
+context_members = Table(
+    "context_members",
+    metadata,
+    _refers("context", "contexts"),
+    _text("name"),
+    _nested("expected", Expected),
+    _time("due_at"),
+    _truth("due"),
+    _whole("due_version"),
+    _text("token_sha256"),
+    _time_if("joined_at"),
+    Column("identity", Nested(Identity)),
+    _whole("version"),
+    _time("reported_at"),
+    _whole("heard"),
+    _time("heard_at"),
+    _nested("ran", tuple[Ran, ...]),
+    _nested("values", tuple[Value, ...]),
+    _text("late"),
+    _time("refused_at"),
+    _whole_if("left_version"),
+    _time_if("left_at"),
+    PrimaryKeyConstraint("context", "name"),
+)
+
+# The end of each hook's output; large, and asked for by people only.
+context_logs = Table(
+    "context_logs",
+    metadata,
+    _text("context"),
+    _text("member"),
+    _text("role"),
+    _text("side"),
+    _text("hook"),
+    Column("log", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("context", "member", "role", "side", "hook"),
+)
+
 TABLES: dict[type[Any], Table] = {
     Image: images,
     Node: nodes,
@@ -418,3 +479,6 @@ Index(None, leases.c.cluster, leases.c.id)
 for _name in ("owner", "lease", "workspace", "node"):
     Index(None, events.c[_name], events.c.seq)
 Index(None, answers.c.at)
+Index("uq_contexts_name_live", contexts.c.name, unique=True, **_WHILE_LIVE)
+Index("ix_contexts_live", contexts.c.id, **_WHILE_LIVE)
+Index(None, contexts.c.owner, contexts.c.id)

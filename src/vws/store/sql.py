@@ -11,9 +11,6 @@ afterwards, for a message that says which value and who has it.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
@@ -25,6 +22,8 @@ from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTak
 from vws.core.site import Answer, Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
 from vws.ports import Filter, Page, Snapshot, StaleRevision
 from vws.store import schema
+from vws.store.contexts import SqlContexts
+from vws.store.cursors import cursor, read_cursor
 from vws.store.database import Database, open_database
 from vws.store.schema import TABLES, answers, events, heard, leases, nodes, site, tokens, workspaces
 from vws.store.upgrade import upgrade
@@ -62,6 +61,7 @@ class SqlStore:
         self._database = database
         self._upserts = {kind: _upsert(database.insert, table) for kind, table in TABLES.items()}
         self._heard = _upsert_heard(database.insert)
+        self.contexts = SqlContexts(database)
 
     @classmethod
     def open(cls, url: str) -> SqlStore:
@@ -149,10 +149,10 @@ class SqlStore:
         table = TABLES[kind]
         query = _select(kind).where(*_conditions(table, where)).order_by(table.c.id).limit(limit + 1)
         if after is not None:
-            query = query.where(table.c.id > _read_cursor(table, after))
+            query = query.where(table.c.id > read_cursor(table, after))
         found = self._values(kind, query)
         items = found[:limit]
-        return Page(tuple(items), _cursor(table, items[-1].id) if len(found) > limit else None)
+        return Page(tuple(items), cursor(table, items[-1].id) if len(found) > limit else None)
 
     def events(self, where: Filter, *, after: int, limit: int) -> tuple[Event, ...]:
         query = _select(Event).where(*_conditions(events, where), events.c.seq > after)
@@ -343,28 +343,3 @@ def _column(table: Table, name: str) -> ColumnElement[Any]:
     if column not in table.c:
         raise InvalidRequest(f"{table.name} cannot be listed by {name}", field=name, possible="a listing without it")
     return table.c[column]
-
-
-def _cursor(table: Table, id: str) -> str:
-    return base64.urlsafe_b64encode(_seal(table, id) + id.encode()).decode()
-
-
-def _read_cursor(table: Table, cursor: str) -> str:
-    """The id in a cursor. The seal is no secret: it tells a cursor from what somebody mistook for one."""
-    try:
-        raw = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
-        id = raw[6:].decode()
-        if raw[:6] == _seal(table, id):
-            return id
-    except (ValueError, binascii.Error):
-        pass
-    raise InvalidRequest(
-        f"the cursor {cursor[:60]!r} was not given by this listing",
-        field="after",
-        asked=cursor[:60],
-        possible="the `next` of the page before, or no cursor for the first page",
-    )
-
-
-def _seal(table: Table, id: str) -> bytes:
-    return hashlib.blake2s(f"{table.name} {id}".encode(), digest_size=6).digest()
