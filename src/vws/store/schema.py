@@ -58,7 +58,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0006"
+REVISION = "0007"
 
 
 class Choice(TypeDecorator[Any]):
