@@ -14,9 +14,12 @@ PACKAGE = ROOT / "src" / "vws"
 
 PURE = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "difflib", "enum",
-    "functools", "heapq", "ipaddress", "itertools", "keyword", "math", "operator", "re", "types", "typing", "vws.core",
+    "fractions", "functools", "heapq", "ipaddress", "itertools", "keyword", "math", "operator", "re", "types", "typing",
+    "vws.core",
     # Arithmetic with calendars; its clock (datetime.now) is ruled out by name below, zones are handed in.
     "dateutil.rrule",
+    # Its readers of text in memory; nothing of it opens a file.
+    "yaml",
     # The words by which the compiler of core/plan is told of machine integers; they mean nothing at run time.
     "mypy_extensions",
 }  # fmt: skip

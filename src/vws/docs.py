@@ -1,4 +1,4 @@
-"""The documents that are made from the code: docs/openapi.json and docs/states.md.
+"""The documents that are made from the code: docs/openapi.json, docs/states.md and vws/cluster.schema.json.
 
 python -m vws.docs            writes them
 python -m vws.docs --check    says which are stale, and fails if any is
@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import vws
+from vws.core import cluster_keys
 from vws.core.lifecycle import COMMANDS, FINAL, GOALS, OBSERVATIONS, SETTLED, Command, Observation, State
 
 DIRECTORY = Path(vws.__file__).parents[2] / "docs"
@@ -57,6 +58,10 @@ def openapi() -> str:
     from vws.frontends.rest.app import bare_app
 
     return json.dumps(bare_app().openapi(), indent=2, ensure_ascii=False) + "\n"
+
+
+def cluster_schema() -> str:
+    return json.dumps(cluster_keys.schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 # ---------------------------------------------------------------- states
@@ -127,31 +132,36 @@ def _listed(chosen: Iterable[State]) -> str:
 
 # ---------------------------------------------------------------- files
 
-DOCUMENTS = {"openapi.json": openapi, "states.md": states}
+DOCUMENTS = {"openapi.json": openapi, "states.md": states, "cluster.schema.json": cluster_schema}
+# What is installed with the package, for editors to find.
+INSTALLED = {"cluster.schema.json": Path(vws.__file__).with_name("cluster.schema.json")}
+
+
+def target(directory: Path, name: str) -> Path:
+    return INSTALLED.get(name, DIRECTORY / name) if directory == DIRECTORY else directory / name
 
 
 def stale(directory: Path = DIRECTORY) -> list[str]:
     """The names of the documents that are not what the code says now."""
+    targets = {name: target(directory, name) for name in DOCUMENTS}
     return [
-        name
-        for name, make in DOCUMENTS.items()
-        if not (directory / name).exists() or (directory / name).read_text() != make()
+        name for name, make in DOCUMENTS.items() if not targets[name].exists() or targets[name].read_text() != make()
     ]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="vws.docs", description="Write docs/openapi.json and docs/states.md.")
+    parser = argparse.ArgumentParser(prog="vws.docs", description="Write the documents that are made from the code.")
     parser.add_argument("--check", action="store_true", help="only say which are stale")
     parser.add_argument("--dir", type=Path, default=DIRECTORY)
     options = parser.parse_args(arguments)
     old = stale(options.dir)
     if options.check:
         for name in old:
-            print(f"{options.dir / name} is stale: make docs", file=sys.stderr)
+            print(f"{target(options.dir, name)} is stale: make docs", file=sys.stderr)
         return 1 if old else 0
     for name in old:
-        (options.dir / name).write_text(DOCUMENTS[name]())
-        print(f"wrote {options.dir / name}")
+        target(options.dir, name).write_text(DOCUMENTS[name]())
+        print(f"wrote {target(options.dir, name)}")
     return 0
 
 

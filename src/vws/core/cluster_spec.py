@@ -1,0 +1,138 @@
+"""A cluster as its file describes it, complete: parameters are filled in, files have their contents.
+
+From it come the lease (`lease_request`), the context (`ClusterFile.context`) and its members (`expected`), networks and
+disks. It is plain JSON in the record (core/wire.py), and holds nothing of a site but names of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum, auto
+
+from vws.core.cluster_parameters import Chosen
+from vws.core.context import ContextSpec, Expected
+from vws.core.errors import InvalidRequest
+from vws.core.terms import GroupRequest, LeaseRequest, When
+
+
+class OnFailure(StrEnum):
+    """What becomes of a cluster of which a member fails: another in its place, all of it has failed, or none."""
+
+    REPLACE = auto()
+    FAIL = auto()
+    CONTINUE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNetwork:
+    """cidr: of a private network. outgoing: its members reach the world. public: addresses of the site's own pool."""
+
+    name: str
+    cidr: str = ""
+    outgoing: bool = False
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlankDisk:
+    """filesystem "": none is made. mount "": it is not mounted."""
+
+    name: str
+    size_mib: int
+    filesystem: str = ""
+    label: str = ""
+    mount: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterGroup:
+    """request: what the planner places; its disk_mib is the root disk's alone. networks: the main one first; (): the
+    node's own."""
+
+    request: GroupRequest
+    networks: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    disks: tuple[BlankDisk, ...] = ()
+    on_failure: OnFailure = OnFailure.FAIL
+
+    @property
+    def name(self) -> str:
+        return self.request.name
+
+    def expected(self, first: int = 1, count: int | None = None) -> Iterator[Expected]:
+        """Its members from number `first` on, as the context knows them before anybody has an address."""
+        last = first + (self.request.count if count is None else count)
+        for number in range(first, last):
+            yield Expected(f"{self.name}-{number}", self.provides, self.requires, self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWishes:
+    """What the file says of the lease; the launch may say otherwise. duration_s: None if the file is silent."""
+
+    duration_s: int | None = None
+    best_effort: bool = False
+    preemptible: bool = False
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFile:
+    """notes: what the user should know and was not refused, sentences."""
+
+    name: str
+    groups: tuple[ClusterGroup, ...]
+    context: ContextSpec
+    networks: tuple[ClusterNetwork, ...] = ()
+    lease: LeaseWishes = LeaseWishes()
+    parameters: tuple[Chosen, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def expected(self) -> tuple[Expected, ...]:
+        """All members of the launch."""
+        return tuple(member for group in self.groups for member in group.expected())
+
+    def network(self, name: str) -> ClusterNetwork:
+        return next(network for network in self.networks if network.name == name)
+
+
+def lease_request(
+    file: ClusterFile,
+    *,
+    name: str | None = None,
+    duration_s: int | None = None,
+    ssh_keys: tuple[str, ...] = (),
+    when: When | None = None,
+    start: int | None = None,
+    deadline: int | None = None,
+) -> LeaseRequest:
+    """The one lease of a launch; what is given here goes before what the file says. Times are UTC seconds.
+
+    Raises InvalidRequest if neither says for how long.
+    """
+    lasts_s = duration_s if duration_s is not None else file.lease.duration_s
+    if lasts_s is None:
+        raise InvalidRequest(
+            "for how long? neither the cluster file nor the launch says it",
+            field="duration_s",
+            possible="lease: {for: 4h} in the file, or --for 4h",
+        )
+    by_file = When.BEST_EFFORT if file.lease.best_effort else When.IMMEDIATE
+    return LeaseRequest(
+        groups=tuple(group.request for group in file.groups),
+        duration_s=lasts_s,
+        name=name or file.name,
+        ssh_keys=ssh_keys,
+        when=when or by_file,
+        start=start,
+        deadline=deadline,
+        urgent=file.lease.urgent,
+        preemptible=file.lease.preemptible,
+    )
+
+
+def renamed(file: ClusterFile, name: str) -> ClusterFile:
+    """The same under another name, as by `--name`."""
+    return replace(file, name=name, context=replace(file.context, name=name))
