@@ -11,7 +11,7 @@ others, and its block then begins with the transfers. Transfers between disjoint
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heapify, heappop, heapreplace
+from heapq import heappop, heapreplace
 from typing import final
 
 from vws.core.plan.demand import Block, Demand, Part
@@ -285,39 +285,55 @@ class Placing:
 
     def _spread(self, part: Part, at: int, wanted: int) -> list[int] | None:
         """Nodes that are open until `wanted`, where most is left, so that one that fails takes least with it; ties go
-        to the first node. None if there are too few."""
+        to those that are preferred, then to the first node. None if there are too few."""
         rooms = self.timeline.rooms(part, at, wanted)
         needed, room = part.openings_needed, 0
         for each in rooms:
             room += each >> NODE_BITS
         if room < needed:
             return None
-        size, left = part.asked, {each & NODE_MASK: each >> NODE_BITS for each in rooms}
-        heap = [self._rest(part, size, node, 1, at) for node in left]
-        heapify(heap)
+        heap = self._emptiest(part, rooms, at)
         chosen: list[int] = []
         while len(chosen) < needed:
             _, key = heap[0]
-            node, count = key >> NODE_BITS & NODE_MASK, key & NODE_MASK
+            node, count, room = key >> 2 * NODE_BITS & NODE_MASK, key >> NODE_BITS & NODE_MASK, key & NODE_MASK
             chosen.append(node)
-            if count < left[node]:
-                heapreplace(heap, self._rest(part, size, node, count + 1, at))
+            if count < room:
+                left = self._left(part.asked, node, count + 1, at)
+                heapreplace(heap, (-left, key + (1 << NODE_BITS)))
             else:
                 heappop(heap)
         return chosen
 
-    def _rest(self, part: Part, size: Amount, node: int, count: int, at: int) -> tuple[float, int]:
-        """A key by which nodes where more is left, of what is scarcest, with so many members there, come first; of
-        equal ones those that are preferred."""
+    def _emptiest(self, part: Part, rooms: list[int], at: int) -> list[tuple[float, int]]:
+        """The nodes where most is left with one member there, as many as members at most, in order: what is left,
+        negated; whether it is not preferred, the node, how many members are there, for how many it has room."""
+        needed, size, prefers = part.openings_needed, part.asked, part.prefers
+        found: list[tuple[float, int]] = []
+        least = -1.0  # no less than that is of use
+        for each in rooms:
+            node, room = each & NODE_MASK, each >> NODE_BITS
+            left = self._left(size, node, 1, at)
+            if left < least:
+                continue
+            rather = 0 if prefers is None or prefers[node] else 1
+            found.append((-left, ((rather << NODE_BITS | node) << NODE_BITS | 1) << NODE_BITS | room))
+            if len(found) == 2 * needed:
+                found.sort()
+                del found[needed:]
+                least = -found[-1][0]
+        found.sort()
+        return found[:needed]
+
+    def _left(self, size: Amount, node: int, count: int, at: int) -> float:
+        """How much is left, of what is scarcest, with so many members there."""
         profile = self.timeline.profiles[node]
         free, capacity = profile.during(at), profile.capacity
-        left = min(
+        return min(
             int(free.cpus - size.cpus * count) / max(int(capacity.cpus), 1),
             int(free.memory_mib - size.memory_mib * count) / max(int(capacity.memory_mib), 1),
             int(free.disk_mib - size.disk_mib * count) / max(int(capacity.disk_mib), 1),
         )
-        rather = 0 if part.prefers is None or part.prefers[node] else 1
-        return -left, (rather << NODE_BITS | node) << NODE_BITS | count
 
     def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int, at: int) -> list[int]:
         """Nodes where it was saved first; then by the site's rank, or those that are preferred; then best fit."""

@@ -23,6 +23,8 @@ NODE_BITS: Final = 20
 NODE_MASK: Final = (1 << NODE_BITS) - 1
 # Past every time that occurs; with the node's bits it still fits a machine word.
 FOREVER: Final = 1 << 40
+# So many steps are gone along before an index is made of all.
+NEAR: Final = 8
 
 
 @mypyc_attr(acyclic=True)
@@ -144,6 +146,7 @@ class Profile:
     def __init__(self, capacity: Amount) -> None:
         self.capacity = capacity
         self.first = Step(0, capacity, None)
+        self._index: list[Step] | None = None  # all of them, for who asks far ahead; None: not known
 
     @property
     def times(self) -> list[int]:
@@ -167,10 +170,28 @@ class Profile:
         """The step that `at` is in."""
         step = self.first
         following = step.next
+        gone: i64 = 0
         while following is not None and following.begin <= at:
+            if gone == NEAR:
+                return self._far(at)
+            gone += 1
             step = following
             following = step.next
         return step
+
+    def _far(self, at: i64) -> Step:
+        index = self._index
+        if index is None:
+            index = self._index = self.steps()
+        low: i64 = 0
+        high: i64 = len(index)
+        while high - low > 1:
+            middle = (low + high) >> 1
+            if index[middle].begin <= at:
+                low = middle
+            else:
+                high = middle
+        return index[low]
 
     def step(self, at: int) -> int:
         """The index of the step that `at` is in."""
@@ -192,6 +213,7 @@ class Profile:
             self._add(amount, start, end, 1)
 
     def _add(self, amount: Amount, start: i64, end: i64, times: i64) -> None:
+        self._index = None
         before: Step | None = None
         step = self.first
         following = step.next
@@ -217,8 +239,10 @@ class Profile:
     def forget(self, before: i64) -> None:
         """Drop the steps that ended by `before`: nobody asks about the past."""
         step = self.during(before)
-        step.begin = 0
-        self.first = step
+        if step is not self.first:
+            step.begin = 0
+            self.first = step
+            self._index = None
 
     def resize(self, capacity: Amount) -> None:
         """The node has another capacity from now on, whatever is taken of it."""

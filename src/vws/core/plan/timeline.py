@@ -19,6 +19,8 @@ from vws.core.plan.profile import FOREVER, NODE_BITS, NODE_MASK, NOTHING, Amount
 # So many of the longest openings are known of each kind.
 LONGEST: Final = 256
 KINDS_MAX: Final = 4096
+# By so many the nodes that may have something left may become more until they are looked at anew.
+IDLE_MORE: Final = 16
 
 
 @final
@@ -43,11 +45,13 @@ class Timeline:
         self.open: list[bool] = [True for _ in capacities]
         self.awake: list[bool] = [True for _ in capacities]
         self.now = 0  # its owner moves it
-        # The nodes that may have CPUs, memory and a place left at that moment.
+        # The nodes that may have CPUs, memory and a place left now: until then there are no others but those that are
+        # given room, after which some of the former are full.
         self._idle: list[int] = []
         self._all: list[int] = []
         self._is_idle: list[bool] = [False for _ in capacities]
-        self._idle_at = -1
+        self._idle_until = 0
+        self._idle_most = 0
         self._kept = Kept(Amount(0, 0), 0, None, -1, [])
         self._kinds: dict[tuple[int, int, int, int, int, bool, int], Kind] = {}
         self._grown = 1  # how often any node may have got more room
@@ -58,7 +62,7 @@ class Timeline:
         self.open.append(False)
         self.awake.append(False)
         self._is_idle.append(False)
-        self._idle_at = -1
+        self._idle_until = 0
         return len(self.profiles) - 1
 
     # ------------------------------------------------------------ holding
@@ -144,7 +148,7 @@ class Timeline:
     def _nodes_for(self, size: Amount, at: int) -> list[int]:
         """The nodes that may have room for one of a size at `at`."""
         if at == self.now and _asks_for_some(size):
-            if self._idle_at != at:
+            if at >= self._idle_until or len(self._idle) > self._idle_most:
                 self._find_idle(at)
             return self._idle
         if len(self._all) < len(self.profiles):
@@ -152,9 +156,9 @@ class Timeline:
         return self._all
 
     def _find_idle(self, at: int) -> None:
-        self._idle_at = at
         self._idle = []
         moment: i64 = at
+        until: i64 = FOREVER
         for node in range(len(self.profiles)):
             step = self.profiles[node].first
             following = step.next
@@ -164,6 +168,10 @@ class Timeline:
             self._is_idle[node] = is_idle
             if is_idle:
                 self._idle.append(node)
+            elif step.next is not None and step.next.begin < until:
+                until = step.next.begin
+        self._idle_until = until
+        self._idle_most = 2 * len(self._idle) + IDLE_MORE
 
     def _may_idle(self, node: int) -> None:
         if not self._is_idle[node]:
@@ -216,7 +224,8 @@ class Timeline:
 
     def changed(self) -> None:
         """Forget what is known of nodes: call it after changing profiles, masks or `open` from outside."""
-        self._idle_at = self._kept.at = -1
+        self._idle_until = 0
+        self._kept.at = -1
         self._grown += 1
 
     def could_hold(self, part: Part) -> bool:
