@@ -105,6 +105,8 @@ def draw_up(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner:
         preemptible=request.preemptible or request.restartable,
         restartable=request.restartable,
         command=request.command,
+        cluster=request.cluster,
+        one_node=request.one_node,
     )
 
 
@@ -280,6 +282,9 @@ def _group(request: GroupRequest, image: Image) -> Group:
         request.apart,
         request.together,
         request.bandwidth_mbit,
+        request.first,
+        request.networks,
+        request.disks,
     )
 
 

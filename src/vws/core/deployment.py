@@ -16,15 +16,18 @@ into observations for core/lifecycle.py. Two facts need care, and get it here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any
 
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
-from vws.core.site import Capacity, Image, ImageFile, Lease, Node, Workspace
+from vws.core.site import Capacity, Cluster, Image, ImageFile, Lease, Node, Workspace
 from vws.core.traits import UNSAID, Traits, checked_traits
 
 BOOT_LIMIT_S = 300
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +224,42 @@ def orders_for(
     images: Mapping[str, Image],
     *,
     now: float,
+    clusters: Mapping[str, Cluster] = NONE,
+    context_of: Callable[[Workspace, Cluster], ContextOrder | None] = lambda workspace, cluster: None,
 ) -> NodeOrders:
-    """The complete orders of `node`; `workspaces` may hold those of other nodes too."""
+    """The complete orders of `node`; `workspaces` may hold those of other nodes too. context_of: how a member of a
+    cluster joins its context."""
     mine = sorted((w for w in workspaces if w.node == node.id and w.state not in UNORDERED), key=lambda w: w.id)
-    orders = tuple(_order(w, leases[w.lease], images[w.image]) for w in mine)
-    return NodeOrders(node.id, node.generation, node.subnet, node.gateway, orders, now)
+    orders: list[WorkspaceOrder] = []
+    networks: dict[str, NetworkOrder] = {}
+    for workspace in mine:
+        lease = leases[workspace.lease]
+        order = _order(workspace, lease, images[workspace.image])
+        cluster = clusters.get(lease.cluster)
+        if cluster is not None:
+            order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease, cluster))
+            networks.update((each.id, each) for each in _networks_of(workspace, cluster))
+        orders.append(order)
+    found = tuple(networks[id] for id in sorted(networks))
+    return NodeOrders(node.id, node.generation, node.subnet, node.gateway, tuple(orders), now, found)
+
+
+def _of_cluster(workspace: Workspace, lease: Lease, cluster: Cluster) -> dict[str, Any]:
+    """What the members of a cluster have beside other workspaces."""
+    group = next(group for group in lease.groups if group.name == workspace.group)
+    names = {network.id: network.name for network in cluster.networks}
+    public = next((name for name in group.networks if cluster.network(name) is None), "")
+    nics = tuple(NicOrder(n.network, n.mac, n.address, names.get(n.network, public)) for n in workspace.nics)
+    disks = tuple(DiskOrder(d.name, d.size_mib, d.filesystem, d.label, d.mount) for d in group.disks)
+    root_mib = workspace.disk_mib - sum(disk.size_mib for disk in disks)
+    return {"nics": nics, "disks": disks, "disk_mib": root_mib}
+
+
+def _networks_of(workspace: Workspace, cluster: Cluster) -> Iterator[NetworkOrder]:
+    used = {nic.network for nic in workspace.nics}
+    for network in cluster.networks:
+        if network.id in used:
+            yield NetworkOrder(network.id, network.cidr, network.gateway, network.outgoing, cluster.domain)
 
 
 def _order(workspace: Workspace, lease: Lease, image: Image) -> WorkspaceOrder:

@@ -69,6 +69,19 @@ class Draft:
     def cluster(self, id: str) -> Cluster:
         return self._clusters.get(id) or self.present.clusters[id]
 
+    def find_cluster(self, id: str) -> Cluster | None:
+        """One that has not been forgotten."""
+        return self._clusters.get(id) or self.present.clusters.get(id)
+
+    def addresses_in(self, network: str, cluster: str) -> set[str]:
+        """Those in a network of a cluster that are held by its workspaces."""
+        held: set[str] = set()
+        for lease in self.leases_of_cluster(cluster):
+            for workspace in self.members(lease.id):
+                if workspace.released_at is None:
+                    held.update(nic.address for nic in workspace.nics if nic.network == network)
+        return held
+
     def leases_of_cluster(self, id: str) -> list[Lease]:
         """Those that have not been forgotten, the one of its launch first."""
         found = {lease.id: lease for lease in self.present.leases_of_cluster(id)}
@@ -77,8 +90,8 @@ class Draft:
 
     def addresses_held(self, node: str) -> set[str]:
         """Those of all workspaces that the node has not released, and of those it is about to get."""
-        mine = {w.address for w in self._workspaces.values() if w.node == node and w.released_at is None}
-        return self.present.addresses_held(node) | mine
+        mine = (w for w in self._workspaces.values() if w.node == node and w.released_at is None)
+        return self.present.addresses_held(node).union(*(w.own_addresses for w in mine))
 
     def node(self, id: str) -> Node:
         return self._nodes.get(id) or self.present.nodes[id]

@@ -57,6 +57,7 @@ def settle_plan(draft: Draft, ids: Ids) -> None:
     _carry_out(draft, outlook, ids)
     settle(draft)
     _write(draft, outlook)
+    _close_clusters(draft)
 
 
 # ---------------------------------------------------------------- facts
@@ -216,6 +217,16 @@ def planned(lease: Lease, outlook: Outlook, demand: Demand) -> Lease:
     if lease.deadline is not None and plan is not None and plan.stop > lease.deadline and lease.state in LEASE_AHEAD:
         after = replace(after, reason=f"as planned now it is over {plan.stop - lease.deadline} s after its deadline")
     return after
+
+
+def _close_clusters(draft: Draft) -> None:
+    """A cluster has ended once all of its leases have."""
+    ended = (draft.lease(id) for id in draft.touched_leases)
+    for id in sorted({lease.cluster for lease in ended if lease.cluster and lease.ended}):
+        cluster = draft.find_cluster(id)
+        if cluster is not None and all(lease.ended for lease in draft.leases_of_cluster(id)):
+            draft.put_cluster(replace(cluster, ended_at=draft.now))
+            draft.say("cluster.ended", owner=cluster.owner, cluster=id, name=cluster.name)
 
 
 def _say_booking(draft: Draft, before: Lease, after: Lease) -> None:

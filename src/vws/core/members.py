@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Callable, Sequence
 
 from vws.core.draft import Draft
 from vws.core.lifecycle import Desired, State
-from vws.core.site import Group, Lease, Node, Workspace
+from vws.core.site import Group, Lease, Nic, Node, Workspace
 from vws.core.usage import member_of
 
 Ids = Callable[[str], str]
@@ -15,25 +16,31 @@ Ids = Callable[[str], str]
 
 def make_members(draft: Draft, lease: Lease, hosts: Sequence[str], ids: Ids, *, end: int) -> None:
     """Order the members of `lease` from their nodes (`hosts`: ids, group by group), to be removed at `end`."""
-    left = iter(hosts)
+    left, held = iter(hosts), _Held(draft, lease.cluster)
+    whole = draft.cluster(lease.cluster).name if lease.cluster else lease.name
     for group in lease.groups:
-        for number in range(1, group.count + 1):
-            node = next(left)
-            address = _free_address(draft.node(node), draft.addresses_held(node))
-            member = _member(
-                lease, group, name_of(lease, group, number), number, node, address, draft.now, ids("wsp"), end
-            )
-            draft.say_workspace("workspace.planned", draft.order(member), address=address, **member_of(member))
+        for number in group.numbers:
+            node = draft.node(next(left))
+            name = name_of(whole, group, number)
+            nics = tuple(held.give(node, network) for network in group.networks or ("",))
+            member = _member(draft, lease, group, number, name=name, node=node, nics=nics, id=ids("wsp"), end=end)
+            draft.say_workspace("workspace.planned", draft.order(member), address=member.address, **member_of(member))
 
 
-def name_of(lease: Lease, group: Group, number: int) -> str:
-    """What the member of a group is called, `number` counting from 1."""
-    return f"{lease.name}-{group.name}-{number}" if group.name else f"{lease.name}-{number}"
+def name_of(whole: str, group: Group, number: int) -> str:
+    """What the member of a group is called at the site. whole: its cluster's name, or its lease's."""
+    return f"{whole}-{member_name(group, number)}"
+
+
+def member_name(group: Group, number: int) -> str:
+    """What it is called among the members of its lease or cluster."""
+    return f"{group.name}-{number}" if group.name else f"{number}"
 
 
 def _member(
-    lease: Lease, group: Group, name: str, number: int, node: str, address: str, now: float, id: str, end: int
-) -> Workspace:
+    draft: Draft, lease: Lease, group: Group, number: int, *, name: str, node: Node, nics: tuple[Nic, ...], id: str,
+    end: int,
+) -> Workspace:  # fmt: skip
     return Workspace(
         id=id,
         name=name,
@@ -41,29 +48,57 @@ def _member(
         owner=lease.owner,
         group=group.name,
         number=number,
-        node=node,
+        node=node.id,
         image=group.image,
         state=State.PLANNED,
         desired=Desired.RUN,
-        address=address,
-        mac=mac_of(address),
+        address=nics[0].address,
+        mac=nics[0].mac,
         cpus=group.cpus,
         memory_mib=group.memory_mib,
         disk_mib=group.disk_mib,
         cpus_defined=group.cpus,
         memory_defined_mib=group.memory_mib,
         end=end,
-        created_at=now,
-        changed_at=now,
+        created_at=draft.now,
+        changed_at=draft.now,
+        network=nics[0].network,
+        nics=nics if group.networks else (),
     )
 
 
-def _free_address(node: Node, held: set[str]) -> str:
-    hosts = ipaddress.ip_network(node.subnet).hosts()
-    next(hosts)  # the gateway's
-    return next(text for text in map(str, hosts) if text not in held)
+class _Held:
+    """The addresses that are held in each network while the members of one lease are made."""
+
+    def __init__(self, draft: Draft, cluster: str) -> None:
+        self._draft = draft
+        self._cluster = draft.cluster(cluster) if cluster else None
+        self._held: dict[str, set[str]] = {}
+
+    def give(self, node: Node, name: str) -> Nic:
+        """An interface on the network of that name in the cluster; on the node's own if there is none."""
+        network = self._cluster.network(name) if self._cluster is not None else None
+        id, cidr = (network.id, network.cidr) if network is not None else ("", node.subnet)
+        if (id or cidr) not in self._held:
+            self._held[id or cidr] = self._addresses(node, id)
+        held = self._held[id or cidr]
+        hosts = map(str, ipaddress.ip_network(cidr).hosts())
+        next(hosts)  # the gateway's
+        address = next(text for text in hosts if text not in held)
+        held.add(address)
+        return Nic(id, address, mac_of(address, id))
+
+    def _addresses(self, node: Node, network: str) -> set[str]:
+        if not network:
+            return set(self._draft.addresses_held(node.id))
+        assert self._cluster is not None
+        return self._draft.addresses_in(network, self._cluster.id)
 
 
-def mac_of(address: str) -> str:
-    """A locally administered MAC address with the IPv4 address in it: as unique as that is."""
-    return ":".join(f"{byte:02x}" for byte in (0x02, 0x77, *ipaddress.IPv4Address(address).packed))
+def mac_of(address: str, network: str = "") -> str:
+    """A locally administered MAC address. On a node's own network it has the IPv4 address in it: as unique as that is.
+    On a cluster's it is of address and network, so that no two interfaces of a guest have the same."""
+    if not network:
+        return ":".join(f"{byte:02x}" for byte in (0x02, 0x77, *ipaddress.IPv4Address(address).packed))
+    digest = hashlib.sha256(f"{network} {address}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0x78, *digest[:4]))

@@ -384,6 +384,7 @@ class Outlook:
             shutdown_s=0 if hard else self.shutdown_s(),
             turn=self.turn(lease, lease.submitted_at),
             standing=self.chosen.standing(lease),
+            one_node=lease.one_node,
         )
         demand.worked = lease.worked_s
         demand.hurries = lease.urgent and lease.kind == "immediate"
@@ -600,7 +601,7 @@ def latest_members(lease: Lease, members: Iterable[Workspace]) -> list[Workspace
     last: dict[tuple[str, int], Workspace] = {}
     for workspace in members:
         last[workspace.group, workspace.number] = workspace
-    return [last.get((group.name, number)) for group in lease.groups for number in range(1, group.count + 1)]
+    return [last.get((group.name, number)) for group in lease.groups for number in group.numbers]
 
 
 def memory_of(group: Group, lease: Lease, members: list[Workspace | None]) -> int:

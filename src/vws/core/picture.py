@@ -124,7 +124,7 @@ class _Frame:
         members = sorted(self._members.get(lease.id, ()), key=lambda workspace: workspace.id)
         latest = latest_members(lease, members)
         earlier = {workspace.id: workspace for workspace in members}
-        each = [(group, number) for group in lease.groups for number in range(1, group.count + 1)]
+        each = [(group, number) for group in lease.groups for number in group.numbers]
         plan = None if lease.ended else recorded_plan(lease, members)
         for index, (group, number) in enumerate(each):
             workspace = latest[index]
@@ -134,7 +134,8 @@ class _Frame:
                 stretches += self._past(workspace)
             if not lease.ended:
                 stretches += self._ahead(lease, plan, index, group, workspace)
-            yield from self._drawn(lease, group, name_of(lease, group, number), stretches)
+            name = workspace.name if workspace is not None else name_of(lease.name, group, number)
+            yield from self._drawn(lease, group, name, stretches)
         for workspace in earlier.values():
             group = next(group for group in lease.groups if group.name == workspace.group)
             yield from self._drawn(lease, group, workspace.name, self._past(workspace))

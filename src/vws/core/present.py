@@ -152,13 +152,13 @@ class Present:
     def _hold(self, workspace: Workspace) -> None:
         self.workspaces[workspace.id] = workspace
         self._on_node.setdefault(workspace.node, {})[workspace.id] = workspace
-        self._addresses.setdefault(workspace.node, set()).add(workspace.address)
+        self._addresses.setdefault(workspace.node, set()).update(workspace.own_addresses)
 
     def _release(self, workspace: Workspace) -> None:
         if self.workspaces.pop(workspace.id, None) is None:
             return
         self._on_node[workspace.node].pop(workspace.id)
-        self._addresses[workspace.node].discard(workspace.address)
+        self._addresses[workspace.node].difference_update(workspace.own_addresses)
 
     def _forget_ended(self, leases: Iterable[Lease]) -> None:
         for lease in leases:

@@ -16,8 +16,11 @@ from enum import StrEnum, auto
 from typing import Any
 
 from vws.core.lifecycle import Desired, State
-from vws.core.terms import Size
+from vws.core.terms import Disk, Size
 from vws.core.traits import UNSAID, Attribute, Traits
+
+# Of all names that guests have; no name of it is known outside (ICANN reserved .internal in 2024).
+DOMAIN = "vws.internal"
 
 
 class Role(StrEnum):
@@ -118,17 +121,6 @@ class OnFailure(StrEnum):
     REPLACE = auto()
     FAIL = auto()
     CONTINUE = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A blank disk of a workspace beside its root's: made with that file system and label, mounted there ("": not)."""
-
-    name: str
-    size_mib: int
-    filesystem: str = ""
-    label: str = ""
-    mount: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,12 +283,15 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class GroupRoles:
-    """What the members of a group provide and require (core/context.py), and what is done when one of them fails."""
+    """What the members of a group provide and require (core/context.py), and what is done when one of them fails.
+
+    last: the highest number that a member ever had: names are not used again."""
 
     group: str
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     on_failure: OnFailure = OnFailure.CONTINUE
+    last: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +310,11 @@ class Cluster:
     file: str
     created_at: float
     ended_at: float | None = None
+
+    @property
+    def domain(self) -> str:
+        """Of its members' names."""
+        return f"{self.name}.{DOMAIN}"
 
     def network(self, name: str) -> Network | None:
         return next((network for network in self.networks if network.name == name), None)
@@ -377,6 +377,12 @@ class Workspace:
     exit_status: int | None = None
     network: str = ""
     nics: tuple[Nic, ...] = ()
+
+    @property
+    def own_addresses(self) -> tuple[str, ...]:
+        """Those that it has in its node's own network."""
+        nics = self.nics or (Nic(self.network, self.address, self.mac),)
+        return tuple(nic.address for nic in nics if not nic.network)
 
     @property
     def held(self) -> Size:

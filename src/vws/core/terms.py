@@ -95,8 +95,20 @@ class Exceptions(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """A blank disk of a workspace beside its root's: made with that file system and label, mounted there ("": not)."""
+
+    name: str
+    size_mib: int
+    filesystem: str = ""
+    label: str = ""
+    mount: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRequest:
-    """`count` equal workspaces of one image (a name or an id).
+    """`count` equal workspaces of one image (a name or an id). disk_mib: of the root's and the other disks together.
+    first, networks: of a cluster's members, as in `Group`.
 
     requirement: an expression that their nodes must meet, see core/requirements.py; "": any node.
     apart: each on a node of its own. together: all on one node. bandwidth_mbit: of its node's network, kept free for
@@ -113,6 +125,9 @@ class GroupRequest:
     apart: bool = False
     together: bool = False
     bandwidth_mbit: int = 0
+    first: int = 1
+    networks: tuple[str, ...] = ()
+    disks: tuple[Disk, ...] = ()
 
     @property
     def size(self) -> Size:
@@ -127,6 +142,7 @@ class LeaseRequest:
     by then. rule: RFC 5545, on the clock of `zone`; until: the last possible start of a series.
     urgent: it may preempt, preemptible: it may be preempted, restartable: its work may be lost in that; by policy.
     command: a script that each guest runs; once all have ended, so does the (soft) lease.
+    cluster: the id of the one that it is of; one_node: all workspaces are to be on one node.
     """
 
     groups: tuple[GroupRequest, ...]
@@ -144,6 +160,8 @@ class LeaseRequest:
     preemptible: bool = False
     restartable: bool = False
     command: str = ""
+    cluster: str = ""
+    one_node: bool = False
 
     def starts(self, now: int) -> tuple[int, ...]:
         """When the instances of a series start. Raises InvalidRequest for a rule that gives none."""

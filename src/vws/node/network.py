@@ -35,6 +35,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vws.core.site import DOMAIN
 from vws.faultpoints import reach
 from vws.node.commands import CommandFailed
 from vws.node.namespace import Machine, end_processes
@@ -46,7 +47,6 @@ log = logging.getLogger(__name__)
 
 _SEEN = "/var/lib/misc"
 _IN_PLACE = 'set -e; mount --bind -- "$1" "$2"; shift 2; exec "$@"'
-DOMAIN = "vws.internal"
 LEASE_S = 3600
 _READY_WITHIN_S = 5.0
 _REOPEN_AFTER_S = 60.0

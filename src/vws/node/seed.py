@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from vws.core.deployment import WorkspaceOrder
-from vws.node.network import DOMAIN
+from vws.core.site import DOMAIN
 
 VOLUME = "cidata"
 RUN_COMMAND = Path(__file__).with_name("run-command").read_text()

@@ -1,0 +1,267 @@
+"""The decisions about clusters: launching, growing, shrinking and ending them, and putting them to sleep as a whole.
+
+A cluster is leases that share networks and a context. Its launch is one lease of several groups, so that its members
+are planned together; whenever it grows, another lease until the same end is beside it. So growing is all or nothing as
+well, is refused with offers, and is charged and planned like everything else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from vws.core.admission import HeldBefore, nothing_before
+from vws.core.agreement import Ids, cancel, command, grant
+from vws.core.draft import Draft
+from vws.core.errors import CommandRefused, Conflict, InvalidRequest, NameTaken
+from vws.core.lifecycle import UNORDERED, Command, State
+from vws.core.requirements import LENGTH_MAX
+from vws.core.site import Cluster, Group, GroupRoles, Lease, LeaseState, Network, Workspace
+from vws.core.terms import COUNT_MAX, GroupRequest, LeaseRequest, When, check_name, check_number
+
+NETWORKS_MAX = 8
+# Its members' names have to have room for group and number, and its growths' for their number.
+NAME_LENGTH_MAX = 30
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRequest:
+    """A network that a cluster is to have. cidr: its range; outgoing: whether its members reach what the node reaches.
+
+    public: no network of its own, but the node's, whose addresses others can reach.
+    """
+
+    name: str
+    cidr: str = ""
+    outgoing: bool = False
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRequest:
+    """lease: the launch, whose groups name the networks. context: the id of the context that the members share.
+    file: what it is launched from, to be kept."""
+
+    name: str
+    lease: LeaseRequest
+    networks: tuple[NetworkRequest, ...] = ()
+    roles: tuple[GroupRoles, ...] = ()
+    context: str = ""
+    file: str = ""
+
+
+def launch(
+    draft: Draft, request: ClusterRequest, *, owner: str, ids: Ids, before: HeldBefore = nothing_before
+) -> Cluster:
+    """The cluster with its first lease. Raises what granting raises, InvalidRequest, NameTaken."""
+    check_cluster(request)
+    if any(cluster.name == request.name for cluster in draft.present.clusters.values()):
+        raise NameTaken(
+            f"a cluster is already called {request.name}",
+            field="name",
+            asked=request.name,
+            possible="another name (--name)",
+        )
+    cluster = Cluster(
+        id=ids("cls"),
+        name=request.name,
+        owner=owner,
+        networks=tuple(Network(ids("net"), n.name, n.cidr, n.outgoing) for n in request.networks if not n.public),
+        roles=tuple(_roles(request, group) for group in request.lease.groups),
+        context=request.context,
+        file=request.file,
+        created_at=draft.now,
+    )
+    draft.put_cluster(cluster)
+    asked = replace(request.lease, name=request.name, cluster=cluster.id, one_node=bool(cluster.networks))
+    grant(draft, asked, owner=owner, ids=ids, before=before)
+    draft.say("cluster.launched", owner=owner, cluster=cluster.id, name=cluster.name)
+    return cluster
+
+
+def _roles(request: ClusterRequest, group: GroupRequest) -> GroupRoles:
+    given = next((roles for roles in request.roles if roles.group == group.name), GroupRoles(group.name))
+    return replace(given, last=group.first + group.count - 1)
+
+
+def check_cluster(request: ClusterRequest) -> None:
+    """Raise InvalidRequest for what could never be a cluster."""
+    check_name(request.name)
+    check_number(len(request.name), "name", 1, NAME_LENGTH_MAX, "characters")
+    check_number(len(request.networks), "networks", 0, NETWORKS_MAX)
+    if request.lease.when is When.PERIODIC:
+        raise InvalidRequest(
+            "a cluster is launched once", field="lease.when", asked="periodic", possible="now, a time, best effort"
+        )
+    for network in request.networks:
+        _check_network(network)
+    names = [network.name for network in request.networks]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("two networks have one name", field="networks", asked=names, possible="different names")
+    for group in request.lease.groups:
+        _check_group(group, names, private={n.name for n in request.networks if not n.public})
+
+
+def _check_network(network: NetworkRequest) -> None:
+    where = f"networks.{network.name}"
+    check_name(network.name, where)
+    if network.public:
+        return
+    possible = "a private range such as 10.20.0.0/24, of 4 to 65536 addresses"
+    try:
+        found = ipaddress.IPv4Network(network.cidr)
+    except ValueError as error:
+        raise InvalidRequest(f"{error}", field=f"{where}.range", asked=network.cidr, possible=possible) from None
+    if not found.is_private or not 16 <= found.prefixlen <= 30 or found.is_link_local or found.is_loopback:
+        raise InvalidRequest(
+            f"{found} cannot be a cluster's network", field=f"{where}.range", asked=network.cidr, possible=possible
+        )
+
+
+def _check_group(group: GroupRequest, names: Sequence[str], *, private: set[str]) -> None:
+    where = f"groups.{group.name}"
+    if not group.name:
+        raise InvalidRequest("a cluster's groups have names", field="groups", possible="a name for each")
+    if group.apart and private.intersection(group.networks):
+        raise InvalidRequest(
+            "its network is on one node, so that its members cannot be apart",
+            field=f"{where}.apart",
+            asked=True,
+            possible="apart: false, or a public network",
+        )
+    for name in group.networks:
+        if name not in names:
+            raise InvalidRequest(
+                f"there is no network {name!r}",
+                field=f"{where}.networks",
+                asked=name,
+                possible=f"one of {', '.join(names)}" if names else "define it under networks",
+            )
+    if len(set(group.networks)) < len(group.networks):
+        raise InvalidRequest("a network is named twice", field=f"{where}.networks", asked=list(group.networks))
+
+
+# ---------------------------------------------------------------- changing
+
+
+def grow(
+    draft: Draft, cluster: Cluster, group: str, count: int, *, ids: Ids, before: HeldBefore = nothing_before
+) -> Lease:
+    """Another lease of the cluster, of so many members more, until its end. Raises what granting raises."""
+    check_number(count, "count", 1, COUNT_MAX)
+    cluster, leases = draft.find_cluster(cluster.id) or cluster, _leases(draft, cluster, "grown")
+    first, model = leases[0], _group(leases, group)
+    last = cluster.roles_of(group).last
+    now = int(draft.now)
+    left_s = first.duration_s - first.worked_s if first.end is None else first.end - now
+    asked = LeaseRequest(
+        (
+            GroupRequest(
+                model.image, count, model.cpus, model.memory_mib, model.disk_mib, group,
+                _beside(draft, cluster, first, model.requirement), model.apart, model.together, model.bandwidth_mbit,
+                last + 1, model.networks, model.disks,
+            ),
+        ),
+        max(1, left_s),
+        name=_growth_name(draft, cluster, leases),
+        ssh_keys=first.ssh_keys,
+        preemptible=first.preemptible,
+        cluster=cluster.id,
+        one_node=first.one_node,
+    )  # fmt: skip
+    lease = grant(draft, asked, owner=cluster.owner, ids=ids, before=before)
+    assert isinstance(lease, Lease)
+    roles = tuple(replace(r, last=last + count) if r.group == group else r for r in cluster.roles)
+    draft.put_cluster(replace(cluster, roles=roles))
+    draft.say("cluster.grown", owner=cluster.owner, cluster=cluster.id, name=cluster.name, group=group, count=count)
+    return lease
+
+
+def _beside(draft: Draft, cluster: Cluster, first: Lease, requirement: str) -> str:
+    """The same, on the node where the cluster's networks are."""
+    if not first.one_node:
+        return requirement
+    nodes = {w.node for lease in draft.leases_of_cluster(cluster.id) for w in draft.members(lease.id)}
+    here = [draft.present.nodes[node].name for node in sorted(nodes) if node in draft.present.nodes]
+    if not here:
+        raise Conflict(
+            f"{cluster.name} has not begun, so it is not known where it will be",
+            field="cluster",
+            asked=cluster.name,
+            possible="the same once it runs",
+        )
+    whole = f"({requirement}) and " if requirement else ""
+    found = f'{whole}name == "{here[0]}"'
+    check_number(len(found), "requirement", 0, LENGTH_MAX, "characters")
+    return found
+
+
+def _growth_name(draft: Draft, cluster: Cluster, leases: Sequence[Lease]) -> str:
+    number = len(leases)
+    while draft.present.lease_named(f"{cluster.name}-more{number}") is not None:
+        number += 1
+    return f"{cluster.name}-more{number}"
+
+
+def shrink(draft: Draft, cluster: Cluster, group: str, count: int) -> list[Workspace]:
+    """Terminate so many members of a group, the last ones. Raises InvalidRequest if there are not more of them."""
+    leases = _leases(draft, cluster, "shrunk")
+    _group(leases, group)
+    there = [w for w in members_of(draft, cluster) if w.group == group]
+    check_number(count, "count", 1, max(1, len(there) - 1))
+    gone = sorted(there, key=lambda w: w.number)[-count:]
+    draft.say("cluster.shrunk", owner=cluster.owner, cluster=cluster.id, name=cluster.name, group=group, count=count)
+    return [command(draft, workspace, Command.TERMINATE) for workspace in gone]
+
+
+def suspend(draft: Draft, cluster: Cluster) -> list[Workspace]:
+    """Save all members, or none: raises CommandRefused if one of them cannot be."""
+    return _command_all(draft, cluster, Command.SUSPEND, State.SUSPENDED)
+
+
+def restore(draft: Draft, cluster: Cluster) -> list[Workspace]:
+    """Resume all members that are saved."""
+    return _command_all(draft, cluster, Command.RESTORE, State.RUNNING)
+
+
+def _command_all(draft: Draft, cluster: Cluster, order: Command, done: State) -> list[Workspace]:
+    _leases(draft, cluster, f"told to {order}")
+    there = [workspace for workspace in members_of(draft, cluster) if workspace.state is not done]
+    return [command(draft, workspace, order) for workspace in there]
+
+
+def terminate(draft: Draft, cluster: Cluster) -> Cluster:
+    """End all of its leases. A repeat changes nothing."""
+    for lease in draft.leases_of_cluster(cluster.id):
+        cancel(draft, lease)
+    return cluster
+
+
+def members_of(draft: Draft, cluster: Cluster) -> list[Workspace]:
+    """Its workspaces that are to be, in their order."""
+    leases = draft.leases_of_cluster(cluster.id)
+    return [w for lease in leases for w in draft.members(lease.id) if w.state not in UNORDERED]
+
+
+def _leases(draft: Draft, cluster: Cluster, what: str) -> list[Lease]:
+    """The leases of a cluster that goes on."""
+    alive = [lease for lease in draft.leases_of_cluster(cluster.id) if lease.state is not LeaseState.ENDING]
+    if cluster.ended_at is not None or not alive:
+        raise CommandRefused(
+            f"{cluster.name} has ended or is ending; it cannot be {what}",
+            field="cluster",
+            asked=cluster.name,
+            possible="a new one (vws cluster launch)",
+        )
+    return alive
+
+
+def _group(leases: Sequence[Lease], name: str) -> Group:
+    # As it was at first: what it grew by names its node.
+    groups = {group.name: group for lease in reversed(leases) for group in lease.groups}
+    if name not in groups:
+        raise InvalidRequest(
+            f"there is no group {name!r} in it", field="group", asked=name[:60], possible=f"one of {', '.join(groups)}"
+        )
+    return groups[name]

@@ -1,0 +1,223 @@
+"""Clusters: leases that share networks, as they are launched, grow, shrink, sleep and end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.core.builders import World, node
+from tests.core.test_kinds import follow, pass_time, run_until
+from vws.core.cluster import (
+    ClusterRequest,
+    NetworkRequest,
+    grow,
+    launch,
+    members_of,
+    restore,
+    shrink,
+    suspend,
+    terminate,
+)
+from vws.core.deployment import orders_for
+from vws.core.draft import Draft
+from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
+from vws.core.lifecycle import State
+from vws.core.present import Present
+from vws.core.site import Cluster, LeaseState
+from vws.core.terms import Disk, GroupRequest, LeaseRequest, When
+
+PRIVATE = NetworkRequest("private", "10.20.0.0/24")
+OUTSIDE = NetworkRequest("outside", public=True)
+HEAD = GroupRequest("demo", networks=("private", "outside"), name="head")
+WORKER = GroupRequest("demo", 2, name="worker", networks=("private",), disk_mib=3072, disks=(Disk("scratch", 2048),))
+
+
+def asked(name: str = "slurm", **changes: object) -> ClusterRequest:
+    return replace(
+        ClusterRequest(name, LeaseRequest((HEAD, WORKER), 600), (PRIVATE, OUTSIDE), file="vws: cluster/1"), **changes
+    )
+
+
+def launched(world: World, request: ClusterRequest | None = None) -> Cluster:
+    cluster = world.decide(launch, request or asked(), owner="ann", ids=world.ids)
+    follow(world)
+    return cluster
+
+
+def there(world: World, cluster: Cluster) -> dict[str, str]:
+    """Address by name."""
+    return {w.name: w.address for w in members_of(Draft(world.present, actor="ann", now=world.now), cluster)}
+
+
+def two_nodes() -> World:
+    return World(node(1, cpus=4), node(2, cpus=8))
+
+
+def test_a_cluster_runs_on_one_node_in_its_own_network():
+    world = two_nodes()
+    first, second = launched(world), launched(world, asked("other"))
+    assert there(world, first) == {
+        "slurm-head-1": "10.20.0.2",
+        "slurm-worker-1": "10.20.0.3",
+        "slurm-worker-2": "10.20.0.4",
+    }
+    assert list(there(world, second).values()) == list(there(world, first).values()), "in a network of its own"
+    for lease in world.present.leases.values():
+        assert len({w.node for w in world.members(lease)}) == 1
+    macs = [nic.mac for w in world.history.workspaces for nic in w.nics]
+    assert len(set(macs)) == len(macs) == 8
+    head = next(w for w in world.history.workspaces if w.name == "slurm-head-1")
+    assert [nic.address.rsplit(".", 1)[0] for nic in head.nics] == ["10.20.0", f"10.64.{head.node[-1]}"]
+
+
+def test_a_node_is_told_the_networks_that_its_members_are_on():
+    world = two_nodes()
+    cluster = launched(world)
+    present = world.present
+    told = []
+    for each in present.nodes.values():
+        orders = orders_for(
+            each, present.on_node(each.id), present.leases, present.images, now=0, clusters=present.clusters
+        )
+        told += orders.networks
+        for order in orders.workspaces:
+            assert order.nics[0].name == "private"
+            assert order.disk_mib == 1024
+            assert [disk.name for disk in order.disks] == ["scratch"] * ("worker" in order.name)
+    (network,) = told
+    assert (network.id, network.cidr, network.gateway) == (cluster.networks[0].id, "10.20.0.0/24", "10.20.0.1")
+    assert network.domain == "slurm.vws.internal"
+
+
+def test_what_no_single_node_could_hold_is_refused_with_what_could_be_had():
+    world = two_nodes()
+    wide = asked(lease=LeaseRequest((HEAD, replace(WORKER, count=8)), 600))
+    with pytest.raises(CannotFit):
+        launched(world, wide)
+    assert not world.present.clusters
+    assert not world.present.leases
+    launched(world, replace(wide, networks=(NetworkRequest("private", public=True), OUTSIDE)))
+
+
+def test_a_cluster_grows_beside_its_members_until_the_same_end():
+    world = two_nodes()
+    cluster = launched(world)
+    pass_time(world, 100)
+    lease = world.decide(grow, cluster, "worker", 2, ids=world.ids)
+    assert lease.end == next(iter(world.present.leases_of_cluster(cluster.id))).end
+    follow(world)
+    again = world.decide(grow, cluster, "worker", 1, ids=world.ids)
+    follow(world)
+    assert list(there(world, cluster).items())[3:] == [
+        ("slurm-worker-3", "10.20.0.5"),
+        ("slurm-worker-4", "10.20.0.6"),
+        ("slurm-worker-5", "10.20.0.7"),
+    ]
+    assert len({w.node for w in world.history.workspaces}) == 1
+    assert [lease.name, again.name] == ["slurm-more1", "slurm-more2"]
+    with pytest.raises(CannotFit):
+        world.decide(grow, cluster, "worker", 20, ids=world.ids)
+    with pytest.raises(InvalidRequest, match="no group 'wroker'"):
+        world.decide(grow, cluster, "wroker", 1, ids=world.ids)
+    run_until(world, lease.end + 60)
+    assert not world.present.clusters
+    ended = [c for c in world.history.clusters if c.id == cluster.id]
+    assert ended[-1].ended_at is not None
+
+
+def test_a_cluster_shrinks_by_its_last_members_and_takes_their_addresses_back():
+    world = two_nodes()
+    cluster = launched(world)
+    world.decide(grow, cluster, "worker", 1, ids=world.ids)
+    follow(world)
+    gone = world.decide(shrink, cluster, "worker", 2)
+    assert [w.name for w in gone] == ["slurm-worker-2", "slurm-worker-3"]
+    follow(world)
+    assert list(there(world, cluster)) == ["slurm-head-1", "slurm-worker-1"]
+    world.decide(grow, cluster, "worker", 1, ids=world.ids)
+    assert there(world, cluster)["slurm-worker-4"] == "10.20.0.4", "numbers are not used again, addresses are"
+    with pytest.raises(InvalidRequest, match="count is 2"):
+        world.decide(shrink, cluster, "worker", 2)
+
+
+def test_a_cluster_sleeps_and_wakes_as_a_whole():
+    world = two_nodes()
+    cluster = launched(world)
+    world.decide(suspend, cluster)
+    follow(world)
+    assert {w.state for w in world.history.workspaces} == {State.SUSPENDED}
+    world.decide(restore, cluster)
+    follow(world)
+    assert {w.state for w in world.history.workspaces} == {State.RUNNING}
+
+
+def test_a_cluster_ends_with_all_of_its_leases():
+    world = two_nodes()
+    cluster = launched(world)
+    world.decide(grow, cluster, "worker", 1, ids=world.ids)
+    follow(world)
+    world.decide(terminate, cluster)
+    world.decide(terminate, cluster)
+    follow(world)
+    assert not world.present.leases
+    assert not world.present.clusters
+    with pytest.raises(CommandRefused, match="has ended or is ending"):
+        world.decide(grow, cluster, "worker", 1, ids=world.ids)
+    launched(world)  # its name is free again
+
+
+def test_a_restart_finds_clusters_as_they_were():
+    world = two_nodes()
+    cluster = launched(world)
+    kept = Present.of(world.history)
+    assert list(kept.clusters) == [cluster.id]
+    assert kept.leases_of_cluster(cluster.id) == world.present.leases_of_cluster(cluster.id)
+    assert kept.outlook.sketch() == world.present.outlook.sketch()
+    world.present = kept
+    world.decide(grow, cluster, "worker", 1, ids=world.ids)
+    assert there(world, cluster)["slurm-worker-3"] == "10.20.0.5"
+
+
+def test_a_cluster_may_wait_for_room():
+    world = two_nodes()
+    first = launched(world, asked(lease=LeaseRequest((HEAD, replace(WORKER, count=4)), 300)))
+    assert first
+    later = launched(
+        world, asked("later", lease=LeaseRequest((HEAD, replace(WORKER, count=6)), 60, when=When.BEST_EFFORT))
+    )
+    (lease,) = world.present.leases_of_cluster(later.id)
+    assert lease.state is LeaseState.WAITING
+    run_until(world, int(world.now) + 320)
+    (lease,) = world.present.leases_of_cluster(later.id)
+    assert lease.state is LeaseState.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"networks": (replace(PRIVATE, cidr="10.20.0.0"), OUTSIDE)}, "networks.private.range"),
+        ({"networks": (replace(PRIVATE, cidr="8.8.8.0/24"), OUTSIDE)}, "networks.private.range"),
+        ({"networks": (replace(PRIVATE, cidr="10.0.0.0/8"), OUTSIDE)}, "networks.private.range"),
+        ({"networks": (PRIVATE, PRIVATE, OUTSIDE)}, "networks"),
+        ({"networks": (OUTSIDE,)}, "groups.head.networks"),
+        ({"name": "x" * 31}, "name"),
+        ({"name": "../x"}, "name"),
+        ({"lease": LeaseRequest((replace(WORKER, apart=True),), 60)}, "groups.worker.apart"),
+        ({"lease": LeaseRequest((replace(WORKER, name=""),), 60)}, "groups"),
+        ({"lease": LeaseRequest((WORKER,), 60, when=When.PERIODIC, rule="FREQ=DAILY;COUNT=2")}, "lease.when"),
+    ],
+)
+def test_what_is_no_cluster_is_refused(change, field):
+    world = two_nodes()
+    with pytest.raises(InvalidRequest) as refused:
+        launched(world, asked(**change))
+    assert refused.value.field == field
+    assert not world.present.clusters
+
+
+def test_two_clusters_cannot_have_one_name():
+    world = two_nodes()
+    launched(world)
+    with pytest.raises(NameTaken):
+        launched(world)
