@@ -14,10 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.cluster_files import FOLDER, FULL, SMALL, read
-from vws.core.cluster_spec import BlankDisk, ClusterFile, ClusterNetwork, OnFailure, lease_request, renamed
+from vws.core.cluster_spec import ClusterFile, ClusterNetwork, lease_request, renamed
 from vws.core.clusterfile import files_wanted, read_cluster_file
 from vws.core.context import Hook, Introduce, Ssh, ValueSpec
 from vws.core.errors import InvalidRequest
+from vws.core.site import Disk, OnFailure
 from vws.core.terms import GroupRequest, When, check_request
 from vws.core.waits import CONTENT_BYTES_MAX
 from vws.core.wire import from_json, to_json
@@ -54,10 +55,10 @@ def line_of(part: str) -> int:
 def test_groups_become_requests_of_the_planner():
     head, worker = read().groups
     assert head.request == GroupRequest("debian-bookworm", 1, 1, 512, 4096, "head", together=True, bandwidth_mbit=100)
-    assert worker.request == GroupRequest("debian", 2, 1, 512, 4096, "worker", "cpus >= 2", apart=True)
+    assert worker.request == GroupRequest("debian", 2, 1, 512, 4096 + 1024 + 100, "worker", "cpus >= 2", apart=True)
     assert (head.networks, head.provides, head.requires) == (("private", "site"), ("head",), ("worker", "site:dns"))
     assert (head.on_failure, worker.on_failure) == (OnFailure.FAIL, OnFailure.REPLACE)
-    assert worker.disks == (BlankDisk("scratch", 1024, "ext4", "scratch", "/scratch"), BlankDisk("raw", 100))
+    assert worker.disks == (Disk("scratch", 1024, "ext4", "scratch", "/scratch"), Disk("raw", 100))
 
 
 def test_roles_become_the_specification_of_a_context():

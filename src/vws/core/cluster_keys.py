@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from vws.core.cluster_parameters import PARAMETERS, Parameter
-from vws.core.cluster_spec import BlankDisk, LeaseWishes, OnFailure
+from vws.core.cluster_spec import LeaseWishes
 from vws.core.context import INFORMATION, Hook, Introduce, Ssh
 from vws.core.requirements import LENGTH_MAX as REQUIREMENT_LENGTH_MAX
 from vws.core.requirements import parse as parse_requirement
@@ -31,6 +31,7 @@ from vws.core.shapes import (
     duration,
     size,
 )
+from vws.core.site import Disk, OnFailure
 from vws.core.terms import (
     BANDWIDTH_MBIT_MAX,
     COUNT_MAX,
@@ -110,7 +111,7 @@ class GroupEntry:
     networks: tuple[str, ...] | None = None
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
-    disks: tuple[BlankDisk, ...] = ()
+    disks: tuple[Disk, ...] = ()
     on_failure: str = OnFailure.FAIL
     requirement: str = ""
     apart: bool = False
@@ -256,7 +257,7 @@ ROLE: Final = Record(
 )
 DISK: Final = Record(
     "a disk",
-    BlankDisk,
+    Disk,
     {
         "name": Key(_name("a disk's name", DISK_NAME_LENGTH_MAX), "Unique within the group.", required=True),
         "size": Key(size(1, DISK_MIB_MAX), "How large it is.", required=True, field="size_mib"),

@@ -8,20 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum, auto
 
 from vws.core.cluster_parameters import Chosen
 from vws.core.context import ContextSpec, Expected
 from vws.core.errors import InvalidRequest
+from vws.core.site import Disk, OnFailure
 from vws.core.terms import GroupRequest, LeaseRequest, When
-
-
-class OnFailure(StrEnum):
-    """What becomes of a cluster of which a member fails: another in its place, all of it has failed, or none."""
-
-    REPLACE = auto()
-    FAIL = auto()
-    CONTINUE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +27,15 @@ class ClusterNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class BlankDisk:
-    """filesystem "": none is made. mount "": it is not mounted."""
-
-    name: str
-    size_mib: int
-    filesystem: str = ""
-    label: str = ""
-    mount: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ClusterGroup:
-    """request: what the planner places; its disk_mib is the root disk's alone. networks: the main one first; (): the
-    node's own."""
+    """request: what the planner places; its disk_mib is of the root's and the other disks together. networks: the main
+    one first; (): the node's own."""
 
     request: GroupRequest
     networks: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
-    disks: tuple[BlankDisk, ...] = ()
+    disks: tuple[Disk, ...] = ()
     on_failure: OnFailure = OnFailure.FAIL
 
     @property

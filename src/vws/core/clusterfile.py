@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 
 from vws.core.cluster_keys import CLUSTER, FILESYSTEMS, VERSION, Content, Entries, FileEntry, GroupEntry, SideEntry
 from vws.core.cluster_parameters import choose
-from vws.core.cluster_spec import BlankDisk, ClusterFile, ClusterGroup, ClusterNetwork, OnFailure
+from vws.core.cluster_spec import ClusterFile, ClusterGroup, ClusterNetwork
 from vws.core.context import (
     INFORMATION,
     MEMBER,
@@ -39,6 +39,7 @@ from vws.core.context import (
 )
 from vws.core.errors import InvalidRequest
 from vws.core.shapes import Spot, listed, meant, shorten
+from vws.core.site import Disk, OnFailure
 from vws.core.terms import COUNT_MAX, GroupRequest
 from vws.core.waits import CONTENT_BYTES_MAX, CONTENTS_BYTES_MAX, check_context
 from vws.core.yaml_tree import Path, Scalar, Table, fault, parse, path_of, place_of
@@ -162,10 +163,17 @@ class _Resolution:
         if entry.apart and entry.together:
             self.wrong((*path, "together"), f"{name} is to be both apart and together", "one of them, or neither")
         request = GroupRequest(
-            image=entry.image, count=entry.count, cpus=entry.cpus, memory_mib=entry.memory_mib,
-            disk_mib=entry.disk_mib, name=name, requirement=entry.requirement, apart=entry.apart,
-            together=entry.together, bandwidth_mbit=entry.bandwidth_mbit,
-        )  # fmt: skip
+            image=entry.image,
+            count=entry.count,
+            cpus=entry.cpus,
+            memory_mib=entry.memory_mib,
+            disk_mib=entry.disk_mib + sum(disk.size_mib for disk in entry.disks),
+            name=name,
+            requirement=entry.requirement,
+            apart=entry.apart,
+            together=entry.together,
+            bandwidth_mbit=entry.bandwidth_mbit,
+        )
         self.check_required(path, entry)
         return ClusterGroup(
             request,
@@ -188,7 +196,7 @@ class _Resolution:
                 self.wrong((*path, "networks", number), problem, f"a key of networks: {listed(declared)}")
         return entry.networks
 
-    def disks(self, path: Path, entry: GroupEntry) -> tuple[BlankDisk, ...]:
+    def disks(self, path: Path, entry: GroupEntry) -> tuple[Disk, ...]:
         for key in ("name", "mount", "label"):
             seen: set[str] = set()
             for number, disk in enumerate(entry.disks):
@@ -199,7 +207,7 @@ class _Resolution:
                 seen.add(said)
         return tuple(self.disk((*path, "disks", number), disk) for number, disk in enumerate(entry.disks))
 
-    def disk(self, path: Path, disk: BlankDisk) -> BlankDisk:
+    def disk(self, path: Path, disk: Disk) -> Disk:
         """With a filesystem, if what is said of it makes no sense without one."""
         filesystem = disk.filesystem or ("ext4" if disk.mount or disk.label else "")
         if filesystem == "swap" and disk.mount:
