@@ -46,7 +46,7 @@ groups:
     provides: [worker]
     requires: [head]
     on-failure: replace
-    apart: true
+    apart: false
     require: cpus >= 2
     disks:
       - {name: scratch, size: 1GiB, filesystem: ext4, label: scratch, mount: /scratch}

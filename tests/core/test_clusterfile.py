@@ -14,12 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.cluster_files import FOLDER, FULL, SMALL, read
-from vws.core.cluster_spec import ClusterFile, ClusterNetwork, lease_request, renamed
+from vws.core.cluster import NetworkRequest
+from vws.core.cluster_spec import ClusterFile, cluster_request, lease_request, renamed
 from vws.core.clusterfile import files_wanted, read_cluster_file
 from vws.core.context import Hook, Introduce, Ssh, ValueSpec
 from vws.core.errors import InvalidRequest
-from vws.core.site import Disk, OnFailure
-from vws.core.terms import GroupRequest, When, check_request
+from vws.core.site import GroupRoles, OnFailure
+from vws.core.terms import Disk, GroupRequest, When, check_request
 from vws.core.waits import CONTENT_BYTES_MAX
 from vws.core.wire import from_json, to_json
 from vws.core.yaml_tree import BYTES_MAX, parse, path_of, place_of, show_path
@@ -54,11 +55,15 @@ def line_of(part: str) -> int:
 
 def test_groups_become_requests_of_the_planner():
     head, worker = read().groups
-    assert head.request == GroupRequest("debian-bookworm", 1, 1, 512, 4096, "head", together=True, bandwidth_mbit=100)
-    assert worker.request == GroupRequest("debian", 2, 1, 512, 4096 + 1024 + 100, "worker", "cpus >= 2", apart=True)
-    assert (head.networks, head.provides, head.requires) == (("private", "site"), ("head",), ("worker", "site:dns"))
-    assert (head.on_failure, worker.on_failure) == (OnFailure.FAIL, OnFailure.REPLACE)
-    assert worker.disks == (Disk("scratch", 1024, "ext4", "scratch", "/scratch"), Disk("raw", 100))
+    assert head.request == GroupRequest(
+        "debian-bookworm", 1, 1, 512, 4096, "head", together=True, bandwidth_mbit=100, networks=("private", "site")
+    )
+    disks = (Disk("scratch", 1024, "ext4", "scratch", "/scratch"), Disk("raw", 100))
+    assert worker.request == GroupRequest(
+        "debian", 2, 1, 512, 4096 + 1024 + 100, "worker", "cpus >= 2", networks=("private",), disks=disks
+    )
+    assert head.roles == GroupRoles("head", ("head",), ("worker", "site:dns"), OnFailure.FAIL)
+    assert worker.roles == GroupRoles("worker", ("worker",), ("head",), OnFailure.REPLACE)
 
 
 def test_roles_become_the_specification_of_a_context():
@@ -82,7 +87,7 @@ def test_roles_become_the_specification_of_a_context():
 
 def test_networks_and_members():
     file = read(workers="3")
-    assert file.networks == (ClusterNetwork("private", "10.20.0.0/24"), ClusterNetwork("site", public=True))
+    assert file.networks == (NetworkRequest("private", "10.20.0.0/24"), NetworkRequest("site", public=True))
     assert [member.name for member in file.expected()] == ["head-1", "worker-1", "worker-2", "worker-3"]
     assert file.expected()[3].provides == ("worker",)
     assert file.expected()[0].networks == ("private", "site")
@@ -102,6 +107,13 @@ def test_a_lease_is_asked_for_by_the_file_unless_the_launch_says_otherwise():
     assert (mine.name, mine.context.name) == ("mine", "mine")
 
 
+def test_a_cluster_is_asked_for_with_its_networks_and_roles():
+    file = read()
+    asked = cluster_request(file, lease_request(file), context="ctx-1", text=FULL)
+    assert (asked.name, asked.networks, asked.context, asked.file) == ("slurm", file.networks, "ctx-1", FULL)
+    assert [roles.group for roles in asked.roles] == [group.name for group in asked.lease.groups] == ["head", "worker"]
+
+
 def test_a_file_is_plain_json_in_the_record():
     file = read(workers="5")
     assert from_json(ClusterFile, to_json(file)) == file
@@ -111,15 +123,15 @@ def test_what_is_left_out_has_a_default():
     file = read(SMALL)
     (group,) = file.groups
     assert group.request == GroupRequest("demo", name="one")
-    assert (group.networks, group.requires, group.disks) == ((), (), ())
+    assert group.roles == GroupRoles("one", ("a",), (), OnFailure.FAIL)
     assert (file.context.introduce, file.context.ssh, file.context.within_s) == (Introduce.ALL, Ssh.MUTUAL, 600)
     assert file.notes == ()
 
 
 def test_a_single_network_is_everybodys():
     file = read(SMALL + "networks: {lan: {range: 192.168.5.0/28, outgoing: true}}\n")
-    assert file.groups[0].networks == ("lan",)
-    assert file.networks == (ClusterNetwork("lan", "192.168.5.0/28", outgoing=True),)
+    assert file.groups[0].request.networks == ("lan",)
+    assert file.networks == (NetworkRequest("lan", "192.168.5.0/28", outgoing=True),)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +140,7 @@ def test_a_single_network_is_everybodys():
 )
 def test_a_disk_that_is_mounted_has_a_filesystem(said, filesystem):
     text = SMALL.replace("provides: [a]", f"disks: [{{name: d, size: 1GiB{said}}}]")
-    assert read(text).groups[0].disks[0].filesystem == filesystem
+    assert read(text).groups[0].request.disks[0].filesystem == filesystem
 
 
 # ---------------------------------------------------------------- parameters
@@ -268,11 +280,12 @@ REFUSALS = [
         "is published by head",
     ),
     ("    networks: [private]\n", "", "worker says no networks"),
-    ("apart: true", "apart: true\n    together: true", "both apart and together"),
+    ("apart: false", "apart: true", "its network is on one node"),
+    ("apart: false", "apart: true\n    together: true", "both apart and together"),
     # networks
     ("10.20.0.0/24", "10.20.0.1/24", "has host bits set"),
     ("10.20.0.0/24", "8.8.8.0/24", "not within 10.0.0.0/8"),
-    ("10.20.0.0/24", "10.0.0.0/8", "/16 to /29"),
+    ("10.20.0.0/24", "10.0.0.0/8", "/16 to /30"),
     ("10.20.0.0/24", "10.20.0.0/300", "cannot be used"),
     ("range: 10.20.0.0/24, outgoing: false", "outgoing: true", "networks.private says no range"),
     ("public: true", "public: true, outgoing: true", "is public and has outgoing too"),
@@ -331,7 +344,7 @@ def test_roles_that_wait_for_each_other_are_refused_with_the_chain():
 
 def test_members_may_require_each_other():
     text = SMALL + "  two: {image: demo, provides: [b], requires: [a]}\n"
-    assert read(text.replace("provides: [a]}", "provides: [a], requires: [b]}")).groups[0].requires == ("b",)
+    assert read(text.replace("provides: [a]}", "provides: [a], requires: [b]}")).groups[0].roles.requires == ("b",)
 
 
 def test_a_role_that_nobody_provides_is_not_refused_but_told():

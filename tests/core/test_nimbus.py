@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vws.core.cluster_spec import ClusterFile, ClusterNetwork
+from vws.core.cluster import NetworkRequest
+from vws.core.cluster_spec import ClusterFile
 from vws.core.clusterfile import read_cluster_file
 from vws.core.context import Introduce, Ssh
 from vws.core.errors import InvalidRequest
@@ -70,15 +71,15 @@ def test_workspaces_become_groups():
     head, compute = read(TORQUE).groups
     assert (head.name, head.request.image, head.request.count) == ("head-node", "base-cluster-01.gz", 1)
     assert (compute.name, compute.request.count) == ("compute-nodes-of", 3)
-    assert (head.networks, compute.networks) == (("public", "private"), ("private",))
-    assert (head.provides, head.requires) == (("torquemaster", "nfs-server"), ("torqueslave",))
-    assert (compute.provides, compute.requires) == (("torqueslave",), ("torquemaster", "nfs-server"))
+    assert (head.request.networks, compute.request.networks) == (("public", "private"), ("private",))
+    assert (head.roles.provides, head.roles.requires) == (("torquemaster", "nfs-server"), ("torqueslave",))
+    assert (compute.roles.provides, compute.roles.requires) == (("torqueslave",), ("torquemaster", "nfs-server"))
 
 
 def test_networks_data_and_the_context():
     file = read(TORQUE)
     assert file.name == "torque"
-    assert file.networks == (ClusterNetwork("public", public=True), ClusterNetwork("private", "10.21.0.0/24", True))
+    assert file.networks == (NetworkRequest("public", public=True), NetworkRequest("private", "10.21.0.0/24", True))
     (data,) = file.context.data
     assert (data.name, base64.b64decode(data.content_base64)) == ("queue-conf", b"set server ${x}\n<two>\n")
     assert (file.context.introduce, file.context.ssh) == (Introduce.ALL, Ssh.MUTUAL)

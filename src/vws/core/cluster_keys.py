@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from vws.core.cluster import NAME_LENGTH_MAX as CLUSTER_NAME_LENGTH_MAX
+from vws.core.cluster import NETWORKS_MAX
 from vws.core.cluster_parameters import PARAMETERS, Parameter
 from vws.core.cluster_spec import LeaseWishes
 from vws.core.context import INFORMATION, Hook, Introduce, Ssh
@@ -31,7 +33,7 @@ from vws.core.shapes import (
     duration,
     size,
 )
-from vws.core.site import Disk, OnFailure
+from vws.core.site import OnFailure
 from vws.core.terms import (
     BANDWIDTH_MBIT_MAX,
     COUNT_MAX,
@@ -44,10 +46,10 @@ from vws.core.terms import (
     MEMORY_MIB_MIN,
     NAME_LENGTH_MAX,
     NAME_PATTERN,
+    Disk,
 )
 
 VERSION: Final = "cluster/1"
-NETWORKS_MAX: Final = 8
 ROLES_MAX: Final = 100
 DISKS_MAX: Final = 16
 WITHIN_S_MAX: Final = 24 * 3600
@@ -154,8 +156,8 @@ def _check_range(text: str) -> None:
     network = ipaddress.IPv4Network(text)
     if not any(network.subnet_of(block) for block in _PRIVATE):
         raise ValueError("it is not within 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
-    if not 16 <= network.prefixlen <= 29:
-        raise ValueError(f"a network of a cluster has /16 to /29, not /{network.prefixlen}")
+    if not 16 <= network.prefixlen <= 30:
+        raise ValueError(f"a network of a cluster has /16 to /30, not /{network.prefixlen}")
 
 
 _PRIVATE: Final = [ipaddress.IPv4Network(x) for x in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
@@ -284,7 +286,7 @@ GROUP: Final = Record(
         "disks": Key(ListOf(DISK, DISKS_MAX), "Blank disks of each member."),
         "on-failure": Key(Choice(tuple(OnFailure)), "When a member fails. Default: fail."),
         "require": Key(_REQUIREMENT, "What each member's node must be.", field="requirement"),
-        "apart": Key(Flag(), "Each member on a node of its own."),
+        "apart": Key(Flag(), "Each member on a node of its own, which members of a private network cannot be."),
         "together": Key(Flag(), "All members on one node."),
     },
 )
@@ -316,7 +318,9 @@ CLUSTER: Final = Record(
     Entries,
     {
         "vws": Key(Choice((VERSION,)), "The form of this file.", required=True),
-        "name": Key(_name("a name"), "Of the cluster, unless --name says otherwise.", required=True),
+        "name": Key(
+            _name("a name", CLUSTER_NAME_LENGTH_MAX), "Of the cluster, unless --name says otherwise.", required=True
+        ),
         "parameters": Key(PARAMETERS, 'Values to choose at each launch (--set), written "${name}" below.'),
         "networks": Key(TableOf(NETWORK, _NETWORK, NETWORKS_MAX), "Networks. Without any: the nodes' own."),
         "roles": Key(TableOf(ROLE, _ROLE, ROLES_MAX), "What members do for each other, in the order of their hooks."),

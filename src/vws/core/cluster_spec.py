@@ -1,7 +1,7 @@
 """A cluster as its file describes it, complete: parameters are filled in, files have their contents.
 
-From it come the lease (`lease_request`), the context (`ClusterFile.context`) and its members (`expected`), networks and
-disks. It is plain JSON in the record (core/wire.py), and holds nothing of a site but names of images.
+From it come the lease (`lease_request`), the cluster (`cluster_request`), the context (`ClusterFile.context`) and its
+members (`expected`). It is plain JSON in the record (core/wire.py), and holds nothing of a site but names of images.
 """
 
 from __future__ import annotations
@@ -9,34 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from vws.core.cluster import ClusterRequest, NetworkRequest
 from vws.core.cluster_parameters import Chosen
 from vws.core.context import ContextSpec, Expected
 from vws.core.errors import InvalidRequest
-from vws.core.site import Disk, OnFailure
+from vws.core.site import GroupRoles
 from vws.core.terms import GroupRequest, LeaseRequest, When
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterNetwork:
-    """cidr: of a private network. outgoing: its members reach the world. public: addresses of the site's own pool."""
-
-    name: str
-    cidr: str = ""
-    outgoing: bool = False
-    public: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class ClusterGroup:
-    """request: what the planner places; its disk_mib is of the root's and the other disks together. networks: the main
-    one first; (): the node's own."""
+    """request: what the planner places, with its networks and disks. roles: what its members are to each other."""
 
     request: GroupRequest
-    networks: tuple[str, ...] = ()
-    provides: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    disks: tuple[Disk, ...] = ()
-    on_failure: OnFailure = OnFailure.FAIL
+    roles: GroupRoles
 
     @property
     def name(self) -> str:
@@ -46,7 +32,7 @@ class ClusterGroup:
         """Its members from number `first` on, as the context knows them before anybody has an address."""
         last = first + (self.request.count if count is None else count)
         for number in range(first, last):
-            yield Expected(f"{self.name}-{number}", self.provides, self.requires, self.networks)
+            yield Expected(f"{self.name}-{number}", self.roles.provides, self.roles.requires, self.request.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +52,7 @@ class ClusterFile:
     name: str
     groups: tuple[ClusterGroup, ...]
     context: ContextSpec
-    networks: tuple[ClusterNetwork, ...] = ()
+    networks: tuple[NetworkRequest, ...] = ()
     lease: LeaseWishes = LeaseWishes()
     parameters: tuple[Chosen, ...] = ()
     notes: tuple[str, ...] = ()
@@ -75,7 +61,7 @@ class ClusterFile:
         """All members of the launch."""
         return tuple(member for group in self.groups for member in group.expected())
 
-    def network(self, name: str) -> ClusterNetwork:
+    def network(self, name: str) -> NetworkRequest:
         return next(network for network in self.networks if network.name == name)
 
 
@@ -112,6 +98,12 @@ def lease_request(
         urgent=file.lease.urgent,
         preemptible=file.lease.preemptible,
     )
+
+
+def cluster_request(file: ClusterFile, lease: LeaseRequest, *, context: str = "", text: str = "") -> ClusterRequest:
+    """What launches it. lease: as `lease_request` gives it. context: the id of its context. text: to be kept."""
+    roles = tuple(group.roles for group in file.groups)
+    return ClusterRequest(file.name, lease, file.networks, roles, context, text)
 
 
 def renamed(file: ClusterFile, name: str) -> ClusterFile:

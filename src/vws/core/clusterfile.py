@@ -20,9 +20,10 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Final, NoReturn
 
+from vws.core.cluster import NetworkRequest, check_cluster
 from vws.core.cluster_keys import CLUSTER, FILESYSTEMS, VERSION, Content, Entries, FileEntry, GroupEntry, SideEntry
 from vws.core.cluster_parameters import choose
-from vws.core.cluster_spec import ClusterFile, ClusterGroup, ClusterNetwork
+from vws.core.cluster_spec import ClusterFile, ClusterGroup, cluster_request, lease_request
 from vws.core.context import (
     INFORMATION,
     MEMBER,
@@ -39,8 +40,8 @@ from vws.core.context import (
 )
 from vws.core.errors import InvalidRequest
 from vws.core.shapes import Spot, listed, meant, shorten
-from vws.core.site import Disk, OnFailure
-from vws.core.terms import COUNT_MAX, GroupRequest
+from vws.core.site import GroupRoles, OnFailure
+from vws.core.terms import COUNT_MAX, Disk, GroupRequest
 from vws.core.waits import CONTENT_BYTES_MAX, CONTENTS_BYTES_MAX, check_context
 from vws.core.yaml_tree import Path, Scalar, Table, fault, parse, path_of, place_of
 
@@ -107,14 +108,14 @@ class _Resolution:
         groups = tuple(self.group(name, entry) for name, entry in self.entries.groups.items())
         self.check_room(networks, groups)
         self.check_roles()
-        context = self.context()
-        self.check_waits(context, groups)
         self.note_unused()
-        return ClusterFile(self.entries.name, groups, context, networks, self.entries.lease, (), tuple(self.notes))
+        file = ClusterFile(self.entries.name, groups, self.context(), networks, self.entries.lease)
+        self.check_whole(file)
+        return replace(file, notes=tuple(self.notes))
 
     # ------------------------------------------------------------ networks
 
-    def networks(self) -> tuple[ClusterNetwork, ...]:
+    def networks(self) -> tuple[NetworkRequest, ...]:
         found = []
         for name, entry in self.entries.networks.items():
             if entry.public and (entry.range or entry.outgoing):
@@ -126,11 +127,11 @@ class _Resolution:
                 )
             if not entry.public and not entry.range:
                 self.wrong(("networks", name), f"networks.{name} says no range", "range: 10.20.0.0/24, or public: true")
-            found.append(ClusterNetwork(name, entry.range, entry.outgoing, entry.public))
+            found.append(NetworkRequest(name, entry.range, entry.outgoing, entry.public))
         self.check_apart([network for network in found if network.cidr])
         return tuple(found)
 
-    def check_apart(self, private: list[ClusterNetwork]) -> None:
+    def check_apart(self, private: list[NetworkRequest]) -> None:
         for one, other in combinations(private, 2):
             if ipaddress.IPv4Network(one.cidr).overlaps(ipaddress.IPv4Network(other.cidr)):
                 self.wrong(
@@ -139,14 +140,14 @@ class _Resolution:
                     "ranges that have no address in common",
                 )
 
-    def check_room(self, networks: tuple[ClusterNetwork, ...], groups: tuple[ClusterGroup, ...]) -> None:
+    def check_room(self, networks: tuple[NetworkRequest, ...], groups: tuple[ClusterGroup, ...]) -> None:
         members = sum(group.request.count for group in groups)
         if members > COUNT_MAX:
             self.wrong(("groups",), f"the cluster has {members} members", f"at most {COUNT_MAX}")
         for network in networks:
             if not network.cidr:
                 continue
-            on_it = sum(group.request.count for group in groups if network.name in group.networks)
+            on_it = sum(group.request.count for group in groups if network.name in group.request.networks)
             # Neither the network's own address nor that of broadcasts, and the gateway has one.
             room = ipaddress.IPv4Network(network.cidr).num_addresses - 3
             if on_it > room:
@@ -162,27 +163,24 @@ class _Resolution:
         path: Path = ("groups", name)
         if entry.apart and entry.together:
             self.wrong((*path, "together"), f"{name} is to be both apart and together", "one of them, or neither")
+        disks = self.disks(path, entry)
         request = GroupRequest(
             image=entry.image,
             count=entry.count,
             cpus=entry.cpus,
             memory_mib=entry.memory_mib,
-            disk_mib=entry.disk_mib + sum(disk.size_mib for disk in entry.disks),
+            disk_mib=entry.disk_mib + sum(disk.size_mib for disk in disks),
             name=name,
             requirement=entry.requirement,
             apart=entry.apart,
             together=entry.together,
             bandwidth_mbit=entry.bandwidth_mbit,
+            networks=self.networks_of(path, entry),
+            disks=disks,
         )
         self.check_required(path, entry)
-        return ClusterGroup(
-            request,
-            self.networks_of(path, entry),
-            entry.provides,
-            entry.requires,
-            self.disks(path, entry),
-            OnFailure(entry.on_failure),
-        )
+        roles = GroupRoles(name, entry.provides, entry.requires, OnFailure(entry.on_failure))
+        return ClusterGroup(request, roles)
 
     def networks_of(self, path: Path, entry: GroupEntry) -> tuple[str, ...]:
         declared = self.entries.networks
@@ -366,10 +364,11 @@ class _Resolution:
             )
         return content
 
-    def check_waits(self, context: ContextSpec, groups: tuple[ClusterGroup, ...]) -> None:
-        """What is refused of any context is refused here with its place in the file."""
+    def check_whole(self, file: ClusterFile) -> None:
+        """What is refused of any context and any cluster is refused here with its place in the file."""
         try:
-            check_context(context, [member for group in groups for member in group.expected()])
+            check_context(file.context, file.expected())
+            check_cluster(cluster_request(file, lease_request(file, duration_s=1)))
         except InvalidRequest as error:
             self.wrong(path_of(error.field or ""), error.problem, error.possible)
 

@@ -19,7 +19,9 @@ from typing import Any, Final
 
 import yaml
 
-from vws.core.cluster_keys import NETWORKS_MAX, ROLES_MAX, VERSION
+from vws.core.cluster import NAME_LENGTH_MAX as CLUSTER_NAME_LENGTH_MAX
+from vws.core.cluster import NETWORKS_MAX
+from vws.core.cluster_keys import ROLES_MAX, VERSION
 from vws.core.context import INFORMATION, MEMBER
 from vws.core.shapes import shorten
 from vws.core.terms import COUNT_MAX, GROUP_NAME_LENGTH_MAX, GROUPS_MAX, NAME_LENGTH_MAX
@@ -173,7 +175,7 @@ class _Import:
         self.note_unknown(workspaces)
         provided = {self.role(role) for each in workspaces for role in each.all("ctx", "provides", "role")}
         groups = {self.group_name(each): self.group(each, provided) for each in workspaces}
-        described: dict[str, Any] = {"vws": VERSION, "name": _Names().new(self.name, "cluster")}
+        described: dict[str, Any] = {"vws": VERSION, "name": _Names(CLUSTER_NAME_LENGTH_MAX).new(self.name, "cluster")}
         members = sum(group["count"] for group in groups.values())
         if members > COUNT_MAX or len(provided) > ROLES_MAX:
             problem = f"the cluster has {members} members and {len(provided)} roles"

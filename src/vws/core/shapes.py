@@ -202,6 +202,8 @@ class Whole:
         value = spot.scalar(self.said)
         if spot.filled and _INTEGER.fullmatch(str(value)):
             value = int(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 2.0 is whole to JSON Schema too
         if isinstance(value, bool) or not isinstance(value, int):
             spot.wrong(f"is {shorten(str(value))!r}" if spot.filled else f"is {described(spot.node)}", self.said)
         if not self.low <= value <= self.high:
