@@ -20,6 +20,7 @@ POINTS: dict[str, str] = {
     "service.lease.committed": "service",
     "service.orders.sent": "service",
     "service.report.committed": "service",
+    "service.tick.planned": "service",
     "service.end.committed": "service",
     "agent.orders.received": "agent",
     "agent.orders.kept": "agent",

@@ -83,6 +83,21 @@ def test_a_best_effort_lease_waits_with_a_promised_start_and_begins_when_it_come
     assert in_plan(world, second).state is LeaseState.ACTIVE
 
 
+@pytest.mark.parametrize("ends", ["by its node", "by its user"])
+def test_what_was_worked_until_the_end_counts_whoever_sees_it_first(ends):
+    world = World(node(1))
+    lease = soft(world, duration_s=60)
+    pass_time(world, 20)
+    if ends == "by its node":
+        world.now += 60
+        world.report("nod-001", *(WorkspaceFact(w.id, Observation.ENDED) for w in world.members(lease)))
+    else:
+        world.decide(cancel, in_plan(world, lease))
+        follow(world)
+    after = in_plan(world, lease)
+    assert (after.state, after.worked_s) == (LeaseState.ENDED, 60 if ends == "by its node" else 20)
+
+
 def test_what_this_site_could_never_run_is_refused_rather_than_queued():
     world = World(node(1), node(2))
     for group in (GroupRequest("demo", cpus=5), GroupRequest("demo", count=3, cpus=4)):

@@ -24,6 +24,7 @@ from vws.core.enactment import advance, settle_plan
 from vws.core.errors import VwsError
 from vws.core.lifecycle import Command, Desired, Observation, State
 from vws.core.maintenance import forget_maintenances, pass_time, plan_maintenance, remove_maintenance
+from vws.core.outlook import latest_members
 from vws.core.plan.profile import FOREVER, NOTHING
 from vws.core.plan.timeline import Timeline
 from vws.core.present import Present
@@ -536,10 +537,10 @@ class PlanLife(PlanMachine):
             over = lease.kind.soft and lease.state is LeaseState.ENDED and lease.reason == TIME_OVER
             if not over or lease.id in self.troubled:
                 continue
-            members = self.members(lease)
+            members = latest_members(lease, self.members(lease))
             for w in members:
                 # Who has others that run cannot keep them waiting until its own node is heard of again.
-                if w.reason != GIVEN_UP and (len(members) == 1 or w.id not in unseen):
+                if len(members) == 1 or w.id not in unseen:
                     ran = sum(host.ran_s.get(w.id, 0) for host in (*self.site.hosts.values(), *self.site.former))
                     assert ran >= lease.worked_s - 1 - 2 * lease.suspensions, (lease, w)
 
@@ -569,9 +570,6 @@ class PlanLife(PlanMachine):
         self.who_had_all_its_time_had_it()
         assert not any(host.guests for host in site.hosts.values())
         assert_nothing_is_left(site.present.outlook.planner, int(site.now))
-
-
-GIVEN_UP = "its node was promised to others; it begins anew when there is room"
 
 
 def _was_saved(event) -> bool:

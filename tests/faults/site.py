@@ -32,12 +32,13 @@ remove_s = 0.01
 class SiteUnderFire:
     """`keep_up` starts whatever died; `fault` arms one fault point for the processes that start from then on."""
 
-    def __init__(self, path: Path, nodes: int = 2) -> None:
+    def __init__(self, path: Path, nodes: int = 2, config: str = "") -> None:
+        """config: what else its site.toml shall have."""
         self.nodes = nodes
         supervisor.init_site(path)
         self.directory = SiteDirectory(path)
         text = self.directory.config.read_text().partition("[fake]")[0]
-        self.directory.config.write_text(text + FAKE)
+        self.directory.config.write_text(text + FAKE + config)
         # Where both may write, the service after it gave root up.
         self.once = self.directory.service / "died"
         self.deaths = 0

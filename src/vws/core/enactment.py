@@ -197,7 +197,10 @@ def _write(draft: Draft, outlook: Outlook) -> None:
     touched, planner.touched = planner.touched, {}
     for id, demand in touched.items():
         lease = draft.find_lease(id)
-        if lease is None or lease.ended:
+        if lease is None:
+            continue
+        if lease.ended:
+            draft.put_lease(replace(lease, worked_s=demand.worked))
             continue
         after = planned(lease, outlook, demand)
         if after != lease:

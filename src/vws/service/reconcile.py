@@ -158,7 +158,10 @@ class Reconciler:
             listen(draft, silent_for_s, patience)
             pass_time(draft)
             advance(draft, self._site.ids.new)
-            return bool(draft.changes)
+            changed = bool(draft.changes)
+            if changed:
+                reach("service.tick.planned")
+            return changed
 
         if self._site.change("site", decide):
             reach("service.end.committed")

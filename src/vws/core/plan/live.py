@@ -294,6 +294,10 @@ class SitePlanner(Planner):
         self._touch(demand)
 
     def ended(self, demand: Demand, now: int) -> None:
+        block = demand.block
+        if block is not None and demand.phase == RUNNING:
+            # Its nodes may have ended it before anybody here has looked at the clock.
+            demand.worked += max(0, min(now, block.stop) - block.run)
         self.forget(demand, now)
         self._touch(demand)
 
