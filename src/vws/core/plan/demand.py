@@ -157,6 +157,7 @@ class Demand:
         self.restarts = 0
         self.migrations = 0
         self.taken = 0  # its place among all that were taken in
+        self.least = -1  # how long a block it needs to begin, without having been saved; -1: not known
         self.next = -1  # when the next step of its block begins
         self.kept = False  # what is kept of its members is held apart from its block
         self.one_per_node = True
@@ -169,6 +170,7 @@ class Demand:
     def resize(self, parts: list[Part]) -> None:
         """Its members have other sizes from now on."""
         self.parts = parts
+        self.least = -1
         self.one_per_node = True
         self.members = 0
         self.total = NOTHING

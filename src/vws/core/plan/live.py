@@ -348,6 +348,7 @@ class SitePlanner(Planner):
         block = demand.block
         if block is None or demand.phase == SAVING or block.saves:
             demand.requested += duration_s
+            demand.least = -1
             self._touch(demand)
             return True
         end = block.end + duration_s

@@ -106,13 +106,14 @@ class Placing:
         """Whether it is sure, without looking at nodes, that no block can begin now on whatever nodes there are."""
         if demand.saved_on:
             return False
-        least = -1
         for part in demand.asks:
             until = self.timeline.open_until(part, now)
+            if until <= now:
+                return True
             if until < FOREVER:
-                if until > now and least < 0:
-                    least = now + self.least(demand)
-                if until <= now or until < least:
+                if demand.least < 0:
+                    demand.least = self.least(demand)
+                if until < now + demand.least:
                     return True
         return False
 

@@ -345,7 +345,7 @@ class Planner:
     def _backfill(self, rest: list[Demand], now: int) -> list[Demand]:
         """Start those that delay nobody. Gives the ones that stay."""
         free = self._capacity.minus(self._used)
-        candidates = [each for each in rest if each.total.fits_in(free)]
+        candidates = [each for each in rest if each.total.fits_in(free) and not self.placing.is_hopeless(each, now)]
         if not candidates:
             return rest
         if self.rules.smallest_first:
@@ -359,6 +359,7 @@ class Planner:
 
     def _enqueue(self, demand: Demand) -> None:
         demand.phase = SAVED if demand.saved_on else WAITING
+        demand.least = -1
         insert_in_turn(self.queue, demand)
 
     # ------------------------------------------------------------ blocks

@@ -19,8 +19,8 @@ from vws.core.plan.profile import FOREVER, NODE_BITS, NODE_MASK, NOTHING, Amount
 # So many of the longest openings are known of each kind.
 LONGEST: Final = 256
 KINDS_MAX: Final = 4096
-# By so many the nodes that may have something left may become more until they are looked at anew.
-IDLE_MORE: Final = 16
+# All nodes are looked at anew once those that may have something left have been gone through for so many times as much.
+IDLE_WORTH: Final = 4
 
 
 @final
@@ -51,7 +51,7 @@ class Timeline:
         self._all: list[int] = []
         self._is_idle: list[bool] = [False for _ in capacities]
         self._idle_until = 0
-        self._idle_most = 0
+        self._idle_asked = 0
         self._kept = Kept(Amount(0, 0), 0, None, -1, [])
         self._kinds: dict[tuple[int, int, int, int, int, bool, int], Kind] = {}
         self._grown = 1  # how often any node may have got more room
@@ -148,8 +148,9 @@ class Timeline:
     def _nodes_for(self, size: Amount, at: int) -> list[int]:
         """The nodes that may have room for one of a size at `at`."""
         if at == self.now and _asks_for_some(size):
-            if at >= self._idle_until or len(self._idle) > self._idle_most:
+            if at >= self._idle_until or self._idle_asked > IDLE_WORTH * len(self.profiles):
                 self._find_idle(at)
+            self._idle_asked += len(self._idle)
             return self._idle
         if len(self._all) < len(self.profiles):
             self._all = list(range(len(self.profiles)))
@@ -171,7 +172,7 @@ class Timeline:
             elif step.next is not None and step.next.begin < until:
                 until = step.next.begin
         self._idle_until = until
-        self._idle_most = 2 * len(self._idle) + IDLE_MORE
+        self._idle_asked = 0
 
     def _may_idle(self, node: int) -> None:
         if not self._is_idle[node]:
