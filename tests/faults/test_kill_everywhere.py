@@ -15,7 +15,6 @@ import pytest
 from tests.faults.site import SiteUnderFire
 from vws.faultpoints import POINTS
 
-
 # Reached where the service's own clock has something to do.
 BY_THE_CLOCK = {"service.tick.planned", "service.end.committed"}
 
