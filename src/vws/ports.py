@@ -74,6 +74,7 @@ class Filter:
     node: str | None = None
     name: str | None = None
     series: str | None = None
+    cluster: str | None = None
     live: bool = False
     states: tuple[str, ...] = field(default=())
 

@@ -19,12 +19,12 @@ from vws.core.cluster import (
     suspend,
     terminate,
 )
-from vws.core.deployment import orders_for
+from vws.core.deployment import WorkspaceFact, orders_for
 from vws.core.draft import Draft
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
-from vws.core.lifecycle import State
+from vws.core.lifecycle import UNORDERED, Observation, State
 from vws.core.present import Present
-from vws.core.site import Cluster, LeaseState
+from vws.core.site import Cluster, GroupRoles, LeaseState, OnFailure
 from vws.core.terms import Disk, GroupRequest, LeaseRequest, When
 
 PRIVATE = NetworkRequest("private", "10.20.0.0/24")
@@ -221,3 +221,67 @@ def test_two_clusters_cannot_have_one_name():
     launched(world)
     with pytest.raises(NameTaken):
         launched(world)
+
+
+def break_down(world: World, name: str) -> None:
+    """The member breaks, and its node removes what is left; the others do as they are told."""
+    broken = next(w for w in reversed(world.history.workspaces) if w.name == name and w.released_at is None)
+    ordered = [w for w in world.present.on_node(broken.node) if w.state not in UNORDERED]
+    said = [
+        WorkspaceFact(w.id, Observation.BROKEN if w.id == broken.id else Observation.RUNNING, reason="no boot", boots=1)
+        for w in ordered
+    ]
+    world.report(broken.node, *said)
+    follow(world)
+
+
+def replacing(on_failure: OnFailure = OnFailure.REPLACE) -> ClusterRequest:
+    return asked(roles=(GroupRoles("worker", on_failure=on_failure),))
+
+
+def test_a_member_that_does_not_boot_is_made_anew_within_the_lease():
+    world = World(node(1, cpus=3))
+    cluster = world.decide(launch, replacing(), owner="ann", ids=world.ids)
+    break_down(world, "slurm-worker-1")
+    follow(world)
+    (lease,) = world.present.leases_of_cluster(cluster.id)
+    assert lease.state is LeaseState.ACTIVE
+    assert len(there(world, cluster)) == 3
+    made = [w for w in world.history.workspaces if w.name == "slurm-worker-1"]
+    assert [w.state for w in made] == [State.FAILED, State.RUNNING]
+    assert Present.of(world.history).outlook.sketch() == world.present.outlook.sketch()
+    with pytest.raises(CannotFit):
+        world.grant(GroupRequest("demo"))  # its room was not given to anybody
+
+
+def test_a_member_that_breaks_later_is_made_anew_too():
+    world = two_nodes()
+    cluster = launched(world, replacing())
+    break_down(world, "slurm-worker-2")
+    (lease,) = world.present.leases_of_cluster(cluster.id)
+    assert lease.state is LeaseState.DEGRADED
+    assert lease.reason == "slurm-worker-2 is failed: no boot; made anew"
+    follow(world)
+    (lease,) = world.present.leases_of_cluster(cluster.id)
+    assert (lease.state, lease.reason) == (LeaseState.ACTIVE, "")
+
+
+def test_where_member_after_member_fails_the_cluster_does():
+    world = two_nodes()
+    cluster = world.decide(launch, replacing(), owner="ann", ids=world.ids)
+    for _ in range(4):
+        assert world.present.leases_of_cluster(cluster.id)
+        break_down(world, "slurm-worker-1")
+    follow(world)
+    lease = next(lease for lease in world.history.leases if lease.cluster == cluster.id)
+    assert (lease.state, lease.reason) == (LeaseState.FAILED, "slurm-worker-1 is failed: no boot")
+    assert len([w for w in world.history.workspaces if w.name == "slurm-worker-1"]) == 4
+
+
+def test_without_replacement_a_cluster_that_does_not_boot_as_a_whole_has_failed():
+    world = two_nodes()
+    cluster = world.decide(launch, replacing(OnFailure.FAIL), owner="ann", ids=world.ids)
+    break_down(world, "slurm-worker-1")
+    follow(world)
+    assert next(x for x in world.history.leases if x.cluster == cluster.id).state is LeaseState.FAILED
+    assert not world.present.clusters

@@ -52,9 +52,12 @@ class ClusterRequest:
 
 
 def launch(
-    draft: Draft, request: ClusterRequest, *, owner: str, ids: Ids, before: HeldBefore = nothing_before
+    draft: Draft, request: ClusterRequest, *, owner: str, ids: Ids, id: str = "", before: HeldBefore = nothing_before
 ) -> Cluster:
-    """The cluster with its first lease. Raises what granting raises, InvalidRequest, NameTaken."""
+    """The cluster with its first lease. id: its own, if it has one already.
+
+    Raises what granting raises, InvalidRequest, NameTaken.
+    """
     check_cluster(request)
     if any(cluster.name == request.name for cluster in draft.present.clusters.values()):
         raise NameTaken(
@@ -64,7 +67,7 @@ def launch(
             possible="another name (--name)",
         )
     cluster = Cluster(
-        id=ids("cls"),
+        id=id or ids("cls"),
         name=request.name,
         owner=owner,
         networks=tuple(Network(ids("net"), n.name, n.cidr, n.outgoing) for n in request.networks if not n.public),
@@ -74,10 +77,16 @@ def launch(
         created_at=draft.now,
     )
     draft.put_cluster(cluster)
-    asked = replace(request.lease, name=request.name, cluster=cluster.id, one_node=bool(cluster.networks))
+    asked = replace(alone(request), cluster=cluster.id)
     grant(draft, asked, owner=owner, ids=ids, before=before)
     draft.say("cluster.launched", owner=owner, cluster=cluster.id, name=cluster.name)
     return cluster
+
+
+def alone(request: ClusterRequest) -> LeaseRequest:
+    """The lease of a launch as it would be planned, for asking without launching."""
+    private = any(not network.public for network in request.networks)
+    return replace(request.lease, name=request.name, one_node=private)
 
 
 def _roles(request: ClusterRequest, group: GroupRequest) -> GroupRoles:

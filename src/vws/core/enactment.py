@@ -16,13 +16,13 @@ from dataclasses import replace
 from vws.core.draft import Draft
 from vws.core.errors import CommandRefused
 from vws.core.lifecycle import UNORDERED, Command, Desired, State
-from vws.core.members import make_members
+from vws.core.members import make_again, make_members
 from vws.core.outlook import Outlook, whole
 from vws.core.plan.demand import BOOKED, PREPARING, RUNNING, SAVED, SAVING, STOPPING, WAITING, Demand
 from vws.core.plan.planner import BEGIN, GIVE_UP, KEPT, SAVE, STOP, Action
 from vws.core.site import LEASE_AHEAD, Lease, LeaseState, Workspace
 from vws.core.standing import SAVED as SAVED_STATES
-from vws.core.standing import TIME_OVER, begin_end, give, settle
+from vws.core.standing import TIME_OVER, begin_end, give, settle, to_be_replaced
 from vws.core.usage import terms_of
 
 Ids = Callable[[str], str]
@@ -56,6 +56,7 @@ def settle_plan(draft: Draft, ids: Ids) -> None:
             _notice(draft, outlook, demand)
     _carry_out(draft, outlook, ids)
     settle(draft)
+    _replace(draft, ids)
     _write(draft, outlook)
     _close_clusters(draft)
 
@@ -220,6 +221,16 @@ def planned(lease: Lease, outlook: Outlook, demand: Demand) -> Lease:
     if lease.deadline is not None and plan is not None and plan.stop > lease.deadline and lease.state in LEASE_AHEAD:
         after = replace(after, reason=f"as planned now it is over {plan.stop - lease.deadline} s after its deadline")
     return after
+
+
+def _replace(draft: Draft, ids: Ids) -> None:
+    """Make members anew that have failed, where their cluster wants it, once nothing is left of them."""
+    for id in draft.touched_leases:
+        lease = draft.lease(id)
+        for workspace in to_be_replaced(draft, lease):
+            if workspace.released_at is not None:
+                make_again(draft, lease, workspace, ids)
+                draft.say_lease("lease.replacing", lease, member=workspace.name, reason=workspace.reason)
 
 
 def _close_clusters(draft: Draft) -> None:

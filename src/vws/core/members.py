@@ -17,14 +17,24 @@ Ids = Callable[[str], str]
 def make_members(draft: Draft, lease: Lease, hosts: Sequence[str], ids: Ids, *, end: int) -> None:
     """Order the members of `lease` from their nodes (`hosts`: ids, group by group), to be removed at `end`."""
     left, held = iter(hosts), _Held(draft, lease.cluster)
-    whole = draft.cluster(lease.cluster).name if lease.cluster else lease.name
     for group in lease.groups:
         for number in group.numbers:
-            node = draft.node(next(left))
-            name = name_of(whole, group, number)
-            nics = tuple(held.give(node, network) for network in group.networks or ("",))
-            member = _member(draft, lease, group, number, name=name, node=node, nics=nics, id=ids("wsp"), end=end)
-            draft.say_workspace("workspace.planned", draft.order(member), address=member.address, **member_of(member))
+            _make(draft, lease, group, number, draft.node(next(left)), held, id=ids("wsp"), end=end)
+
+
+def make_again(draft: Draft, lease: Lease, before: Workspace, ids: Ids) -> None:
+    """Order a member anew, of the same name and on the same node, once nothing is left of it."""
+    group = next(group for group in lease.groups if group.name == before.group)
+    held = _Held(draft, lease.cluster)
+    _make(draft, lease, group, before.number, draft.node(before.node), held, id=ids("wsp"), end=before.end)
+
+
+def _make(draft: Draft, lease: Lease, group: Group, number: int, node: Node, held: _Held, *, id: str, end: int) -> None:
+    whole = draft.cluster(lease.cluster).name if lease.cluster else lease.name
+    name = name_of(whole, group, number)
+    nics = tuple(held.give(node, network) for network in group.networks or ("",))
+    member = _member(draft, lease, group, number, name=name, node=node, nics=nics, id=id, end=end)
+    draft.say_workspace("workspace.planned", draft.order(member), address=member.address, **member_of(member))
 
 
 def name_of(whole: str, group: Group, number: int) -> str:

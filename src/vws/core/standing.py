@@ -11,6 +11,7 @@ when all that are left are done, so is the lease.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +19,13 @@ from typing import Any
 from vws.core.deployment import NodeReport, WorkspaceFact, facts_of, readable
 from vws.core.draft import Draft
 from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
-from vws.core.site import LEASE_AHEAD, LEASE_FINAL, Lease, LeaseState, Node, NodeState, PlanPhase, Workspace
+from vws.core.site import LEASE_AHEAD, LEASE_FINAL, Lease, LeaseState, Node, NodeState, OnFailure, PlanPhase, Workspace
 
 TIME_OVER = "its time was over"
 SAVED = frozenset({State.SUSPENDED, State.RESTORING})
 BROKEN = frozenset({State.FAILED, State.LOST, State.STOPPED})
+# After so many have failed in one place, another one would, too.
+REPLACEMENTS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +219,17 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
             _end(draft, lease)
         return
     live = [w for w in members if w.state not in UNORDERED]
-    broken = [w for w in members if w.state in BROKEN and not _is_done(w)]
+    replaced = to_be_replaced(draft, lease)
+    others = [w for w in latest(members) if w not in replaced]
+    broken = [w for w in others if w.state in BROKEN and not _is_done(w)]
     busy = [w for w in live if not _is_done(w)]
     if lease.active_at is None and broken:
         begin_end(draft, lease, LeaseState.FAILED, _blame(broken))
-    elif not live:
+    elif not live and not replaced:
         begin_end(draft, lease, *_outcome(draft, lease, broken))
+    elif replaced:
+        if lease.active_at is not None:
+            _stand(draft, lease, LeaseState.DEGRADED, f"{_blame(replaced)}; made anew")
     elif not busy:
         _end_done(draft, lease, live, broken)
     elif broken:
@@ -234,6 +242,27 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
         return
     if draft.lease(lease.id).state is LeaseState.ENDING:
         _settle_lease(draft, draft.lease(lease.id))
+
+
+def latest(members: Iterable[Workspace]) -> list[Workspace]:
+    """The last one made of each member."""
+    return list({(w.group, w.number): w for w in members}.values())
+
+
+def to_be_replaced(draft: Draft, lease: Lease) -> list[Workspace]:
+    """The members that have failed and, by their cluster's word, are to be made anew."""
+    cluster = draft.find_cluster(lease.cluster) if lease.cluster else None
+    if cluster is None or lease.state in LEASE_FINAL | LEASE_AHEAD | {LeaseState.ENDING}:
+        return []
+    members = draft.members(lease.id)
+    made = Counter((w.group, w.number) for w in members)
+    return [
+        w
+        for w in latest(members)
+        if w.state is State.FAILED
+        and made[w.group, w.number] <= REPLACEMENTS_MAX
+        and cluster.roles_of(w.group).on_failure is OnFailure.REPLACE
+    ]
 
 
 def is_put_by(lease: Lease) -> bool:
