@@ -1,0 +1,27 @@
+#!/bin/sh
+# Mounts the head's /srv/shared as /shared, now and at every boot. The head has exported it by now: who requires a role
+# waits until all who provide it are done.
+set -eu
+shared=${SHARED:-/shared}
+fstab=${FSTAB:-/etc/fstab}
+
+if ! command -v mount.nfs4 >/dev/null; then
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -q update
+    apt-get -qy install --no-install-recommends nfs-common
+fi
+
+server=$(vws-members nfs-server | head -n 1 | cut -d ' ' -f 1)
+line="$server:/srv/shared $shared nfs4 rw,_netdev,nofail 0 0"
+if ! grep -qxF "$line" "$fstab" 2>/dev/null; then
+    { grep -v " $shared nfs4 " "$fstab" || true; } >"$fstab.new" 2>/dev/null
+    echo "$line" >>"$fstab.new"
+    mv "$fstab.new" "$fstab"
+fi
+
+mkdir -p "$shared"
+if ! grep -q " $shared nfs" /proc/mounts; then
+    mount "$shared"
+fi
+echo "$VWS_NAME" >"$shared/$VWS_NAME"
+echo "mounted $server:/srv/shared"
