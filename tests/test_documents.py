@@ -29,6 +29,7 @@ from vws.cli.main import cli
 from vws.config import ServiceConfig, SiteConfig
 from vws.core import errors
 from vws.core.chosen import REGISTRY
+from vws.core.information import SiteInformation
 from vws.core.lifecycle import COMMANDS, Command, State
 from vws.core.membership import VO, Limits, User, UserGroup
 from vws.core.rates import Configured
@@ -36,6 +37,7 @@ from vws.core.site import LeaseState, NodeState, Role
 from vws.core.tariff import PRICES, Band, Tariff
 from vws.core.wire import from_json, to_json
 from vws.frontends.rest import (
+    contexts,
     events,
     guests,
     images,
@@ -59,15 +61,32 @@ ROOT = Path(__file__).parents[1]
 README, ARCHITECTURE, CHANGELOG = ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"
 USER, ADMIN, GLOSSARY = (ROOT / "docs" / f"{name}.md" for name in ("user-guide", "admin-guide", "glossary"))
 INDEX, SIMULATING = ROOT / "docs" / "README.md", ROOT / "docs" / "simulating.md"
-POLICY = ROOT / "docs" / "policy.md"
-DOCUMENTS = (README, ARCHITECTURE, CHANGELOG, INDEX, USER, ADMIN, GLOSSARY, SIMULATING, POLICY)
+POLICY, CONTEXTUALISING = (ROOT / "docs" / f"{name}.md" for name in ("policy", "contextualising"))
+DOCUMENTS = (README, ARCHITECTURE, CHANGELOG, INDEX, USER, ADMIN, GLOSSARY, SIMULATING, POLICY, CONTEXTUALISING)
 
 HOSTS = {
     "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "slurm.schedmd.com", "vws.example.org",
     "www.rfc-editor.org",
 }  # fmt: skip
 # The first parts of paths: of a machine's file system, and of URLs.
-PATHS = {"bin", "data", "dev", "etc", "metrics", "opt", "path", "proc", "run", "srv", "sys", "tmp", "usr", "v1", "var"}
+PATHS = {
+    "bin",
+    "context",
+    "data",
+    "dev",
+    "etc",
+    "metrics",
+    "opt",
+    "path",
+    "proc",
+    "run",
+    "srv",
+    "sys",
+    "tmp",
+    "usr",
+    "v1",
+    "var",
+}
 
 
 def named(name: Path) -> str:
@@ -252,7 +271,7 @@ def test_processes_are_started_as_shown():
 # ---------------------------------------------------------------- settings
 
 SECTIONS = {
-    "[service]": ServiceConfig, "[planning]": PlanningConfig, "[rates]": Configured,
+    "[service]": ServiceConfig, "[site]": SiteInformation, "[planning]": PlanningConfig, "[rates]": Configured,
     "[node]": NodeConfig, "[fake]": FakeConfig,
     "[policy]": PolicyConfig, "[vos.NAME]": VO, "[groups.NAME]": UserGroup, "[users.NAME]": User,
     "[tariff]": Tariff, "[[tariff.bands]]": Band,
@@ -352,9 +371,10 @@ def test_every_state_of_a_node_and_every_role_is_in_the_admin_guide():
     ("guides", "parts"),
     [
         ((USER, ADMIN), (leases, workspaces, guests, images, nodes, maintenances, plan, tokens, events, usage, site)),
+        ((CONTEXTUALISING,), (contexts,)),
         ((ARCHITECTURE,), (link,)),
     ],
-    ids=["guides", "architecture"],
+    ids=["guides", "contexts", "architecture"],
 )
 def test_every_rest_operation_is_shown(guides, parts):
     text = re.sub(r"\{\w+\}", "{}", "".join(guide.read_text() for guide in guides))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vws.core.errors import InvalidRequest
+from vws.core.information import SiteInformation
 from vws.core.membership import VO, User, UserGroup
 from vws.core.rates import Configured, check_configured
 from vws.core.standing import Patience
@@ -53,11 +54,12 @@ class ServiceConfig:
 
 @dataclass(frozen=True)
 class SiteConfig:
-    """The whole of site.toml: [service], [planning], [rates] (how long things take), [node] (this host as a node),
-    [fake] (simulated nodes instead of it), [policy], [tariff] (what time costs), and the users' [vos.NAME],
-    [groups.NAME] and [users.NAME]."""
+    """The whole of site.toml: [service], [site] (what guests ask of it), [planning], [rates] (how long things take),
+    [node] (this host as a node), [fake] (simulated nodes instead of it), [policy], [tariff] (what time costs), and the
+    users' [vos.NAME], [groups.NAME] and [users.NAME]."""
 
     service: ServiceConfig = field(default_factory=ServiceConfig)
+    site: SiteInformation = field(default_factory=SiteInformation)
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     rates: Configured = field(default_factory=Configured)
     node: NodeConfig = field(default_factory=NodeConfig)

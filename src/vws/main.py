@@ -24,6 +24,7 @@ from typing import Any
 
 from vws.config import SiteConfig, SiteDirectory, load
 from vws.core.errors import VwsError
+from vws.core.information import Informed
 from vws.planning import rules_of
 from vws.policies import choose, needs_modules, price_of
 from vws.processes import write_file
@@ -66,22 +67,24 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
     listener = _listen(config)
     _become_service_user(directory, config)
     _certificates(directory, config)
-    from vws.frontends.rest.app import close_app, create_app
+    from vws.serving import Serving
 
     services = _build(directory, config)
     services.images.sweep()
     # A commit gives the interpreter up at each of its statements and must get it back soon: with Python's usual 5 ms a
     # turn, a lease request waited mostly for busy threads to finish theirs.
     sys.setswitchinterval(0.0005)
-    app = create_app(services, ca_pem=(directory.tls / "ca.crt").read_bytes())
+    app = Serving(services, ca_pem=(directory.tls / "ca.crt").read_bytes())
     server = _server(app, directory)
-    _on_stop(server, lambda: close_app(app))
+    _on_stop(server, app.close)
     services.reconciler.start()
+    services.contexts.start()
     log.info("serving %s as uid %d", config.service.public_url, os.geteuid())
     _spare_the_collector()
     try:
         server.run(sockets=[listener])
     finally:
+        services.contexts.stop()
         services.reconciler.stop()
         services.site.store.close()
         lock.close()
@@ -162,6 +165,7 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         config.tariff,
         price_of(config.tariff),
         rules_of(config.planning),
+        Informed(config.site, config.vos, config.users),
     )
     blobs = FileBlobs(directory.service / "blobs")
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)

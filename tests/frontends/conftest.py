@@ -97,6 +97,7 @@ class Running:
         self.url = server.url
         self._clients: list[httpx.Client] = []
         self.services.reconciler.start()
+        self.services.contexts.start()
         server.put(self.app)
         self.root_token = self.token("root", Role.ADMIN)
         self.ann_token = self.token("ann")
@@ -109,12 +110,14 @@ class Running:
         """What the process does when it is told to stop."""
         close_app(self.app)
         self.server.stop()
+        self.services.contexts.stop()
         self.services.reconciler.stop()
 
     def close(self) -> None:
         for client in self._clients:
             client.close()
         close_app(self.app)
+        self.services.contexts.stop()
         self.services.reconciler.stop()
 
     def token(self, subject: str, role: Role = Role.USER) -> str:

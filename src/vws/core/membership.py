@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from vws.core.errors import InvalidRequest
+from vws.core.terms import check_ssh_key
 
 OTHERS = ""
 DAYS_MAX = 36_500  # a century: what is longer is a slip of the pen
@@ -64,11 +65,14 @@ class UserGroup:
 @dataclass(frozen=True, slots=True)
 class User:
     """share: of his VO's, as against its other users. priority: added to his VO's. limits: in place of those that the
-    policy has for each user."""
+    policy has for each user. keys, subject: his ssh public keys and the subject of his certificate, for machines that
+    require `user:keys`, `vo:keys` or `vo:gridmap`."""
 
     share: float = 1.0
     priority: float = 0.0
     limits: Limits | None = None
+    keys: tuple[str, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,16 @@ class Membership:
             named += [(f"{section}.{name}.limits", party.limits) for name, party in parties if party.limits is not None]
         for field, limits in named:
             check_limits(limits, field)
+        for name, user in self.users.items():
+            for i, key in enumerate(user.keys):
+                check_ssh_key(key, f"users.{name}.keys[{i}]")
+            _check_subject(user.subject, f"users.{name}.subject")
+
+
+def _check_subject(subject: str, where: str) -> None:
+    """It is written between quotes, one to a line."""
+    if not subject.isprintable() or '"' in subject:
+        raise InvalidRequest(f"{where} cannot be a subject", field=where, possible="such as /DC=org/DC=example/CN=Ann")
 
 
 def check_limits(limits: Limits, where: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from vws.core.errors import Unavailable
 from vws.ports import Blobs, Clock, Ids, Store
 from vws.service.access import Access
+from vws.service.contexts import Contexts
 from vws.service.images import Images
 from vws.service.leases import Leases
 from vws.service.maintenances import Maintenances
@@ -32,6 +33,7 @@ class Services:
     maintenances: Maintenances
     usage: Usage
     plans: Plans
+    contexts: Contexts
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -57,4 +59,5 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Maintenances(site, nodes),
         usage,
         Plans(site),
+        Contexts(site, directory, settings.informed),
     )

@@ -17,6 +17,7 @@ from vws.core.chosen import Chosen
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import Unavailable, VwsError
+from vws.core.information import Informed
 from vws.core.outlook import Outlook
 from vws.core.plan.rules import Rules
 from vws.core.present import Present
@@ -48,6 +49,7 @@ class Settings:
     tariff: Tariff = field(default_factory=Tariff)
     price: Price = per_node_hour
     rules: Rules | None = None
+    informed: Informed = field(default_factory=Informed)
 
 
 class Site:
@@ -192,6 +194,13 @@ class Site:
             if reordered or after != before:
                 for listener in self._listeners:
                     listener(reordered, after)
+
+    def noticed(self, seq: int) -> None:
+        """Another part of this process wrote events, the last one `seq`: those who follow them are woken. Not under the
+        lock, for it changes nothing that a decision looks at."""
+        self.seq = max(self.seq, seq)
+        for listener in self._listeners:
+            listener(frozenset(), seq)
 
     # ------------------------------------------------------------ looking
 
