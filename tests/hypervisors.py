@@ -34,7 +34,7 @@ from vws.ports import Hypervisor, Instance
 NODE = "nod-1"
 GUEST_UP_WITHIN_S = 60.0
 REACHES = tuple(
-    f"vws.node.{module}.reach" for module in ("fake", "libvirt", "creation", "domains", "network", "records")
+    f"vws.node.{module}.reach" for module in ("fake", "libvirt", "creation", "domains", "dnsmasq", "records")
 )
 
 
@@ -83,7 +83,12 @@ def demo_bundle(folder: Path) -> Path:
     built = Path(__file__).parents[1] / "build/appliance/demo.vws"
     if built.exists():
         return built
-    appliance.build(folder / "demo.vws", built.parents[1] / "cache")
+    return demo_of_sources(folder)
+
+
+def demo_of_sources(folder: Path) -> Path:
+    """The one that these sources make, which may be newer than the one that is built."""
+    appliance.build(folder / "demo.vws", Path(__file__).parents[1] / "build/cache")
     return folder / "demo.vws"
 
 
@@ -236,6 +241,7 @@ class LibvirtSite(Site):
         """By looking at files, processes, taps and CPU groups."""
         names = [path.name for path in self.directory.glob("workspaces/*")]
         names += [path.name for path in self.directory.glob("network/[an]*s/*")]
+        names += [path.name for path in self.directory.glob("networks/*/[an]*s/*")]
         names += [path.name for path in Path("/sys/fs/cgroup").glob(f"*/vws-{self.tag}/wsp-*")]
         names += [path.stem for path in self.directory.glob("libvirt/etc/qemu/*.xml")]
         names += [path.stem for path in self.directory.glob("libvirt/log/qemu/vws-*.log")]
@@ -275,15 +281,16 @@ class LibvirtSite(Site):
             self._clear_away()
 
     def processes(self) -> list[Process]:
-        """All that live in the node's network namespace; once that is gone, another may get its inode."""
-        if not self.namespace.exists():
-            return []
-        inode, found = self.namespace.stat().st_ino, []
+        """All that live in the node's network namespaces; once those are gone, another may get their inodes."""
+        inodes, found = {path.stat().st_ino for path in self._namespaces()}, []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (folder / "ns/net").stat().st_ino == inode:
+                if (folder / "ns/net").stat().st_ino in inodes:
                     found.append(Process.of(int(folder.name)))
         return found
+
+    def _namespaces(self) -> list[Path]:
+        return list(self.namespace.parent.glob(f"{self.namespace.name}*"))
 
     def lose_power(self) -> None:
         """Everything that runs is gone at once; files stay."""
@@ -293,9 +300,9 @@ class LibvirtSite(Site):
         for process in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-        if self.namespace.exists():
-            subprocess.run(["umount", "--lazy", self.namespace], check=False)
-            self.namespace.unlink(missing_ok=True)
+        for namespace in self._namespaces():
+            subprocess.run(["umount", "--lazy", namespace], check=False)
+            namespace.unlink(missing_ok=True)
         for group in sorted(Path("/sys/fs/cgroup").glob(f"*/vws-{self.tag}/**/"), reverse=True):
             with contextlib.suppress(OSError):
                 group.rmdir()
@@ -328,11 +335,12 @@ def _stat(pid: int) -> list[str]:
 
 def remains_on_machine(tag: str, directory: Path) -> list[str]:
     """Namespaces, mounts, sockets and CPU groups of a node that should be gone."""
-    found = [str(path) for path in Path("/run/netns").glob(f"vws-{tag}")]
+    found = [str(path) for path in Path("/run/netns").glob(f"vws-{tag}*")]
     found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/vws-{tag}")]
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     found += [line for line in mounts if tag in line or str(directory) in line]
     found += [str(path) for path in directory.rglob("*") if path.is_socket()]
+    found += [str(path) for path in directory.glob("networks/*")]
     return found
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from tests.hypervisors import Cut, Site, boot, cut_at, image_file, in_loop, seen, until, until_up
+from vws.core.deployment import DiskOrder, NetworkOrder, NicOrder
 from vws.core.lifecycle import Observation as O
 from vws.ports import Hypervisor, HypervisorError
 
@@ -139,6 +140,28 @@ async def test_one_image_is_fetched_once_for_all_who_want_it(site: Site) -> None
         assert site.appliance.fetched.count(files[1].sha256) == 1
         for order in orders:
             await hypervisor.remove(order.id)
+
+
+NETWORK = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1")
+NIC = NicOrder(NETWORK.id, "02:77:14:00:00:02", "10.20.0.2", "private")
+
+
+@in_loop
+async def test_a_member_of_a_network_needs_it_to_be_there(site: Site) -> None:
+    """Cut off before its address is entered, it is created once the network is there."""
+    order = site.order("wsp-1", nics=(NIC,), disks=(DiskOrder("scratch", 16),))
+    async with site.opened() as hypervisor:
+        with pytest.raises(HypervisorError, match="the network net-1: this node's orders do not have it"):
+            await hypervisor.create(order, site.appliance.fetch, ignore)
+        await hypervisor.open(replace(site.orders, networks=(NETWORK,)))
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        there = await seen(hypervisor, order.id)
+        assert there is not None
+        assert there.created
+        await hypervisor.open(site.orders)
+        await hypervisor.mend()
+        await hypervisor.remove(order.id)
+        assert await hypervisor.instances() == []
 
 
 @in_loop

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.hypervisors import Cut, cut_at, machine_network
-from vws.node import network
+from tests.live.wiring import PREFIX, arrives, asked, cable, namespace, udp, until
+from vws.node import dnsmasq, network
 from vws.node.namespace import Namespace
 from vws.node.network import Network
 from vws.ports import HypervisorError
@@ -21,7 +20,6 @@ from vws.ports import HypervisorError
 pytestmark = pytest.mark.live
 
 SUBNET, GATEWAY, GUEST, MAC = "10.78.1.0/24", "10.78.1.1", "10.78.1.7", "02:77:00:00:00:07"
-PREFIX = f"vws-test-{os.getpid()}-"
 NODE_OUTSIDE, WORLD = "192.0.2.1", "192.0.2.2"
 
 
@@ -31,12 +29,6 @@ def machine() -> Iterator[None]:
     yield
     assert machine_network() == before
     assert list(Path("/run/netns").glob(f"{PREFIX}*")) == []
-
-
-def namespace(name: str) -> Namespace:
-    place = Namespace(PREFIX + name)
-    place.make()
-    return place
 
 
 @pytest.fixture
@@ -66,12 +58,6 @@ def neighbours(place) -> Iterator[tuple[Namespace, Namespace]]:
     world.destroy()
 
 
-def cable(one: Namespace, its: str, other: Namespace, theirs: str) -> None:
-    one.commands.run("ip", "link", "add", its, "type", "veth", "peer", "name", theirs, "netns", other.name)
-    one.commands.run("ip", "link", "set", its, "up")
-    other.commands.run("ip", "link", "set", theirs, "up")
-
-
 def test_what_a_guest_sends_into_the_world_leaves_under_the_nodes_address(place, net, neighbours) -> None:
     guest, world = neighbours
     net.open(SUBNET, GATEWAY)
@@ -83,32 +69,16 @@ def test_what_a_guest_sends_into_the_world_leaves_under_the_nodes_address(place,
     place.commands.run("ip", "address", "add", f"{NODE_OUTSIDE}/24", "dev", "uplink")
     world.commands.run("ip", "address", "add", f"{WORLD}/24", "dev", "eth0")
 
-    heard = world.inside(lambda: _bound(WORLD)).result()
-    sender = guest.inside(lambda: _bound(GUEST)).result()
+    heard, sender = udp(world, WORLD, 4711), udp(guest, GUEST, 4711)
     with heard, sender:
-        data, source = exchanged(sender, heard)
-        assert (data, source[0]) == (b"hello", NODE_OUTSIDE), "the world knows no way back to a guest's own address"
+        source = arrives(sender, heard, (WORLD, 4711))
+        assert source
+        assert source[0] == NODE_OUTSIDE, "the world knows no way back to a guest's own address"
         heard.sendto(b"welcome", source)
         assert sender.recv(100) == b"welcome"
     assert _rules(place) == [f'ip saddr {SUBNET} ip daddr != {SUBNET} oifname != "vws0" masquerade']
     net.open("10.78.2.0/24", "10.78.2.1")
     assert [rule.split()[2] for rule in _rules(place)] == ["10.78.2.0/24"], "one rule, that of the network now"
-
-
-def _bound(address: str) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((address, 4711))
-    sock.settimeout(5)
-    return sock
-
-
-def exchanged(sender: socket.socket, heard: socket.socket) -> tuple[bytes, tuple[str, int]]:
-    """Sent again and again, for a bridge takes a moment to forward."""
-    for _ in range(50):
-        sender.sendto(b"hello", (WORLD, 4711))
-        if select.select([heard], [], [], 0.1)[0]:
-            return heard.recvfrom(100)
-    raise AssertionError("nothing arrives")
 
 
 def _rules(place: Namespace) -> list[str]:
@@ -122,7 +92,7 @@ def _rules(place: Namespace) -> list[str]:
 @pytest.fixture
 def leased(net, tmp_path) -> Network:
     """Its only workspace holds a lease for the hour to come."""
-    net.enter("wsp-1", MAC, GUEST, "ws-1")
+    net.dnsmasq.enter("wsp-1", MAC, GUEST, "ws-1")
     (tmp_path / "network/leases").write_text(f"{int(time.time()) + 3600} {MAC} {GUEST} ws-1 *\n")
     net.open(SUBNET, GATEWAY)
     return net
@@ -134,43 +104,36 @@ def listed(tmp_path: Path) -> str:
 
 def test_a_lease_that_is_not_released_at_once_is_released_by_the_repeat(leased, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(network, "_send", lambda message, server: None)
+        patch.setattr(dnsmasq, "_send", lambda message, server: None)
         with pytest.raises(HypervisorError, match="does not release the address"):
-            leased.leave("wsp-1")
-    assert leased.ids() == {"wsp-1"}, "it is still known whose lease it is"
-    leased.leave("wsp-1")
-    assert (listed(tmp_path), leased.ids()) == ("", set())
-    leased.leave("wsp-1")
+            leased.dnsmasq.leave("wsp-1")
+    assert leased.dnsmasq.ids() == {"wsp-1"}, "it is still known whose lease it is"
+    leased.dnsmasq.leave("wsp-1")
+    assert (listed(tmp_path), leased.dnsmasq.ids()) == ("", set())
+    leased.dnsmasq.leave("wsp-1")
 
 
 def test_a_lease_is_released_before_it_is_forgotten_whose_it_was(leased, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         cut_at(patch, "agent.address.released")
         with pytest.raises(Cut):
-            leased.leave("wsp-1")
-    assert (listed(tmp_path), leased.ids()) == ("", {"wsp-1"})
-    leased.leave("wsp-1")
-    assert leased.ids() == set()
+            leased.dnsmasq.leave("wsp-1")
+    assert (listed(tmp_path), leased.dnsmasq.ids()) == ("", {"wsp-1"})
+    leased.dnsmasq.leave("wsp-1")
+    assert leased.dnsmasq.ids() == set()
 
 
 def test_without_dnsmasq_a_lease_is_struck_off_what_the_next_one_reads(leased, tmp_path) -> None:
     other = f"{int(time.time()) + 3600} 02:77:00:00:00:08 10.78.1.8 ws-2 *\n"
-    os.kill(leased._pid(), signal.SIGKILL)
-    until(lambda: leased._pid() is None)
+    os.kill(leased.dnsmasq.pid(), signal.SIGKILL)
+    until(lambda: leased.dnsmasq.pid() is None)
     with (tmp_path / "network/leases").open("a") as file:
         file.write(other)
-    leased.leave("wsp-1")
-    assert (listed(tmp_path), leased.ids()) == (other, set())
+    leased.dnsmasq.leave("wsp-1")
+    assert (listed(tmp_path), leased.dnsmasq.ids()) == (other, set())
     leased.open(SUBNET, GATEWAY)
-    assert leased._pid() is not None
+    assert leased.dnsmasq.pid() is not None
     assert listed(tmp_path) == other
-
-
-def until(so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 # ---------------------------------------------------------------- what is taken away
@@ -191,10 +154,10 @@ def healed(net: Network, taps: tuple[str, ...] = ()) -> None:
 
 def test_a_dnsmasq_that_died_is_noticed_and_started_again(net) -> None:
     opened(net)
-    os.kill(net._pid(), signal.SIGKILL)
-    until(lambda: net._pid() is None)
+    os.kill(net.dnsmasq.pid(), signal.SIGKILL)
+    until(lambda: net.dnsmasq.pid() is None)
     healed(net)
-    assert net._pid() is not None
+    assert net.dnsmasq.pid() is not None
 
 
 @pytest.mark.parametrize(
@@ -213,32 +176,24 @@ def test_guests_reach_a_bridge_that_was_taken_away_once_it_is_back(place, net, n
 
 def hears_dnsmasq(guest: Namespace) -> None:
     """A name that is not there is answered too."""
-    sock = guest.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).result()
-    sock.connect((GATEWAY, 53))
-    with sock:
-        for _ in range(30):
-            sock.send(b"\0\7\1\0\0\1\0\0\0\0\0\0\4none\3vws\0\0\1\0\1")
-            if select.select([sock], [], [], 0.1)[0]:
-                assert sock.recv(512)[:2] == b"\0\7"
-                return
-    raise AssertionError("nothing is heard")
+    assert asked(guest, GATEWAY, "none.vws"), "nothing is heard"
 
 
 def test_another_bridge_means_another_dnsmasq(place, net) -> None:
     opened(net)
-    first = net._pid()
+    first = net.dnsmasq.pid()
     net.open(SUBNET, GATEWAY)
-    assert net._pid() == first
+    assert net.dnsmasq.pid() == first
     place.commands.run("ip", "link", "delete", "vws0")
     healed(net)
-    assert net._pid() not in (None, first), "the first listens on an interface that is gone"
+    assert net.dnsmasq.pid() not in (None, first), "the first listens on an interface that is gone"
 
 
 def test_the_rest_is_put_right_once_a_minute(place, net, monkeypatch) -> None:
     opened(net)
     place.commands.run("nft", "flush", "ruleset")
     with monkeypatch.context() as patch:
-        patch.setattr(network, "_REOPEN_AFTER_S", 0.0)
+        patch.setattr(network, "REOPEN_AFTER_S", 0.0)
         assert net.due()
     net.reopen()
     assert len(_rules(place)) == 1

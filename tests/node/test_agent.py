@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from tests.node.builders import FakeLink, Node, OwnClock, in_loop, order, orders, until
+from vws.core.deployment import NetworkOrder, NicOrder
 from vws.core.lifecycle import Desired, Observation
 from vws.core.site import ImageFile
 from vws.node.config import FakeConfig
@@ -715,6 +716,24 @@ async def test_the_network_of_new_orders_is_made_before_they_are_obeyed_and_fini
         link.order(replace(orders(order(), generation=2), subnet="10.64.9.0/24"))
         await until(lambda: bool(node.agent._watch._opening) and not node.agent._watch._opening.done())
     assert done[-1] == "open 10.64.9.0/24", "what was begun when it was told to stop is not left half made"
+
+
+@in_loop
+async def test_a_network_that_comes_with_orders_is_made_before_its_member_and_news_are_heard_on(tmp_path):
+    network = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1")
+    member = order("wsp-2", nics=(NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2"),))
+    link = FakeLink(orders(order()))
+    async with Node(tmp_path, link, look_every_s=60) as node:
+        await node.until_reported(O.RUNNING)
+        listening = node.agent._watch._listening
+        link.order(replace(orders(order(), member, generation=2), networks=(network,)))
+        await node.until_reported(O.RUNNING, "wsp-2")
+        assert node.agent._watch._listening is listening
+        node.fake.crash("wsp-1")
+        await node.until_reported(O.BROKEN)
+        link.order(orders(order(), generation=3))
+        await node.until_reported(None, "wsp-2")
+        assert node.fake._shelf.ids("network") == {"bridge"}
 
 
 @in_loop

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.node.builders import order
+from vws.core.deployment import DiskOrder, NicOrder
 from vws.node.domain_xml import MARK, Files, Host, domain_uuid, domain_xml, kernel_line
+from vws.node.naming import bridge_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TCG = Host("tcg", "vws0", "0123abcd")
@@ -21,10 +23,14 @@ FIRMWARE = Files(**PLACES, base="/run/vws/b", base_format="raw")
 BLANK = Files(**PLACES, kernel="/run/vws/k")
 
 WORKSPACE = order(cmdline="console=ttyS0 panic=-1 quiet", end=0, boots=3, cpus=2, cpus_defined=4, memory_mib=96)
+NICS = (NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2"), NicOrder("", "02:77:00:00:00:02", "10.64.0.10"))
+MEMBER = replace(WORKSPACE, nics=NICS, disks=(DiskOrder("scratch", 1024), DiskOrder("spool", 64)))
+MORE = replace(DIRECT, blanks=(("vws-scratch", "/run/vws/scratch.qcow2"), ("vws-spool", "/run/vws/spool.qcow2")))
 CASES = {
     "domain-tcg-direct": (WORKSPACE, TCG, DIRECT),
     "domain-kvm-disk": (replace(WORKSPACE, boot="disk", cmdline=""), KVM, FIRMWARE),
     "domain-tcg-blank": (replace(WORKSPACE, memory_mib=4096), TCG, BLANK),
+    "domain-tcg-networks-disks": (MEMBER, TCG, MORE),
 }
 
 
@@ -68,6 +74,18 @@ def test_the_images_kernel_line_wins_over_the_emulators_words() -> None:
     assert "mitigations=off" not in line
     assert "no_timer_check" in line
     assert kernel_line("quiet splash", "kvm") == "quiet splash"
+
+
+def test_each_interface_is_on_its_networks_bridge() -> None:
+    tree = ET.fromstring(domain_xml(*CASES["domain-tcg-networks-disks"]))
+    found = [(i.find("mac").get("address"), i.find("source").get("bridge")) for i in tree.iter("interface")]
+    assert found == [("02:77:00:00:00:01", bridge_name(TCG.tag, "net-1")), ("02:77:00:00:00:02", "vws0")]
+
+
+def test_a_disk_is_known_by_its_serial() -> None:
+    tree = ET.fromstring(domain_xml(*CASES["domain-tcg-networks-disks"]))
+    found = {disk.find("target").get("dev"): disk.findtext("serial") for disk in tree.iter("disk")}
+    assert found == {"vda": None, "vdb": None, "vdc": "vws-scratch", "vdd": "vws-spool"}
 
 
 def test_a_domains_uuid_is_its_nodes_own() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
 from tests.node.builders import in_loop, order, orders
+from vws.core.deployment import DiskOrder, NetworkOrder, NicOrder
 from vws.core.lifecycle import Observation
 from vws.node.config import FakeConfig
 from vws.node.fake import FakeHypervisor, host_key
@@ -67,6 +69,27 @@ def test_a_life_from_nothing_to_nothing(tmp_path, durable):
         assert b"boot 2" in await fake.console("wsp-1", tail_bytes=4096), "the log stays"
 
     run()
+
+
+@in_loop
+async def test_networks_and_disks_are_kept_as_ordered(tmp_path):
+    fake = FakeHypervisor(tmp_path)
+    network = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1")
+    nics = (NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2"), NicOrder("", "02:77:00:00:00:02", "10.64.0.2"))
+    member = order(nics=nics, disks=(DiskOrder("scratch", 64),))
+    await fake.open(replace(orders(member), networks=(network,)))
+    await fake.create(member, fetch, no_step)
+    await fake.start(member)
+    again = FakeHypervisor(tmp_path)
+    assert again._shelf.ids("network") == {"bridge", "net-1"}
+    assert again._shelf.get("overlay", "wsp-1")["blanks"] == {"scratch": 64}
+    assert set(again._shelf.get("tap", "wsp-1")["macs"]) == {nic.mac for nic in nics}
+    assert b"eth1: 02:77:00:00:00:02" in await again.console("wsp-1", tail_bytes=4096)
+    await again.open(orders())
+    assert again._shelf.ids("network") == {"bridge"}
+    await again.remove("wsp-1")
+    await again.close(tear_down=True)
+    assert (again.remains(), again._shelf.ids("network")) == ({}, set())
 
 
 @in_loop

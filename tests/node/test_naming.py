@@ -8,12 +8,21 @@ from pathlib import Path
 import pytest
 
 from tests.node.builders import order
+from vws.core.deployment import ContextOrder, DiskOrder, NetworkOrder, NicOrder
 from vws.core.site import ImageFile
 from vws.node import naming
 from vws.ports import HypervisorError
 
 KERNEL = ImageFile("kernel", "0" * 64, 10, "kernel")
-GOOD = order(files=(KERNEL,))
+NIC = NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2", "private")
+DISK = DiskOrder("scratch", 1024, "ext4", "scratch", "/scratch")
+CONTEXT = ContextOrder("https://vws.example:8443", "c2VjcmV0", "-----BEGIN CERTIFICATE-----\n", "slurm.example")
+GOOD = order(
+    files=(KERNEL,),
+    nics=(NIC, NicOrder("", "02:77:00:00:00:02", "10.64.0.2")),
+    disks=(DISK, DiskOrder("spare", 1)),
+    context=CONTEXT,
+)
 
 
 def test_a_sound_order_passes() -> None:
@@ -58,6 +67,28 @@ def test_a_sound_order_passes() -> None:
         {"disk_mib": -1},
         {"boots": -1},
         {"command": "exit\0"},
+        {"nics": (replace(NIC, network="../net-1"),)},
+        {"nics": (replace(NIC, mac="01:00:5e:00:00:01"),)},
+        {"nics": (replace(NIC, address="10.20.0.2/24"),)},
+        {"nics": (replace(NIC, name="a\tb"),)},
+        {"nics": (NIC, NIC)},
+        {"nics": (NIC, replace(NIC, network="net-2"))},
+        {"nics": tuple(replace(NIC, network=f"net-{n}", mac=f"02:77:00:00:00:0{n}") for n in range(9))},
+        {"disks": (replace(DISK, name="../x"),)},
+        {"disks": (replace(DISK, name="a" * 17),)},
+        {"disks": (replace(DISK, size_mib=0),)},
+        {"disks": (replace(DISK, filesystem="ext4 -F"),)},
+        {"disks": (replace(DISK, label="-L x"),)},
+        {"disks": (replace(DISK, mount="/a/../etc"),)},
+        {"disks": (replace(DISK, mount="relative"),)},
+        {"disks": (replace(DISK, mount="/with space"),)},
+        {"disks": (DISK, DISK)},
+        {"disks": tuple(replace(DISK, name=f"d{n}") for n in range(9))},
+        {"context": replace(CONTEXT, url="http://vws.example")},
+        {"context": replace(CONTEXT, url="https://vws.example/\nx")},
+        {"context": replace(CONTEXT, secret="a b")},
+        {"context": replace(CONTEXT, ca_pem="\0")},
+        {"context": replace(CONTEXT, domain="a..b")},
         {"command": "é" * 16_385},
     ],
     ids=lambda wrong: str(wrong)[:60],
@@ -99,3 +130,33 @@ def test_two_directories_never_share_a_mark(tmp_path: Path) -> None:
     assert naming.tag_of(tmp_path / "a") != naming.tag_of(tmp_path / "b")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert naming.tag_of(tmp_path / "link") == naming.tag_of(tmp_path / "a")
+
+
+NETWORK = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1", domain="slurm.example")
+
+
+def test_a_sound_network_passes() -> None:
+    assert naming.check_network_order(NETWORK) is NETWORK
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": "net/1"},
+        {"cidr": "10.20.0.0/31"},
+        {"cidr": "224.0.0.0/8", "gateway": "224.0.0.1"},
+        {"gateway": "10.21.0.1"},
+        {"gateway": "10.20.0.1; drop"},
+        {"domain": "a b"},
+        {"domain": "a." * 200 + "b"},
+    ],
+)
+def test_a_network_is_refused_before_anything_is_made(wrong) -> None:
+    with pytest.raises(HypervisorError):
+        naming.check_network_order(replace(NETWORK, **wrong))
+
+
+def test_interfaces_of_a_network_have_names_of_its_own() -> None:
+    names = [naming.interface_name(p, t, i) for p in ("vb", "vr") for t in ("aa", "bb") for i in ("net-1", "net-2")]
+    assert len(set(names)) == len(names)
+    assert all(naming.check_interface(name) for name in names)

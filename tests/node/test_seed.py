@@ -14,6 +14,7 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
 from tests.node.builders import order
+from vws.core.deployment import ContextOrder, DiskOrder, NicOrder
 from vws.node.seed import RUN_COMMAND, exit_status, new_host_key, seed_files, seed_iso
 
 WORKSPACE = order(name="alpha-1", ssh_keys=("ssh-ed25519 AAAA first", 'ssh-rsa BBBB "second": {x}'))
@@ -125,3 +126,57 @@ def test_run_command_is_a_shell_script() -> None:
 )
 def test_the_console_tells_how_it_ended(console, status) -> None:
     assert exit_status(console, "wsp-1") == status
+
+
+# ---------------------------------------------------------------- networks, disks, context
+
+NICS = (NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2", "private"), NicOrder("", "02:77:00:00:00:02", "10.64.0.2"))
+DISKS = (
+    DiskOrder("scratch", 1024, "ext4", "fast", "/scratch"),
+    DiskOrder("page", 64, "swap"),
+    DiskOrder("raw", 64),
+    DiskOrder("kept", 64, "xfs"),
+)
+CONTEXT = ContextOrder("https://vws.example:8443", "c2VjcmV0", "-----BEGIN CERTIFICATE-----\n", "slurm.example")
+MEMBER = replace(WORKSPACE, nics=NICS, disks=DISKS, context=CONTEXT)
+
+
+def test_cloud_init_sets_up_every_interface_and_prefers_the_first_way_out(keys) -> None:
+    ethernets = yaml.safe_load(seed_files(MEMBER, *keys)["network-config"])["ethernets"]
+    assert {name: each["match"]["macaddress"] for name, each in ethernets.items()} == {
+        "eth0": "02:77:00:00:00:01",
+        "eth1": "02:77:00:00:00:02",
+    }
+    assert all(each["dhcp4"] and each["set-name"] == name for name, each in ethernets.items())
+    assert [each["dhcp4-overrides"]["route-metric"] for each in ethernets.values()] == [100, 200]
+    assert "VWS_ADDRESS=10.20.0.2\n" in seed_files(MEMBER, *keys)["vws/env"]
+
+
+def test_cloud_init_makes_file_systems_only_where_there_is_nothing_and_mounts_them(keys) -> None:
+    user = yaml.safe_load(seed_files(MEMBER, *keys)["user-data"])
+    by_id = "/dev/disk/by-id/virtio-vws-"
+    assert user["fs_setup"] == [
+        {"device": f"{by_id}scratch", "partition": "auto", "filesystem": "ext4", "label": "fast"},
+        {"device": f"{by_id}page", "partition": "auto", "filesystem": "swap"},
+        {"device": f"{by_id}kept", "partition": "auto", "filesystem": "xfs"},
+    ]
+    assert user["mounts"] == [
+        [f"{by_id}scratch", "/scratch", "ext4", "defaults,nofail", "0", "2"],
+        [f"{by_id}page", "none", "swap", "sw", "0", "0"],
+    ]
+    assert not {"fs_setup", "mounts"} & yaml.safe_load(seed_files(WORKSPACE, *keys)["user-data"]).keys()
+
+
+def test_a_member_is_told_of_its_context(keys) -> None:
+    data = seed_iso(MEMBER, *keys)
+    told = {name: read(data, f"/vws/context/{name}") for name in ("url", "secret", "ca.pem", "networks", "disks")}
+    assert told == {
+        "url": "https://vws.example:8443\n",
+        "secret": "c2VjcmV0\n",
+        "ca.pem": CONTEXT.ca_pem,
+        "networks": "02:77:00:00:00:01\tprivate\n",
+        "disks": "scratch\text4\tfast\t/scratch\trw\npage\tswap\t-\t-\trw\nraw\t-\t-\t-\trw\nkept\txfs\t-\t-\trw\n",
+    }
+    assert yaml.safe_load(seed_files(MEMBER, *keys)["user-data"])["fqdn"] == "alpha-1.slurm.example"
+    assert not any(path.startswith("vws/context") for path in seed_files(WORKSPACE, *keys))
+    assert CONTEXT.secret not in repr(MEMBER)

@@ -1,4 +1,4 @@
-"""What a workspace needs before it can boot: overlay, NoCloud disk, address; made so that a kill leaves no half.
+"""What a workspace needs before it can boot: disks, the NoCloud disk, addresses; made so that a kill leaves no half.
 
 Each file is made under another name, synced and renamed, and what is there
 already is kept: a creation that was cut off is simply run again.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 from vws.core.deployment import WorkspaceOrder
 from vws.faultpoints import reach
 from vws.node.commands import Commands
-from vws.node.daemons import qemu_ids
+from vws.node.disks import hand_over, make_blank
 from vws.node.images import ImageCache, virtual_size_mib
-from vws.node.network import Network
+from vws.node.networks import Networks
 from vws.node.records import Record, Records
 from vws.node.seed import new_host_key, seed_iso
 from vws.ports import HypervisorError
@@ -24,10 +23,10 @@ from vws.ports import HypervisorError
 class Creation:
     """All of it blocks."""
 
-    def __init__(self, records: Records, images: ImageCache, network: Network) -> None:
+    def __init__(self, records: Records, images: ImageCache, networks: Networks) -> None:
         self._records = records
         self._images = images
-        self._network = network
+        self._networks = networks
         self._commands = Commands()
 
     def begin(self, order: WorkspaceOrder) -> None:
@@ -42,10 +41,12 @@ class Creation:
         if not self._records.disk(order.id).exists():
             self._make_overlay(order)
         reach("agent.overlay.made")
+        for disk in order.disks:
+            make_blank(self._commands, self._records.blank(order.id, disk.name), disk)
         if not self._records.seed(order.id).exists():
             self._make_seed(order)
         reach("agent.seed.made")
-        self._network.enter(order.id, order.mac, order.address, order.name)
+        self._networks.enter(order)
         reach("agent.address.entered")
         self._records.write(replace(self._record(order.id), end=order.end, created=True))
 
@@ -57,7 +58,7 @@ class Creation:
         new = disk.with_name("disk.new")
         arguments = ["qemu-img", "create", "-q", "-f", "qcow2", *self._backing(order), new.name, f"{order.disk_mib}M"]
         self._commands.run(*arguments, cwd=disk.parent)
-        _hand_over(new, disk)
+        hand_over(new, disk)
 
     def _backing(self, order: WorkspaceOrder) -> list[str]:
         """The arguments that put the overlay on its image; by a relative path, right wherever the directory is seen."""
@@ -81,20 +82,8 @@ class Creation:
         new = seed.with_name("seed.new")
         with open(new, "wb", opener=_private) as file:
             file.write(seed_iso(order, private_key, public_key))
-        _hand_over(new, seed)
+        hand_over(new, seed)
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _hand_over(new: Path, path: Path) -> None:
-    """Put a finished file in place, on disk for sure, for QEMU alone."""
-    fd = os.open(new, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fchown(fd, *qemu_ids())
-        os.fchmod(fd, 0o600)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(new, path)

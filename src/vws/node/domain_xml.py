@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from vws.core.deployment import WorkspaceOrder
-from vws.node.naming import domain_name
+from vws.node.naming import bridge_name, domain_name
 
 MARK = "urn:vws:workspace"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
@@ -35,7 +35,7 @@ ET.register_namespace("vws", MARK)
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The node's side of a domain. kind: kvm or tcg. tag: the node's mark."""
+    """The node's side of a domain. kind: kvm or tcg. bridge: that of the node's own network. tag: the node's mark."""
 
     kind: str
     bridge: str
@@ -45,7 +45,7 @@ class Host:
 @dataclass(frozen=True, slots=True)
 class Files:
     """Paths as QEMU sees them. base, base_format: the image under the disk; "" for a blank disk.
-    kernel, initrd: for a direct boot, else ""."""
+    kernel, initrd: for a direct boot, else "". blanks: (serial, path) of the disks beside it."""
 
     disk: str
     seed: str
@@ -54,6 +54,7 @@ class Files:
     base_format: str = ""
     kernel: str = ""
     initrd: str = ""
+    blanks: tuple[tuple[str, str], ...] = ()
 
 
 def domain_uuid(tag: str, id: str) -> str:
@@ -139,8 +140,12 @@ def _devices(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files
     _text(devices, "emulator", EMULATOR)
     _overlay(devices, files)
     _seed(devices, files)
+    for letter, (serial, path) in zip("cdefghijklmnopqrstuvwxyz", files.blanks, strict=False):
+        _blank(devices, f"vd{letter}", serial, path)
     ET.SubElement(devices, "controller", type="usb", model="none")
-    _interface(devices, order, host)
+    for nic in order.interfaces:
+        bridge = bridge_name(host.tag, nic.network) if nic.network else host.bridge
+        _interface(devices, nic.mac, bridge, order.boot)
     _console(devices, files)
     balloon = {"model": "virtio", "freePageReporting": "on"} if host.kind == "kvm" else {"model": "virtio"}
     ET.SubElement(devices, "memballoon", balloon)
@@ -172,12 +177,21 @@ def _seed(devices: ET.Element, files: Files) -> None:
     ET.SubElement(disk, "readonly")
 
 
-def _interface(devices: ET.Element, order: WorkspaceOrder, host: Host) -> None:
+def _blank(devices: ET.Element, name: str, serial: str, path: str) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
+    ET.SubElement(disk, "source", file=path)
+    ET.SubElement(disk, "backingStore")
+    ET.SubElement(disk, "target", dev=name, bus="virtio")
+    _text(disk, "serial", serial)
+
+
+def _interface(devices: ET.Element, mac: str, bridge: str, boot: str) -> None:
     interface = ET.SubElement(devices, "interface", type="bridge")
-    ET.SubElement(interface, "mac", address=order.mac)
-    ET.SubElement(interface, "source", bridge=host.bridge)
+    ET.SubElement(interface, "mac", address=mac)
+    ET.SubElement(interface, "source", bridge=bridge)
     ET.SubElement(interface, "model", type="virtio")
-    if order.boot == "direct":
+    if boot == "direct":
         ET.SubElement(interface, "rom", enabled="no")
 
 

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import libvirt
 
-from vws.core.deployment import WorkspaceOrder
+from vws.core.deployment import DiskOrder, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import ImageFile
 from vws.faultpoints import reach
 from vws.node import outcome
 from vws.node.connection import no_domain
 from vws.node.cpushare import CpuGroups
+from vws.node.disks import check_blank, serial
 from vws.node.domain_xml import Files, Host, domain_uuid, domain_xml
 from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
@@ -94,14 +95,16 @@ class Domains:
                 return None
             raise
 
-    def taps(self) -> list[str]:
-        """The interfaces on this machine of the domains that run."""
-        found: list[str] = []
+    def taps(self) -> dict[str, list[str]]:
+        """The interfaces on this machine of the domains that run, by the bridge where they belong."""
+        found: dict[str, list[str]] = {}
         for domain in self.all().values():
             with contextlib.suppress(libvirt.libvirtError):  # it ended just now
                 if domain.isActive():
-                    targets = ET.fromstring(domain.XMLDesc()).iterfind("devices/interface/target")
-                    found += [target.get("dev", "") for target in targets]
+                    for interface in ET.fromstring(domain.XMLDesc()).iterfind("devices/interface"):
+                        source, target = interface.find("source"), interface.find("target")
+                        if source is not None and target is not None:
+                            found.setdefault(source.get("bridge", ""), []).append(target.get("dev", ""))
         return found
 
     def is_active(self, id: str) -> bool:
@@ -213,7 +216,13 @@ class Domains:
             base_format=files["disk"].format if "disk" in files else "",
             kernel=image("kernel"),
             initrd=image("initrd"),
+            blanks=tuple((serial(disk), shown(self._blank(order.id, disk))) for disk in order.disks),
         )
+
+    def _blank(self, id: str, disk: DiskOrder) -> Path:
+        path = self._records.blank(id, disk.name)
+        check_blank(path, disk)
+        return path
 
     def _pid(self, id: str) -> int:
         return int((self._around.run / f"{domain_name(id)}.pid").read_text())

@@ -32,6 +32,7 @@ from typing import Any
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import Capacity, ImageFile
+from vws.core.wire import to_json
 from vws.faultpoints import reach
 from vws.node.config import FakeConfig
 from vws.node.shelf import KINDS, JournalShelf, MemoryShelf
@@ -78,6 +79,10 @@ class FakeHypervisor:
         self._check_reachable()
         if orders:
             self._shelf.put("network", "bridge", {"subnet": orders.subnet, "gateway": orders.gateway})
+            for network in orders.networks:
+                self._shelf.put("network", network.id, to_json(network))
+            for id in self._shelf.ids("network") - {network.id for network in orders.networks} - {"bridge"}:
+                self._shelf.drop("network", id)
         for id in self._shelf.ids("domain"):
             self._expect_end(id)
 
@@ -90,7 +95,8 @@ class FakeHypervisor:
             timer.cancel()
         self._ends.clear()
         if tear_down:
-            self._shelf.drop("network", "bridge")
+            for id in self._shelf.ids("network"):
+                self._shelf.drop("network", id)
 
     async def describe(self) -> Description:
         self._check_reachable()
@@ -165,14 +171,23 @@ class FakeHypervisor:
         if self._full:
             raise HypervisorError("the disk cannot be made: no space is left on the node")
         step("making the disk")
-        self._shelf.put("overlay", order.id, {"image": order.image, "disk_mib": order.disk_mib})
+        blanks = {disk.name: disk.size_mib for disk in order.disks}
+        self._shelf.put("overlay", order.id, {"image": order.image, "disk_mib": order.disk_mib, "blanks": blanks})
         reach("agent.overlay.made")
         self._shelf.put("seed", order.id, {"name": order.name, "ssh_keys": list(order.ssh_keys)})
         reach("agent.seed.made")
-        self._shelf.put("dhcp", order.id, {"mac": order.mac, "address": order.address})
+        self._check_networks(order)
+        self._shelf.put("dhcp", order.id, {nic.mac: nic.address for nic in order.interfaces})
         reach("agent.address.entered")
         self._note(order.id, created=True)
         reach("agent.created")
+
+    def _check_networks(self, order: WorkspaceOrder) -> None:
+        for nic in order.interfaces:
+            if nic.network and self._shelf.get("network", nic.network) is None:
+                raise HypervisorError(
+                    f"the network {nic.network}: this node's orders do not have it; it is tried again"
+                )
 
     async def _stage(self, file: ImageFile, fetch: Fetch, step: Any) -> None:
         """In the cache and verified; a file that arrives wrong is fetched once more, from the start."""
@@ -199,7 +214,7 @@ class FakeHypervisor:
         await self._take(self.config.start_s)
         self._fail_by_chance("start", order.id)
         self._shelf.drop("saved", order.id)
-        self._shelf.put("tap", order.id, {"mac": order.mac})
+        self._shelf.put("tap", order.id, {"macs": [nic.mac for nic in order.interfaces]})
         self._shelf.put("domain", order.id, self._new_domain(order, runs_command=not note.get("command_begun")))
         self._note(order.id, command_begun=True)
         self._write_console(order.id, _boot_lines(order))
@@ -284,7 +299,7 @@ class FakeHypervisor:
             raise HypervisorError("there is no saved memory to restore it from", final=True)
         await self._take(self.config.restore_s)
         self._fail_by_chance("restore", order.id)
-        self._shelf.put("tap", order.id, {"mac": order.mac})
+        self._shelf.put("tap", order.id, {"macs": [nic.mac for nic in order.interfaces]})
         self._put_running(order.id, saved, since=saved["saved_at"])
         self._shelf.drop("saved", order.id)
         reach("agent.restored")
@@ -494,7 +509,10 @@ def _boot_lines(order: WorkspaceOrder) -> bytes:
         f"[    0.000000] Linux version 6.1.0 (simulated), boot {order.boots} of {order.name}",
         f"[    0.000000] Command line: console=ttyS0 {order.cmdline}".rstrip(),
         f"[    0.004000] Memory: {order.memory_defined_mib}M available, {order.cpus_defined} CPUs",
-        f"[    0.412000] virtio_net virtio0 eth0: {order.mac}, address {order.address}",
+        *(
+            f"[    0.41200{n % 10}] virtio_net virtio{n} eth{n}: {nic.mac}, address {nic.address}"
+            for n, nic in enumerate(order.interfaces)
+        ),
         "[    0.530000] init: starting",
     ]
     return "".join(f"{line}\r\n" for line in lines).encode()

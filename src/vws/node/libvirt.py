@@ -2,7 +2,7 @@
 
 This module is the port's surface: it orders the steps of each call, and moves
 everything that blocks into threads. What the steps do is next door: namespace.py
-and daemons.py (where the domains live), network.py, images.py, creation.py,
+and daemons.py (where the domains live), networks.py, door.py, images.py, creation.py,
 domains.py.
 
 A call may be cut off by a kill at any point and is then simply repeated: each
@@ -10,7 +10,7 @@ part is made under another name and renamed, or looked for first. What exists
 follows from looking (folders, domains, DHCP entries), never from a journal.
 
 In the directory: workspaces/ and consoles/ (records.py), images/ (images.py),
-network/ (network.py), libvirt/ (daemons.py).
+network/ (network.py), networks/ (room.py), libvirt/ (daemons.py).
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ from vws.node.creation import Creation
 from vws.node.daemons import SEEN_IN_RUN, Libvirtd
 from vws.node.domain_xml import EMULATOR, TB_CACHE_MIB, Host
 from vws.node.domains import Domains, Surroundings
+from vws.node.door import Door
 from vws.node.guest_tcp import connect, ssh_answers
 from vws.node.images import ImageCache
 from vws.node.inventory import bandwidth_mbit, traits
 from vws.node.namespace import Machine, Namespace
 from vws.node.naming import check_id, check_order, is_id, tag_of
-from vws.node.network import Network
+from vws.node.networks import Networks
 from vws.node.records import Records
 from vws.ports import Description, Fetch, HypervisorError, Instance, Stream
 
@@ -59,9 +60,10 @@ _DISK_STEP_MIB = 256
 
 
 class LibvirtHypervisor:
-    """The Hypervisor port for the node `node`, whose files are in `directory`."""
+    """The Hypervisor port for the node `node`, whose files are in `directory`. service: (host, port) to which guests
+    are joined at the door; None: there is no door."""
 
-    def __init__(self, directory: Path, node: str, config: NodeConfig) -> None:
+    def __init__(self, directory: Path, node: str, config: NodeConfig, service: tuple[str, int] | None = None) -> None:
         self.config = config
         self.directory = directory.resolve()
         self.tag = tag_of(self.directory)
@@ -73,8 +75,9 @@ class LibvirtHypervisor:
         self._daemons = Libvirtd(self.directory, self.place) if isinstance(self.place, Namespace) else None
         self._records = Records(self.directory)
         self._images = ImageCache(self.directory)
-        self._network = Network(self.directory, self.place, config.bridge, self.tag)
-        self._creation = Creation(self._records, self._images, self._network)
+        self._networks = Networks(self.directory, self.place, config.bridge, self.tag)
+        self._door = Door(service) if service else None
+        self._creation = Creation(self._records, self._images, self._networks)
         self._groups = CpuGroups(self.tag)
         self._domains: Domains | None = None
         self._kind, self._kind_reason = "", ""
@@ -164,6 +167,12 @@ class LibvirtHypervisor:
     async def open(self, orders: NodeOrders | None) -> None:
         self._loop = asyncio.get_running_loop()
         await self._do(self._open, orders)
+        await self._open_door()
+
+    async def _open_door(self) -> None:
+        """In all networks that there are now."""
+        if self._door:
+            await self._door.open(await self._do(self._networks.doorways))
 
     def _open(self, orders: NodeOrders | None) -> None:
         first = self._domains is None
@@ -177,25 +186,23 @@ class LibvirtHypervisor:
             self._kind, self._kind_reason = _accelerator(self.config.accelerator)
             self._domains = self._new_domains()
         api = self._api()
-        if orders:
-            self._network.open(orders.subnet, orders.gateway)
-        else:
-            self._network.reopen()
-        self._network.attach(self._open_domains.taps())
+        self._networks.open(orders, self._open_domains.taps())
         if first:
             self._records.forget_old_consoles()
             self._threads.submit(_learn_capabilities, api)
 
     async def mend(self) -> None:
-        await self._do(self._mend)
+        try:
+            await self._do(self._mend)
+        finally:
+            await self._open_door()
 
     def _mend(self) -> None:
-        if self._network.due():
-            self._network.reopen()
-            self._network.attach(self._open_domains.taps())
+        if self._networks.due():
+            self._networks.mend(self._open_domains.taps())
 
     def _new_domains(self) -> Domains:
-        host = Host(self._kind, self._network.bridge, self.tag)
+        host = Host(self._kind, self._networks.own.bridge, self.tag)
         libvirt_files = self.directory / "libvirt"
         around = (
             Surroundings(
@@ -225,12 +232,12 @@ class LibvirtHypervisor:
             self._sockets_fd = None
         if tear_down:
             self._tear_down()
+        self._networks.let_go()
         self.place.let_go()
 
     def _tear_down(self) -> None:
         self._groups.close()
-        if not isinstance(self.place, Namespace) or self.place.exists:
-            self._network.close()
+        self._networks.close()
         if self._daemons:
             self._daemons.end("libvirtd")
             self.place.destroy()
@@ -256,8 +263,9 @@ class LibvirtHypervisor:
         whole promise."""
         free = shutil.disk_usage(self.directory).free
         for id in filter(is_id, self._records.ids()):
-            with contextlib.suppress(OSError):
-                free += self._records.disk(id).stat().st_blocks * 512
+            for disk in self._records.disks(id):
+                with contextlib.suppress(OSError):
+                    free += disk.stat().st_blocks * 512
         return free >> 20
 
     async def instances(self) -> Sequence[Instance]:
@@ -265,7 +273,7 @@ class LibvirtHypervisor:
 
     def _instances(self) -> list[Instance]:
         domains = self._open_domains.all()
-        names = domains.keys() | self._records.ids() | self._network.ids() | self._groups.ids()
+        names = domains.keys() | self._records.ids() | self._networks.ids() | self._groups.ids()
         return [self._open_domains.instance(id, domains.get(id)) for id in sorted(names) if is_id(id)]
 
     async def changes(self) -> AsyncIterator[str]:
@@ -307,7 +315,8 @@ class LibvirtHypervisor:
         check_order(order)
         if order.ready == "boot":
             return await self._do(self._open_domains.is_active, order.id)
-        return await ssh_answers(self.place, order.address)
+        main = order.interfaces[0]
+        return await ssh_answers(self._networks.place_of(main.network), main.address)
 
     async def pause(self, id: str) -> None:
         with self._asking(id):
@@ -365,6 +374,7 @@ class LibvirtHypervisor:
     async def remove(self, id: str) -> None:
         with self._asking(id):
             await self._do(self._remove, id)
+        await self._open_door()  # a network may have gone with it
         reach("agent.removed")
 
     def _remove(self, id: str) -> None:
@@ -372,7 +382,7 @@ class LibvirtHypervisor:
         self._open_domains.remove(id)
         self._records.disk(id).unlink(missing_ok=True)
         reach("agent.overlay.removed")
-        self._network.leave(id)
+        self._networks.leave(id)
         reach("agent.address.removed")
         self._records.remove(id)
 
@@ -385,7 +395,8 @@ class LibvirtHypervisor:
         check_order(order)
         if not 0 < port < 65536:
             raise HypervisorError(f"{port} is no port", final=True)
-        return await connect(self.place, order.address, port)
+        main = order.interfaces[0]
+        return await connect(self._networks.place_of(main.network), main.address, port)
 
 
 def _check_reachable(directory: Path) -> None:

@@ -117,14 +117,19 @@ class Link(Protocol):
         ...
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """(host, port)"""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 443
+
+
 class Service:
     """The service's address, its CA, and the connections to it. Made inside a running event loop."""
 
     def __init__(self, url: str, ca: Path) -> None:
         """`url`: https://host:port; `ca`: the PEM file of the site's CA. OSError, ssl.SSLError if it cannot be read."""
         self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
-        self._address = (parts.hostname or "", parts.port or 443)
+        self._address = address_of(self.url)
         connector = aiohttp.TCPConnector(
             ssl=ssl.create_default_context(cafile=str(ca)), limit=0, keepalive_timeout=60, ttl_dns_cache=10
         )

@@ -49,9 +49,14 @@ class Machine:
 
     def make(self) -> None: ...
 
+    def inode(self) -> int | None:
+        """Tells this network from any other, also from one that was made anew in its place; None: it is not there."""
+        return _namespace_of(os.getpid())
+
     def holds(self, pid: int) -> bool:
         """Is `pid` alive and in this network?"""
-        return _namespace_of(pid) == _namespace_of(os.getpid())
+        inode = self.inode()
+        return inode is not None and _namespace_of(pid) == inode
 
     def inside(self, do: Callable[[], T]) -> Future[T]:
         """Have `do`, which must not block for long, done by a thread that is in this network."""
@@ -96,13 +101,13 @@ class Namespace(Machine):
         self.path.touch(mode=0o444)
         Commands().run("unshare", f"--net={self.path}", "true")
 
-    def holds(self, pid: int) -> bool:
-        return self.exists and _namespace_of(pid) == self.path.stat().st_ino
+    def inode(self) -> int | None:
+        return self.path.stat().st_ino if self.exists else None
 
     def processes(self) -> list[int]:
-        if not self.exists:
+        inode = self.inode()
+        if inode is None:
             return []
-        inode = self.path.stat().st_ino
         pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
         return [pid for pid in pids if _namespace_of(pid) == inode]
 

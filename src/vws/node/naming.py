@@ -12,7 +12,7 @@ import ipaddress
 import re
 from pathlib import Path
 
-from vws.core.deployment import WorkspaceOrder
+from vws.core.deployment import ContextOrder, DiskOrder, NetworkOrder, NicOrder, WorkspaceOrder
 from vws.core.site import ImageFile
 from vws.core.terms import COMMAND_LENGTH_MAX, CPUS_MAX, DISK_MIB_MAX, MEMORY_MIB_MAX, SSH_KEY_LENGTH_MAX
 from vws.ports import HypervisorError
@@ -23,8 +23,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAC = re.compile(r"[0-9a-f][02468ace](?::[0-9a-f]{2}){5}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _INTERFACE = re.compile(r"[a-z][a-z0-9._-]{0,14}")
+_FILESYSTEM = re.compile(r"ext[234]|xfs|btrfs|swap|")
+_FILE_SYSTEM_LABEL = re.compile(r"[A-Za-z0-9._-]{0,12}")  # as long as any file system takes
+_MOUNT = re.compile(r"(?:/[A-Za-z0-9._-]+)*")
+_URL = re.compile(r"https://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
+_SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}")
 _DOMAIN_PREFIX = "vws-"
 CMDLINE_LENGTH_MAX = 2048
+DOMAIN_LENGTH_MAX = 253
+NICS_MAX = DISKS_MAX = 8  # with what else a machine has, all fit into one PCI bus
+# A virtio disk's serial has 20 bytes.
+DISK_NAME_LENGTH_MAX = 20 - len("vws-")
+CA_LENGTH_MAX = 64 << 10
 FORMATS = {"disk": ("qcow2", "raw"), "kernel": ("kernel",), "initrd": ("initrd",)}
 
 
@@ -58,6 +68,21 @@ def tag_of(directory: Path) -> str:
     return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]
 
 
+def interface_name(prefix: str, tag: str, network: str) -> str:
+    """That of a network's interface on the machine, where a name may have 15 characters."""
+    return prefix + hashlib.sha256(f"{tag}/{check_id(network)}".encode()).hexdigest()[:12]
+
+
+def bridge_name(tag: str, network: str) -> str:
+    """The bridge of one of the node's networks beside its own."""
+    return interface_name("vb", tag, network)
+
+
+def mac_for(text: str) -> str:
+    """A MAC address of the node's own making, the same for the same text."""
+    return f"02:76:{hashlib.sha256(text.encode()).digest()[:4].hex(':')}"
+
+
 def check_interface(name: str) -> str:
     _check(bool(_INTERFACE.fullmatch(name)), "the interface name", name)
     return name
@@ -73,6 +98,20 @@ def check_network(subnet: str, gateway: str) -> ipaddress.IPv4Interface:
     _check(8 <= network.prefixlen <= 30 and not network.is_loopback and not network.is_multicast, "the subnet", subnet)
     _check(address in network, "the gateway", gateway)
     return ipaddress.IPv4Interface(f"{address}/{network.prefixlen}")
+
+
+def check_network_order(order: NetworkOrder) -> NetworkOrder:
+    check_id(order.id)
+    check_network(order.cidr, order.gateway)
+    check_domain(order.domain)
+    return order
+
+
+def check_domain(domain: str) -> str:
+    """ "" is one too: none of its own."""
+    good = len(domain) <= DOMAIN_LENGTH_MAX and all(map(_LABEL.fullmatch, domain.split(".")))
+    _check(good or not domain, "the domain", domain)
+    return domain
 
 
 def check_address(address: str) -> str:
@@ -113,7 +152,44 @@ def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
     _check(len(set(roles)) == len(roles), "the image with several files of one role", roles)
     _check(order.boot == "disk" or "kernel" in roles, "the image without a kernel to boot", order.image)
     _check_sizes(order)
+    _check_nics(order.nics)
+    _check_disks(order.disks)
+    if order.context:
+        _check_context(order.context)
     return order
+
+
+def _check_nics(nics: tuple[NicOrder, ...]) -> None:
+    _check(len(nics) <= NICS_MAX, "the number of interfaces", len(nics))
+    for nic in nics:
+        if nic.network:
+            check_id(nic.network)
+        check_mac(nic.mac)
+        check_address(nic.address)
+        _check(bool(_LABEL.fullmatch(nic.name)) or not nic.name, "the network's name", nic.name)
+    for each in ("network", "mac"):
+        _check(len({getattr(nic, each) for nic in nics}) == len(nics), f"interfaces of the same {each}", nics)
+
+
+def _check_disks(disks: tuple[DiskOrder, ...]) -> None:
+    _check(len(disks) <= DISKS_MAX, "the number of disks", len(disks))
+    for disk in disks:
+        named = bool(_LABEL.fullmatch(disk.name)) and len(disk.name) <= DISK_NAME_LENGTH_MAX
+        _check(named, "the disk's name", disk.name)
+        _check(0 < disk.size_mib <= DISK_MIB_MAX, "the disk's size", disk.size_mib)
+        _check(bool(_FILESYSTEM.fullmatch(disk.filesystem)), "the file system", disk.filesystem)
+        _check(bool(_FILE_SYSTEM_LABEL.fullmatch(disk.label)), "the file system's label", disk.label)
+        good = bool(_MOUNT.fullmatch(disk.mount)) and ".." not in disk.mount.split("/")
+        _check(good, "the disk's mount point", disk.mount)
+    _check(len({disk.name for disk in disks}) == len(disks), "disks of the same name", [disk.name for disk in disks])
+
+
+def _check_context(context: ContextOrder) -> None:
+    _check(bool(_URL.fullmatch(context.url)), "the broker's address", context.url)
+    _check(bool(_SECRET.fullmatch(context.secret)), "the secret of the context", "(not shown)")
+    good = context.ca_pem.isascii() and "\0" not in context.ca_pem and len(context.ca_pem) <= CA_LENGTH_MAX
+    _check(good, "the broker's CA", "(not shown)")
+    check_domain(context.domain)
 
 
 def _check_sizes(order: WorkspaceOrder) -> None:

@@ -27,7 +27,7 @@ from vws.core.errors import Conflict, InvalidRequest, Unavailable, VwsError
 from vws.node.agent import AgentConfig, NodeAgent
 from vws.node.config import FakeConfig, NodeConfig
 from vws.node.fake import FakeHypervisor
-from vws.node.link import HttpLink, Service
+from vws.node.link import HttpLink, Service, address_of
 from vws.node.state import AgentState, Lock, make_private, write_whole
 from vws.ports import Hypervisor
 
@@ -81,7 +81,7 @@ async def run_agent(directory: Path, config: NodeConfig, *, retire: bool = False
 
     who = credentials(directory)
     node = who.nodes[0]
-    hypervisor = LibvirtHypervisor(directory, node.id, config)
+    hypervisor = LibvirtHypervisor(directory, node.id, config, address_of(who.url))
     settings = AgentConfig(builds_at_once=config.builds_at_once)
     return await _run(directory, who, [(node, hypervisor, directory / "agent")], settings, retire=retire)
 

@@ -6,6 +6,7 @@ plain twins of the same facts for guests that have only a shell:
     meta-data, user-data, network-config      cloud-init's (JSON, which is YAML)
     vws/hostname  vws/authorized_keys  vws/ssh_host_ed25519_key  vws/env
     vws/command  vws/run-command              if its lease has a command
+    vws/context/...                           if it is to join a context: what its agent reads (guest/agent)
 
 The command is run by `run-command` beside this module, the same for every guest. cloud-init lays it down in /run/vws
 and starts it in its last stage, when the network is there and sshd answers; the demo appliance starts it from the disk.
@@ -22,15 +23,16 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 
 import pycdlib
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from vws.core.deployment import WorkspaceOrder
+from vws.core.deployment import ContextOrder, DiskOrder, NicOrder, WorkspaceOrder
 from vws.core.site import DOMAIN
+from vws.node.disks import serial
 
 VOLUME = "cidata"
 RUN_COMMAND = Path(__file__).with_name("run-command").read_text()
@@ -57,12 +59,26 @@ def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
     return {
         "meta-data": _json(meta),
         "user-data": "#cloud-config\n" + _json(_user_data(order, private_key, public_key)),
-        "network-config": _json(_network(order)),
+        "network-config": _json(_network(order.interfaces)),
         "vws/hostname": order.name + "\n",
         "vws/authorized_keys": "".join(f"{key}\n" for key in order.ssh_keys),
         "vws/ssh_host_ed25519_key": private_key,
         **{f"vws/{name}": text for name, text in _to_run(order).items()},
+        **(_told(order, order.context) if order.context else {}),
     }
+
+
+def _told(order: WorkspaceOrder, context: ContextOrder) -> dict[str, str]:
+    """Fields are divided by tabs, and one that is empty is `-`: a shell takes several tabs for one."""
+    networks = [(nic.mac, nic.name) for nic in order.interfaces if nic.name]
+    disks = [(disk.name, disk.filesystem, disk.label, disk.mount, "rw") for disk in order.disks]
+    files = {"url": f"{context.url}\n", "secret": f"{context.secret}\n", "ca.pem": context.ca_pem}
+    files |= {"networks": _table(networks), "disks": _table(disks)}
+    return {f"vws/context/{name}": text for name, text in files.items() if text}
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> str:
+    return "".join("\t".join(field or "-" for field in row) + "\n" for row in rows)
 
 
 def _to_run(order: WorkspaceOrder) -> dict[str, str]:
@@ -80,7 +96,7 @@ def exit_status(console: bytes, id: str) -> int | None:
 def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, object]:
     data: dict[str, object] = {
         "hostname": order.name,
-        "fqdn": f"{order.name}.{DOMAIN}",
+        "fqdn": f"{order.name}.{(order.context and order.context.domain) or DOMAIN}",
         "ssh_authorized_keys": list(order.ssh_keys),
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": private_key, "ed25519_public": public_key},
@@ -95,7 +111,25 @@ def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
         data["write_files"] = [_written(name, text) for name, text in _to_run(order).items()]
         # In the background: who waits for cloud-init does not wait for this.
         data["runcmd"] = [f"sh {_FOLDER}/run-command </dev/null >/dev/null 2>&1 &"]
-    return data
+    return data | _disks(order.disks)
+
+
+def _disks(disks: tuple[DiskOrder, ...]) -> dict[str, object]:
+    """`auto`: what is on a disk already is left alone. The disk is not partitioned, so there is no disk_setup."""
+    devices = {disk: f"/dev/disk/by-id/virtio-{serial(disk)}" for disk in disks if disk.filesystem}
+    made = [
+        {"device": device, "partition": "auto", "filesystem": disk.filesystem}
+        | ({"label": disk.label} if disk.label else {})
+        for disk, device in devices.items()
+    ]
+    mounts = [
+        [device, "none", "swap", "sw", "0", "0"]
+        if disk.filesystem == "swap"
+        else [device, disk.mount, disk.filesystem, "defaults,nofail", "0", "2"]
+        for disk, device in devices.items()
+        if disk.mount or disk.filesystem == "swap"
+    ]
+    return ({"fs_setup": made} if made else {}) | ({"mounts": mounts} if mounts else {})
 
 
 def _written(name: str, text: str) -> dict[str, str]:
@@ -103,10 +137,16 @@ def _written(name: str, text: str) -> dict[str, str]:
     return {"path": f"{_FOLDER}/{name}", "encoding": "b64", "permissions": "0600", "content": encoded}
 
 
-def _network(order: WorkspaceOrder) -> dict[str, object]:
-    """Named too: not everything that reads this finds the interface by its MAC address alone."""
-    interface = {"match": {"macaddress": order.mac}, "set-name": "eth0", "dhcp4": True}
-    return {"version": 2, "ethernets": {"eth0": interface}}
+def _network(nics: tuple[NicOrder, ...]) -> dict[str, object]:
+    """Named too: not everything that reads this finds the interface by its MAC address alone. Of several ways out, that
+    of the first interface is taken."""
+    interfaces: dict[str, dict[str, object]] = {}
+    for number, nic in enumerate(nics):
+        name = f"eth{number}"
+        interfaces[name] = {"match": {"macaddress": nic.mac}, "set-name": name, "dhcp4": True}
+        if len(nics) > 1:
+            interfaces[name]["dhcp4-overrides"] = {"route-metric": 100 * (1 + number)}
+    return {"version": 2, "ethernets": interfaces}
 
 
 def _environment(order: WorkspaceOrder) -> str:
@@ -115,7 +155,7 @@ def _environment(order: WorkspaceOrder) -> str:
         "VWS_NAME": order.name,
         "VWS_LEASE": order.lease,
         "VWS_IMAGE": order.image,
-        "VWS_ADDRESS": order.address,
+        "VWS_ADDRESS": order.interfaces[0].address,
         "VWS_USER": order.user,
     }
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items())
@@ -129,7 +169,8 @@ def _iso(files: Mapping[str, str]) -> bytes:
     """With Rock Ridge and Joliet names: ISO 9660's own are numbers."""
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, vol_ident=VOLUME, joliet=3, rock_ridge="1.09")
-    iso.add_directory("/VWS", rr_name="vws", joliet_path="/vws")
+    for folder in sorted({str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}):
+        iso.add_directory(f"/{folder.upper()}", rr_name=folder.rpartition("/")[2], joliet_path=f"/{folder}")
     for number, (path, text) in enumerate(files.items()):
         folder, _, name = path.rpartition("/")
         data = text.encode()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import NodeOrders
+from vws.core.deployment import NetworkOrder, NodeOrders
 from vws.node.conditions import Conditions
 from vws.node.workspaces import Workspaces
 from vws.ports import Description, Hypervisor, HypervisorError
@@ -25,6 +25,7 @@ from vws.ports import Description, Hypervisor, HypervisorError
 log = logging.getLogger(__name__)
 
 OPENING_LIMIT_S = 20.0
+Networks = tuple[str, str, tuple[NetworkOrder, ...]]
 
 
 class Watch:
@@ -55,7 +56,7 @@ class Watch:
         self._lock = asyncio.Lock()
         self._opening: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._network: tuple[str, str] | None = None
+        self._networks: Networks | None = None
         self._is_open = False
         self.described: Description | None = None
 
@@ -78,15 +79,17 @@ class Watch:
             await wait(self._now, pause_s)
 
     async def open(self, orders: NodeOrders | None) -> None:
-        """Have the hypervisor open for the network of `orders`. Raises HypervisorError."""
-        network = (orders.subnet, orders.gateway) if orders else None
+        """Have the hypervisor open for the networks of `orders`. Raises HypervisorError."""
+        networks = (orders.subnet, orders.gateway, orders.networks) if orders else None
         async with self._lock:
-            if self._is_open and network == self._network:
+            if self._is_open and networks == self._networks:
                 return
-            self._stop_listening()
+            if not self._is_open:
+                self._stop_listening()
             await self._finish(self._hypervisor.open(orders))
-            self._is_open, self._network = True, network
-            self._listening = asyncio.create_task(self._listen())
+            if not self._is_open:
+                self._listening = asyncio.create_task(self._listen())
+            self._is_open, self._networks = True, networks
 
     async def _mend(self) -> None:
         problem = ""

@@ -1,0 +1,292 @@
+"""One network of a cluster: a bridge for its guests, and a room of its own for all that has an address in it.
+
+Two networks may have the same range, so their addresses must never meet in one
+table of routes. The bridge, which is where the guests' taps are (`place`), has no
+address and hands nothing up to the machine: even a frame sent to the bridge itself
+ends there. The room is a network namespace, joined to the bridge by a pair of
+interfaces:
+
+    place                                          the room vws-...-net-...
+      tap, tap ... - vb... - vr...  =============  net0   the gateway's address, dnsmasq
+                                                   lo     169.254.169.254, the door
+      vo... 169.254.128.2n         =============  out0   169.254.128.2n+1, if `outgoing`
+
+What goes out is masqueraded twice, in the room and in the place, so that the place
+needs to know of one address only. From there it may go into the world: not to the
+node's own guests, not to other rooms, and of the machine itself it reaches the
+name server of the node's own network alone.
+
+Everything follows from networks/ID/order.json; it is written first and removed
+last, so what was cut off is found again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from vws.core.deployment import NetworkOrder
+from vws.core.errors import InvalidRequest
+from vws.core.site import DOMAIN
+from vws.core.wire import from_json, to_json
+from vws.node.dnsmasq import Dnsmasq
+from vws.node.door import ADDRESS, PORT, Doorway
+from vws.node.interfaces import (
+    Links,
+    address_of,
+    give_address,
+    is_up,
+    links,
+    make_bridge,
+    remove_link,
+    route_settings,
+    set_kernel,
+)
+from vws.node.namespace import Machine, Namespace
+from vws.node.naming import bridge_name, check_network_order, interface_name, mac_for
+from vws.node.network import REOPEN_AFTER_S, put_on
+from vws.node.state import write_whole
+
+_INSIDE, _OUT = "net0", "out0"
+_FIRST_WAY = ipaddress.IPv4Address("169.254.128.0")
+_NO_IPV6 = {"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1"}
+
+
+class Room:
+    """The network `id` of the node `tag`, with its files in `directory`; its guests' taps are in `place`, where
+    `own` is the bridge of the node's own network."""
+
+    def __init__(self, directory: Path, place: Machine, own: str, tag: str, id: str) -> None:
+        self.id = id
+        self._directory = directory / id
+        self._outside = place
+        self._own_bridge = own
+        self.bridge = bridge_name(tag, id)
+        self._port, self._way = interface_name("vr", tag, id), interface_name("vo", tag, id)
+        self._table = f"vws_{self.bridge}"
+        self._mac = mac_for(f"{tag}/{id}")
+        self.place = Namespace(f"{place.name or f'vws-{tag}'}-{id}")
+        self.dnsmasq = Dnsmasq(self._directory, self.place)
+        self._order: NetworkOrder | None = None
+        self._whole_at: float | None = None
+
+    @property
+    def doorway(self) -> Doorway:
+        return Doorway(self.place, ADDRESS, PORT)
+
+    def kept(self) -> NetworkOrder | None:
+        """What it was opened for last, as it is on disk."""
+        with contextlib.suppress(OSError, ValueError, InvalidRequest):
+            return from_json(NetworkOrder, json.loads((self._directory / "order.json").read_bytes()))
+        return None
+
+    def way(self) -> int | None:
+        """The number of its way out, if it has got one."""
+        with contextlib.suppress(OSError, ValueError):
+            return int((self._directory / "way").read_text())
+        return None
+
+    # -------------------------------------------------------- open
+
+    def open(self, order: NetworkOrder, way: int, upstream: ipaddress.IPv4Address | None) -> None:
+        """Have everything as it should be; what already is stays untouched. way: the number for a way out, that no
+        other network of the node has; upstream: the name server of the node's own network."""
+        check_network_order(order)
+        self._whole_at = None
+        self._keep(order, way)
+        address = ipaddress.IPv4Interface(f"{order.gateway}/{order.cidr.partition('/')[2]}")
+        self.place.make()
+        set_kernel(self.place, _NO_IPV6)
+        outside = links(self._outside)
+        self._make_bridge(outside)
+        self._join(outside, address)
+        ways = _ways(way)
+        self._make_way(outside, ways if order.outgoing else None)
+        self._write_rules(ways[0] if order.outgoing else None, address, upstream)
+        inside = links(self.place)
+        # After the way out, so that nothing is forwarded that the rules do not know.
+        set_kernel(self.place, route_settings(_INSIDE, forward=order.outgoing))
+        options = _options(order, upstream if order.outgoing else None)
+        self.dnsmasq.serve(address, _INSIDE, inside[_INSIDE]["ifindex"], order.domain or DOMAIN, options)
+        self._order = order
+
+    def _keep(self, order: NetworkOrder, way: int) -> None:
+        self.dnsmasq.make_folders()
+        if self.kept() != order:
+            write_whole(self._directory / "order.json", json.dumps(to_json(order)).encode(), durable=False)
+        if order.outgoing and self.way() != way:
+            write_whole(self._directory / "way", str(way).encode(), durable=False)
+
+    def is_open(self, order: NetworkOrder) -> bool:
+        """For that order, and nothing has befallen it as far as can be seen at a glance."""
+        return self._order == order and not self.due()
+
+    def due(self) -> bool:
+        """Is it time to open it again?"""
+        if self._order is None or self._whole_at is None or time.monotonic() > self._whole_at + REOPEN_AFTER_S:
+            return True
+        here = self.place.exists and address_of(self.place, _INSIDE) == self._order.gateway
+        return not (here and is_up(self._outside, self.bridge) and self.dnsmasq.pid())
+
+    def attach(self, taps: Iterable[str]) -> None:
+        """Last of an opening, as for the node's own network."""
+        put_on(self._outside, self.bridge, taps)
+        self._whole_at = time.monotonic()
+
+    # -------------------------------------------------------- interfaces
+
+    def _make_bridge(self, outside: Links) -> None:
+        """Nothing is heard by the machine on it, whoever it is sent to, before the bridge is up."""
+        make_bridge(self._outside, outside, self.bridge, self._mac)
+        self._outside.commands.run("nft", "-f", "-", stdin=self._silence().encode())
+        set_kernel(self._outside, {f"net/ipv6/conf/{self.bridge}/disable_ipv6": "1"})
+        self._outside.commands.run("ip", "link", "set", self.bridge, "up")
+
+    def _silence(self) -> str:
+        return f"""
+            table netdev {self._table}
+            delete table netdev {self._table}
+            table netdev {self._table} {{
+                chain up {{
+                    type filter hook ingress device "{self.bridge}" priority 0; policy drop;
+                }}
+            }}
+        """
+
+    def _join(self, outside: Links, address: ipaddress.IPv4Interface) -> None:
+        inside = links(self.place)
+        self._pair(outside, inside, self._port, _INSIDE, mac_for(f"{self.place.name}/{_INSIDE}"))
+        set_kernel(self._outside, {f"net/ipv6/conf/{self._port}/disable_ipv6": "1"})
+        self._outside.commands.run("ip", "link", "set", self._port, "master", self.bridge, "up")
+        give_address(self.place, inside, _INSIDE, address)
+        run = self.place.commands.run
+        run("ip", "link", "set", "lo", "up")
+        known = inside.get("lo", {}).get("addr_info", [])
+        if ADDRESS not in {each["local"] for each in known}:
+            run("ip", "address", "add", f"{ADDRESS}/32", "dev", "lo")
+
+    def _pair(self, outside: Links, inside: Links, one: str, other: str, mac: str) -> None:
+        """Half a pair is none: the other half went with a room that is gone."""
+        run = self._outside.commands.run
+        if one in outside and other in inside:
+            return
+        if one in outside:
+            remove_link(self._outside, one)
+        there = ("peer", "name", other, "address", mac, "netns", self.place.name or "")
+        run("ip", "link", "add", one, "type", "veth", *there)
+
+    def _make_way(self, outside: Links, ways: tuple[ipaddress.IPv4Interface, ipaddress.IPv4Interface] | None) -> None:
+        if ways is None:
+            if self._way in outside:
+                remove_link(self._outside, self._way)
+            return
+        inside = links(self.place)
+        self._pair(outside, inside, self._way, _OUT, mac_for(f"{self.place.name}/{_OUT}"))
+        set_kernel(self._outside, {f"net/ipv6/conf/{self._way}/disable_ipv6": "1"})
+        give_address(self._outside, outside, self._way, ways[0])
+        give_address(self.place, inside, _OUT, ways[1])
+        self.place.commands.run("ip", "route", "replace", "default", "via", str(ways[0].ip), "dev", _OUT)
+
+    # -------------------------------------------------------- rules
+
+    def _write_rules(
+        self,
+        way: ipaddress.IPv4Interface | None,
+        address: ipaddress.IPv4Interface,
+        upstream: ipaddress.IPv4Address | None,
+    ) -> None:
+        """Every value in these texts has been checked to be a network, an address or an interface."""
+        outside = self._quiet() + (self._ways_out(way, upstream) if way else "")
+        self._outside.commands.run("nft", "-f", "-", stdin=self._tabled(outside).encode())
+        inside = _masquerade(address.network) if way else ""
+        self.place.commands.run("nft", "-f", "-", stdin=self._tabled(inside).encode())
+
+    def _tabled(self, chains: str) -> str:
+        name = self._table
+        return f"table ip {name}\ndelete table ip {name}\ntable ip {name} {{\n{chains}}}\n"
+
+    def _quiet(self) -> str:
+        """Where bridges pass what they carry to the machine's firewall (br_netfilter), two networks of the same range
+        must not be taken for one."""
+        return f"""
+            chain apart {{
+                type filter hook prerouting priority raw; policy accept;
+                iifname "{self.bridge}" notrack
+            }}
+        """
+
+    def _ways_out(self, way: ipaddress.IPv4Interface, upstream: ipaddress.IPv4Address | None) -> str:
+        names = f'iifname "{self._way}" ip daddr {upstream} meta l4proto {{ tcp, udp }} th dport 53 accept'
+        return f"""
+            chain input {{
+                type filter hook input priority filter; policy accept;
+                {names if upstream else ""}
+                iifname "{self._way}" drop
+            }}
+            chain forward {{
+                type filter hook forward priority filter; policy accept;
+                iifname "{self._way}" oifname {{ "{self._own_bridge}", "vo*" }} drop
+                oifname "{self._way}" ct state established,related accept
+                oifname "{self._way}" drop
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat; policy accept;
+                ip saddr {way.network} oifname != "{self._way}" masquerade
+            }}
+        """
+
+    # -------------------------------------------------------- end
+
+    def close(self) -> None:
+        """Remove all of it; a repeat is harmless. Where the place is gone, what was in it is too."""
+        self.dnsmasq.end()
+        if self._outside.inode() is not None:
+            there = links(self._outside)
+            for name in (self._way, self._port, self.bridge):
+                if name in there:
+                    remove_link(self._outside, name)
+            rules = "".join(f"table {of} {self._table}\ndelete table {of} {self._table}\n" for of in ("netdev", "ip"))
+            self._outside.commands.run("nft", "-f", "-", stdin=rules.encode())
+        self.place.destroy()
+        self._order = None
+        if self._directory.exists():
+            for entry in os.scandir(self._directory):
+                if entry.name != "order.json":
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+            shutil.rmtree(self._directory)
+
+
+def _ways(number: int) -> tuple[ipaddress.IPv4Interface, ipaddress.IPv4Interface]:
+    """The two ends of a way out, which nothing else has: (in the place, in the room)."""
+    first = _FIRST_WAY + 2 * number
+    return ipaddress.IPv4Interface(f"{first}/31"), ipaddress.IPv4Interface(f"{first + 1}/31")
+
+
+def _options(order: NetworkOrder, upstream: ipaddress.IPv4Address | None) -> list[str]:
+    """To dnsmasq. Who hears of routes (RFC 3442) passes over the router, so that both say the same."""
+    routes = f"{ADDRESS}/32,{order.gateway}" + (f",0.0.0.0/0,{order.gateway}" if order.outgoing else "")
+    router = f"option:router,{order.gateway}" if order.outgoing else "option:router"
+    # Who the node's own guests are is not their neighbours' business.
+    names = [f"--server={upstream}", f"--local=/{DOMAIN}/"] if upstream else []
+    return [f"--dhcp-option=option:classless-static-route,{routes}", f"--dhcp-option={router}", "--no-resolv", *names]
+
+
+def _masquerade(network: ipaddress.IPv4Network) -> str:
+    """In the room: out for its own guests, back in for what they asked for."""
+    return f"""
+        chain forward {{
+            type filter hook forward priority filter; policy drop;
+            iifname "{_INSIDE}" oifname "{_OUT}" ip saddr {network} accept
+            iifname "{_OUT}" oifname "{_INSIDE}" ct state established,related accept
+        }}
+        chain postrouting {{
+            type nat hook postrouting priority srcnat; policy accept;
+            oifname "{_OUT}" masquerade
+        }}
+    """
