@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.guest.broker import Broker, make_certificate
 from tests.guest.machine import unpack
+from tests.guest.sandbox import Sandbox
 from vws.guest import appliance
 
 CACHE = Path(__file__).parents[2] / "build" / "cache"
@@ -24,3 +28,27 @@ def parts(bundle, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("parts")
     unpack(bundle, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("certificate")
+    make_certificate(folder)
+    return folder
+
+
+@pytest.fixture
+def broker(certificate) -> Iterator[Broker]:
+    broker = Broker(certificate)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["dash", "busybox"])
+def sandbox(request, tmp_path, broker) -> Iterator[Sandbox]:
+    """A machine that was told of `broker`, whose agent does not run yet."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"no {request.param}: make setup")
+    sandbox = Sandbox(tmp_path, request.param, broker)
+    yield sandbox
+    sandbox.power_off()
