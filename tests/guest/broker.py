@@ -5,6 +5,7 @@ A test says line by line what members are told, sees every call that came in, an
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import subprocess
 import threading
@@ -45,9 +46,22 @@ def line(*fields: str) -> str:
 def make_certificate(folder: Path) -> None:
     """cert.pem and key.pem in `folder`: an authority that is its own server, for NAME."""
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-        + ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-        + ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"],
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ),
+            *("-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")),
+            *("-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"),
+        ],
         check=True,
         capture_output=True,
     )
@@ -194,8 +208,6 @@ class Broker:
 
     def _bearers(self) -> set[str]:
         """The tokens whose hashes joined, of those that were ever shown."""
-        import hashlib
-
         shown = {call.authorization.removeprefix("Bearer ") for call in list(self.calls)}
         return {token for token in shown if hashlib.sha256(token.encode()).hexdigest() in self.tokens}
 

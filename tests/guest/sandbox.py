@@ -133,8 +133,8 @@ class Sandbox:
             _end(self.process.pid)
             self.process.wait()
         running = self.root / "run/vws-context/hook"
-        if running.exists() and running.read_text().strip():
-            _end(int(running.read_text()))
+        for group in running.read_text().split() if running.exists() else []:
+            _end(int(group))
         self.process = None
 
     def reboot(self) -> None:

@@ -25,6 +25,7 @@ MEMBERS = (
     line("member", "member", "worker-1", "private", "10.0.0.2", "worker-1.slurm"),
     line("host-key", "head-1", f"{KEY}head a comment"),
     line("host-key", "worker-1", f"{KEY}worker"),
+    line("host-key", "worker-1", "ssh-rsa AAAAworker"),
     line("user-key", "head-1", f"{KEY}user"),
     line("role", "head", "1"),
 )
@@ -99,7 +100,10 @@ def test_dropbear_keys_are_reported(broker, sandbox):
     (reported,) = broker.wait_for("PUT identity")
     assert f"host-key\t{public}" in reported.body.decode().splitlines()
     own = subprocess.run(
-        ["dropbearkey", "-y", "-f", str(sandbox.root / "root/.ssh/id_dropbear")], capture_output=True, text=True, check=True
+        ["dropbearkey", "-y", "-f", str(sandbox.root / "root/.ssh/id_dropbear")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (user_key,) = (text for text in reported.body.decode().splitlines() if text.startswith("user-key"))
     assert user_key.removeprefix("user-key\t") in own.stdout
@@ -121,6 +125,8 @@ def test_who_the_others_are_is_written_between_what_is_there(broker, sandbox):
         "127.0.1.1 worker-1",
     ]
     known = sandbox.wait_until("root/.ssh/known_hosts", "worker-1")
+    assert "worker-1 ssh-rsa AAAAworker" in known.splitlines()
+    assert f"worker-1 {KEY}worker" in known.splitlines()
     assert known == sandbox.read("etc/ssh/ssh_known_hosts")
     assert f"10.0.0.1 {KEY}head" in known.splitlines()
     assert f"head-1.example.org {KEY}head" in known.splitlines()
@@ -236,6 +242,14 @@ def test_a_changed_address_is_reported(broker, sandbox):
     assert "10.0.0.99" in reported.body.decode()
 
 
+def test_who_is_asked_reports_again(broker, sandbox):
+    sandbox.start()
+    broker.wait_for("GET document")
+    broker.say("report")
+    first, second = broker.wait_for("PUT identity", 2)
+    assert first.body == second.body
+
+
 def test_a_boot_with_another_address_reports_it_and_without_does_not_repeat_itself(broker, sandbox):
     sandbox.start()
     broker.wait_for("GET document")
@@ -293,7 +307,7 @@ def test_a_certificate_is_asked_for_and_its_key_stays(broker, sandbox):
         return 200, (pem.format("bWluZQ==") + pem.format("b3Vycw==")).encode()
 
     broker.fail = sign
-    broker.say(line("self", "worker-1", "worker-1.slurm"), line("requires", "site:certificate"))
+    broker.say(line("self", "worker-1", "worker-1.slurm"), line("data", "site-certificate", encoded(b"the authority")))
     sandbox.start()
     sandbox.wait_until("etc/vws/context/certificate/cert.pem", "bWluZQ==")
     assert "b3Vycw==" in sandbox.read("etc/vws/context/certificate/ca.pem")

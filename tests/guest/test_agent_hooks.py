@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ def lines(path: Path) -> list[str]:
 
 
 def test_a_hook_runs_once_with_what_it_needs_to_know_and_its_end_is_reported(broker, sandbox):
-    script = 'env | grep ^VWS_ | sort; id -u; umask; pwd; cat; vws-members head; echo oops >&2; exit 3'
+    script = "env | grep ^VWS_ | sort; id -u; umask; pwd; cat; vws-members head; echo oops >&2; exit 3"
     broker.say(
         line("self", "worker-1", "worker-1.slurm"),
         line("member", "head", "head-1", "private", "10.0.0.1", "head-1.slurm"),
@@ -84,6 +86,30 @@ def test_sides_wait_for_barriers_and_values_and_not_for_each_other(broker, sandb
     assert lines(done) == ["worker", "client", "last"]
 
 
+def test_a_barrier_that_is_pending_again_holds_up(broker, sandbox):
+    broker.say(
+        *(ALL, line("passed", "head")),
+        *(line("wait", "client", "head", "barrier", "head"), line("wait", "client", "head", "value", "key")),
+        line("hook", "client", "head", "on-joined", hook("true")),
+    )
+    sandbox.start()
+    sandbox.wait_until("etc/vws/context/known", "passed")
+    broker.say(line("pending", "head"), line("value", "key", encoded(b"k")))
+    sandbox.wait_until("etc/vws/context/values/key", "k")
+    time.sleep(0.3)
+    assert not broker.heard("POST ran")
+    broker.say(line("passed", "head"))
+    broker.wait_for_hook("on-joined", role="head")
+
+
+def test_a_side_with_on_changed_alone_runs_it_at_first_too(broker, sandbox):
+    broker.say(ALL, line("hook", "provider", "head", "on-changed", hook("true")))
+    sandbox.start()
+    assert broker.wait_for_hook("on-changed", role="head").query["version"] == "1"
+    broker.say(line("role", "member", "2"))
+    assert broker.wait_for_hook("on-changed", role="head", count=2).query["version"] == "2"
+
+
 def test_a_hook_publishes_values(broker, sandbox):
     script = "head -c 2000 /dev/zero | vws-publish munge-key && vws-publish ../x </dev/null; echo $?"
     broker.say(ALL, line("hook", "provider", "head", "on-joined", hook(script)))
@@ -137,13 +163,14 @@ def test_who_comes_and_goes_is_told_to_hooks(broker, sandbox):
 
 
 def test_a_hook_beyond_its_time_limit_is_ended_with_all_that_it_started(broker, sandbox):
-    script = "echo begun; (trap '' TERM; sleep 300; echo never) & sleep 300; echo never"
+    script = "echo $$ >$VWS_ROOT/group; echo begun; (trap '' TERM; sleep 300; echo never) & sleep 300; echo never"
     broker.say(ALL, line("within", "1"), line("hook", "provider", "head", "on-joined", hook(script)))
     sandbox.start()
     ended = broker.wait_for_hook("on-joined", role="head")
     assert ended.query["status"] == "124"
     assert ended.body.decode().splitlines()[0] == "begun"
     assert "longer than 1 s" in ended.body.decode()
+    assert not alive_in(int(sandbox.read("group")))
     broker.say(line("data", "more", encoded(b"x")))
     sandbox.wait_until("etc/vws/context/data/more", "x")
 
@@ -160,6 +187,19 @@ def test_a_hundred_megabytes_of_output_fill_neither_disk_nor_report(broker, sand
     assert len(ended[0].body) == 65536
     assert ended[0].body.endswith(b"x\nthe end\n")
     assert 0 < largest < 4 << 20
+
+
+def alive_in(group: int) -> list[str]:
+    """The processes of a group; those that only nobody has waited for yet are not alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(pgrp) == group and state != "Z":
+            found.append(stat.parent.name)
+    return found
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -186,7 +226,8 @@ def test_a_file_that_cannot_be_run_says_so(broker, sandbox):
 
 
 def test_what_a_hook_leaves_running_is_not_waited_for_and_goes_on(broker, sandbox):
-    script = "{ while sleep 0.2; do echo tick; echo tick >>$VWS_ROOT/ticks; done; } & echo $! >$VWS_ROOT/daemon; echo started"
+    ticking = "while sleep 0.2; do echo tick; echo tick >>$VWS_ROOT/ticks; done"
+    script = f"{{ {ticking}; }} & echo $! >$VWS_ROOT/daemon; echo started"
     broker.say(ALL, line("hook", "provider", "head", "on-joined", hook(script)))
     sandbox.start()
     ended = broker.wait_for_hook("on-joined", role="head", limit_s=10)
@@ -198,9 +239,6 @@ def test_what_a_hook_leaves_running_is_not_waited_for_and_goes_on(broker, sandbo
         assert time.monotonic() < deadline, "it was ended by its output"
         time.sleep(0.1)
     assert (sandbox.state / "logs/provider-head-on-joined").stat().st_size < 1000
-    import os
-    import signal
-
     os.kill(int((sandbox.root / "daemon").read_text()), signal.SIGKILL)
 
 

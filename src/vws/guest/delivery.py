@@ -2,12 +2,12 @@
 
 One `Contact` says all that a member is told from outside. Three ways bring it in:
 
-- `seed_files`: files for the NoCloud disk. VWS's own appliances hold the agent and read them there; any other image can,
-  with one start-up line (`START_UP_LINE`), because the agent lies beside them.
-- `cloud_config`: parts of cloud-init's user-data. cloud-init runs `runcmd` in an instance's first boot only, but what is
-  in its per-boot folder in every boot, also what it has just written there itself: so files are all that is needed.
-- `start_script`: one self-contained script, for a machine that VWS did not boot. Clouds take it as user-data, people can
-  run it by hand. The agent in it is compressed, as some clouds take 16 KiB of user-data and no more.
+- `seed_files`: files for the NoCloud disk. VWS's own appliances hold the agent and read them there; any other image
+  can, with one start-up line (`START_UP_LINE`), because the agent lies beside them.
+- `cloud_config`: parts of cloud-init's user-data. cloud-init runs `runcmd` in an instance's first boot only, but what
+  is in its per-boot folder in every boot, also what it has just written there itself: files are all that is needed.
+- `start_script`: one self-contained script, for a machine that VWS did not boot. Clouds take it as user-data, people
+  can run it by hand. The agent in it is compressed and without comments, as some clouds take 16 KiB and no more.
 
 Everything is written with base64 or by JSON, so that no text, whatever is in it, ends up in a shell.
 """
@@ -87,10 +87,17 @@ def cloud_config(contact: Contact) -> dict[str, list[dict[str, str]]]:
 
 
 def start_script(contact: Contact) -> str:
-    """A script that installs the agent for this boot and all later ones, and starts it; running it again does no harm."""
+    """A script that installs the agent for this boot and all later ones, and starts it; a second run does no harm."""
     files = [_unpacked(f"{FOLDER}/{name}", text) for name, text in told(contact).items()]
-    files.append(_unpacked(PROGRAM, AGENT))
+    files.append(_unpacked(PROGRAM, bare(AGENT)))
     return _START_SCRIPT.replace("@FILES@", "".join(files)).replace("@PROGRAM@", PROGRAM)
+
+
+def bare(program: str) -> str:
+    """Without its lines of comment and its indentation, but for the first line. No text in quotes begins a line so."""
+    first, *lines = program.splitlines()
+    kept = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    return "\n".join([first, *kept, ""])
 
 
 _START_SCRIPT = """\
@@ -122,5 +129,7 @@ def _disk(disk: Disk) -> str:
 
 def _line(*fields: str) -> str:
     if any(not text or "\t" in text or not text.isprintable() for text in fields):
-        raise ValueError(f"a line for the guest agent cannot be made of {fields}: an empty field or a control character")
+        raise ValueError(
+            f"a line for the guest agent cannot be made of {fields}: an empty field or a control character"
+        )
     return "\t".join(fields) + "\n"
