@@ -54,7 +54,7 @@ groups:
 data:
   motd: {text: hello}
   key: {from: files/key}
-context: {introduce: required, ssh: none, within: 5m, domain: hpc.example}
+context: {introduce: required, ssh: none, within: 5m}
 lease: {for: 4h, best-effort: "${patient}", preemptible: true, urgent: false}
 """
 

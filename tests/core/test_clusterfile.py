@@ -69,7 +69,6 @@ def test_groups_become_requests_of_the_planner():
 def test_roles_become_the_specification_of_a_context():
     spec = read().context
     assert (spec.name, spec.introduce, spec.ssh, spec.within_s) == ("slurm", Introduce.REQUIRED, Ssh.NONE, 300)
-    assert spec.domain == "hpc.example"
     head, worker = spec.roles
     assert [(file.path, file.mode, content(file)) for file in head.provider.files] == [
         ("/etc/slurm/slurm.conf.in", "0600", b"ClusterName=c\n"),

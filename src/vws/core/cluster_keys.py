@@ -125,7 +125,6 @@ class ContextEntry:
     introduce: str = Introduce.ALL
     ssh: str = Ssh.MUTUAL
     within_s: int = 600
-    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +187,6 @@ _REQUIREMENT: Final = Text(
     'a condition on nodes such as cpus >= 8 and "ssd" in labels',
     length_max=REQUIREMENT_LENGTH_MAX,
     check=parse_requirement,
-)
-_DOMAIN: Final = Text(
-    "a domain such as hpc.example",
-    r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*",
-    length_max=100,
 )
 
 # ---------------------------------------------------------------- records
@@ -300,7 +294,6 @@ CONTEXT: Final = Record(
             duration(10, WITHIN_S_MAX), "How long members may take to report, and a hook to end. Default: 10m.",
             field="within_s",
         ),
-        "domain": Key(_DOMAIN, "Members are called NAME.DOMAIN. Default: the site chooses."),
     },
 )  # fmt: skip
 LEASE: Final = Record(

@@ -297,7 +297,6 @@ class _Resolution:
             introduce=Introduce(said.introduce),
             ssh=Ssh(said.ssh),
             within_s=said.within_s,
-            domain=said.domain,
         )
 
     def role(self, name: str) -> RoleSpec:
