@@ -353,9 +353,9 @@ class _Resolution:
             why = (error.strerror if isinstance(error, OSError) else None) or "there is no such file"
             self.wrong(path, f"{shorten(source)} cannot be read: {why}", "a file beside the cluster file")
         if len(content) > CONTENT_BYTES_MAX:
-            self.wrong(
-                path, f"{source} has {len(content)} bytes", f"at most {CONTENT_BYTES_MAX} bytes; let a hook fetch it"
-            )
+            # Who reads may have stopped after one byte too many.
+            problem = f"{source} has more than {CONTENT_BYTES_MAX} bytes"
+            self.wrong(path, problem, "a smaller file; what is large belongs into an image or on a disk")
         total = sum(map(len, self.bytes_read.values())) + len(content)
         if total > CONTENTS_BYTES_MAX:
             self.wrong(

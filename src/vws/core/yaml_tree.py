@@ -112,11 +112,11 @@ def parse(text: str) -> Table:
     """The tree of one document, which is a table. Raises InvalidRequest with the place."""
     start = Place(1, 1)
     try:
-        size = len(text.encode())
+        too_long = len(text.encode()) > BYTES_MAX
     except UnicodeEncodeError as error:
         fault(_place_at(text, error.start), "half a character (a lone surrogate) is no text")
-    if size > BYTES_MAX:
-        fault(start, f"the file has {size} bytes", possible=f"at most {BYTES_MAX} bytes; put long texts in files")
+    if too_long:
+        fault(start, f"the file has more than {BYTES_MAX} bytes", possible="long texts in files of their own")
     try:
         return _Reader(yaml.parse(text, Loader=_LOADER)).document()
     except yaml.reader.ReaderError as error:
