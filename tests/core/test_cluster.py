@@ -82,7 +82,8 @@ def test_a_node_is_told_the_networks_that_its_members_are_on():
         )
         told += orders.networks
         for order in orders.workspaces:
-            assert order.nics[0].name == "private"
+            assert [nic.name for nic in order.nics] == ["private", "outside"][: 2 - ("worker" in order.name)]
+            assert order.name == f"slurm-{order.member}"
             assert order.disk_mib == 1024
             assert [disk.name for disk in order.disks] == ["scratch"] * ("worker" in order.name)
     (network,) = told

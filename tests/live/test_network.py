@@ -92,7 +92,7 @@ def _rules(place: Namespace) -> list[str]:
 @pytest.fixture
 def leased(net, tmp_path) -> Network:
     """Its only workspace holds a lease for the hour to come."""
-    net.dnsmasq.enter("wsp-1", MAC, GUEST, "ws-1")
+    net.dnsmasq.enter("wsp-1", [(MAC, GUEST)], "ws-1")
     (tmp_path / "network/leases").write_text(f"{int(time.time()) + 3600} {MAC} {GUEST} ws-1 *\n")
     net.open(SUBNET, GATEWAY)
     return net
@@ -211,3 +211,17 @@ def test_to_see_that_all_is_well_costs_next_to_nothing(net) -> None:
     for _ in range(100):
         assert not net.due()
     assert (time.process_time() - before) / 100 < 0.005
+
+
+# ---------------------------------------------------------------- several interfaces
+
+
+def test_each_interface_has_its_address_and_all_are_taken_back(net, tmp_path) -> None:
+    nics = [(MAC, GUEST), ("02:77:00:00:00:08", "10.78.1.8")]
+    net.dnsmasq.enter("wsp-1", nics, "ws-1")
+    leases = "".join(f"{int(time.time()) + 3600} {mac} {address} * *\n" for mac, address in nics)
+    (tmp_path / "network/leases").write_text(leases)
+    opened(net)
+    assert (tmp_path / "network/addresses/wsp-1").read_text().count("\n") == 2
+    net.dnsmasq.leave("wsp-1")
+    assert (listed(tmp_path), net.dnsmasq.ids()) == ("", set())

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,10 @@ def test_members_find_each_other_by_name(bench) -> None:
     assert asked(out, GATEWAY, "ws-1.out.example").endswith(socket.inet_aton(ONE))
     assert asked(red, GATEWAY, "ws-2.vws.internal").endswith(socket.inet_aton(TWO))
     assert asked(red, GATEWAY, "ws-1.vws.internal")[3] & 15 == 3, "another network's"
+    bench.networks.enter(replace(member("wsp-3", OUT.id, "10.20.0.4"), member="worker-3"))
+    assert bench.networks.ids() == {"wsp-1", "wsp-2", "wsp-3"}
+    for name in ("worker-3", "ws-3"):
+        until(lambda name=name: asked(out, GATEWAY, f"{name}.out.example").endswith(socket.inet_aton("10.20.0.4")))
 
 
 def test_by_a_way_out_the_names_of_elsewhere_are_found_but_not_those_of_the_nodes_guests(bench) -> None:

@@ -138,7 +138,7 @@ DISKS = (
     DiskOrder("kept", 64, "xfs"),
 )
 CONTEXT = ContextOrder("https://vws.example:8443", "c2VjcmV0", "-----BEGIN CERTIFICATE-----\n", "slurm.example")
-MEMBER = replace(WORKSPACE, nics=NICS, disks=DISKS, context=CONTEXT)
+MEMBER = replace(WORKSPACE, nics=NICS, disks=DISKS, context=CONTEXT, member="worker-1")
 
 
 def test_cloud_init_sets_up_every_interface_and_prefers_the_first_way_out(keys) -> None:
@@ -177,6 +177,8 @@ def test_a_member_is_told_of_its_context(keys) -> None:
         "networks": "02:77:00:00:00:01\tprivate\n",
         "disks": "scratch\text4\tfast\t/scratch\trw\npage\tswap\t-\t-\trw\nraw\t-\t-\t-\trw\nkept\txfs\t-\t-\trw\n",
     }
-    assert yaml.safe_load(seed_files(MEMBER, *keys)["user-data"])["fqdn"] == "alpha-1.slurm.example"
+    user = yaml.safe_load(seed_files(MEMBER, *keys)["user-data"])
+    assert (user["hostname"], user["fqdn"]) == ("worker-1", "worker-1.slurm.example"), "as its cluster calls it"
+    assert seed_files(MEMBER, *keys)["vws/hostname"] == "worker-1\n"
     assert not any(path.startswith("vws/context") for path in seed_files(WORKSPACE, *keys))
     assert CONTEXT.secret not in repr(MEMBER)

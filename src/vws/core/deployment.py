@@ -23,6 +23,7 @@ from typing import Any
 
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
+from vws.core.members import member_name
 from vws.core.site import Capacity, Cluster, Image, ImageFile, Lease, Node, Workspace
 from vws.core.traits import UNSAID, Traits, checked_traits
 
@@ -88,6 +89,7 @@ class WorkspaceOrder:
     end: UTC seconds (the service's clock) at which the node removes it by itself.
     command: a script that the guest runs once and then powers itself off; "": none.
     nics: its interfaces, the main one first; none: a single one on the node's own network, with `mac` and `address`.
+    member: what its cluster calls it, which is its host name then; "": it is in none.
     """
 
     id: str
@@ -116,6 +118,11 @@ class WorkspaceOrder:
     nics: tuple[NicOrder, ...] = ()
     disks: tuple[DiskOrder, ...] = ()
     context: ContextOrder | None = None
+    member: str = ""
+
+    @property
+    def hostname(self) -> str:
+        return self.member or self.name
 
     @property
     def interfaces(self) -> tuple[NicOrder, ...]:
@@ -237,22 +244,21 @@ def orders_for(
         order = _order(workspace, lease, images[workspace.image])
         cluster = clusters.get(lease.cluster)
         if cluster is not None:
-            order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease, cluster))
+            order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease))
             networks.update((each.id, each) for each in _networks_of(workspace, cluster))
         orders.append(order)
     found = tuple(networks[id] for id in sorted(networks))
     return NodeOrders(node.id, node.generation, node.subnet, node.gateway, tuple(orders), now, found)
 
 
-def _of_cluster(workspace: Workspace, lease: Lease, cluster: Cluster) -> dict[str, Any]:
+def _of_cluster(workspace: Workspace, lease: Lease) -> dict[str, Any]:
     """What the members of a cluster have beside other workspaces."""
     group = next(group for group in lease.groups if group.name == workspace.group)
-    names = {network.id: network.name for network in cluster.networks}
-    public = next((name for name in group.networks if cluster.network(name) is None), "")
-    nics = tuple(NicOrder(n.network, n.mac, n.address, names.get(n.network, public)) for n in workspace.nics)
+    named = zip(workspace.nics, group.networks, strict=True)
+    nics = tuple(NicOrder(nic.network, nic.mac, nic.address, name) for nic, name in named)
     disks = tuple(DiskOrder(d.name, d.size_mib, d.filesystem, d.label, d.mount) for d in group.disks)
     root_mib = workspace.disk_mib - sum(disk.size_mib for disk in disks)
-    return {"nics": nics, "disks": disks, "disk_mib": root_mib}
+    return {"nics": nics, "disks": disks, "disk_mib": root_mib, "member": member_name(group, workspace.number)}
 
 
 def _networks_of(workspace: Workspace, cluster: Cluster) -> Iterator[NetworkOrder]:

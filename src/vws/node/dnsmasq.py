@@ -124,12 +124,17 @@ class Dnsmasq:
 
     # -------------------------------------------------------- workspaces
 
-    def enter(self, id: str, mac: str, address: str, name: str) -> None:
-        """Give a workspace its address and name; a repeat is harmless."""
-        check_id(id), check_mac(mac), check_address(address)
+    def enter(self, id: str, nics: Sequence[tuple[str, str]], *names: str) -> None:
+        """Give a workspace its addresses, for (MAC, address) of each interface in this network, and its names, of which
+        the first is its host name. They are those of the first interface. A repeat is harmless."""
+        check_id(id)
+        for mac, address in nics:
+            check_mac(mac), check_address(address)
         self.make_folders()
-        changed = self._put(self._addresses / id, f"{mac},{address},{name}\n")
-        changed |= self._put(self._names / id, f"{address} {name}\n")
+        (first_mac, first_address), *others = nics
+        lines = [f"{first_mac},{first_address},{names[0]}\n", *(f"{mac},{address}\n" for mac, address in others)]
+        changed = self._put(self._addresses / id, "".join(lines))
+        changed |= self._put(self._names / id, f"{first_address} {' '.join(dict.fromkeys(names))}\n")
         if changed:
             self._reread()
 
@@ -160,9 +165,9 @@ class Dnsmasq:
         as the entry tells whose lease it is. HypervisorError while dnsmasq holds on to it."""
         check_id(id)
         path = self._addresses / id
-        entry = path.read_text().strip().split(",") if path.exists() else []
-        if len(entry) == 3:
-            self._release(entry[0], entry[1])
+        for line in path.read_text().splitlines() if path.exists() else []:
+            mac, address, *_ = line.split(",")
+            self._release(mac, address)
         reach("agent.address.released")
         for file in (self._names / id, path):
             file.unlink(missing_ok=True)

@@ -30,8 +30,8 @@ ADDRESS, PORT = "169.254.169.254", 443
 CONNECTIONS_MAX = 1024
 OF_NETWORK_MAX = 512
 OF_GUEST_MAX = 16
-# Longer than any answer that the service holds back.
-IDLE_LIMIT_S = 300.0
+# Longer than the service holds back an answer (300 s).
+IDLE_LIMIT_S = 420.0
 CONNECT_WITHIN_S = 10.0
 _PIECE_BYTES = 64 << 10
 _BACKLOG = 128

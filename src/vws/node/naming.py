@@ -139,6 +139,7 @@ def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
     """`order` if every value in it may be used as it is; else a final HypervisorError naming the first that may not."""
     check_id(order.id)
     _check(bool(_LABEL.fullmatch(order.name)), "the workspace's name", order.name)
+    _check(bool(_LABEL.fullmatch(order.hostname)), "the member's name", order.member)
     check_mac(order.mac)
     check_address(order.address)
     _check(bool(_USER.fullmatch(order.user)), "the image's user", order.user)
@@ -167,8 +168,8 @@ def _check_nics(nics: tuple[NicOrder, ...]) -> None:
         check_mac(nic.mac)
         check_address(nic.address)
         _check(bool(_LABEL.fullmatch(nic.name)) or not nic.name, "the network's name", nic.name)
-    for each in ("network", "mac"):
-        _check(len({getattr(nic, each) for nic in nics}) == len(nics), f"interfaces of the same {each}", nics)
+    macs = [nic.mac for nic in nics]
+    _check(len(set(macs)) == len(nics), "interfaces of the same MAC address", macs)
 
 
 def _check_disks(disks: tuple[DiskOrder, ...]) -> None:

@@ -113,14 +113,16 @@ class Networks:
     # -------------------------------------------------------- workspaces
 
     def enter(self, order: WorkspaceOrder) -> None:
-        """Give a workspace its addresses and name; a repeat is harmless. HypervisorError if a network is not there."""
+        """Give a workspace its addresses and names; a repeat is harmless. HypervisorError if a network is not there.
+        On the node's own network it has the name that nobody else at the site has."""
         with self._lock:
-            for nic in order.interfaces:
-                if not nic.network:
-                    self.own.dnsmasq.enter(order.id, nic.mac, nic.address, order.name)
-                    continue
-                self._check_open(nic.network)
-                self._rooms[nic.network].dnsmasq.enter(order.id, nic.mac, nic.address, order.name)
+            for network in dict.fromkeys(nic.network for nic in order.interfaces):
+                nics = [(nic.mac, nic.address) for nic in order.interfaces if nic.network == network]
+                if network:
+                    self._check_open(network)
+                    self._rooms[network].dnsmasq.enter(order.id, nics, order.hostname, order.name)
+                else:
+                    self.own.dnsmasq.enter(order.id, nics, order.name)
 
     def _check_open(self, network: str) -> None:
         problem = self._problems.get(network, "")

@@ -55,12 +55,12 @@ def seed_iso(order: WorkspaceOrder, private_key: str, public_key: str) -> bytes:
 
 def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, str]:
     """What is on it, by path."""
-    meta = {"instance-id": order.id, "local-hostname": order.name}
+    meta = {"instance-id": order.id, "local-hostname": order.hostname}
     return {
         "meta-data": _json(meta),
         "user-data": "#cloud-config\n" + _json(_user_data(order, private_key, public_key)),
         "network-config": _json(_network(order.interfaces)),
-        "vws/hostname": order.name + "\n",
+        "vws/hostname": order.hostname + "\n",
         "vws/authorized_keys": "".join(f"{key}\n" for key in order.ssh_keys),
         "vws/ssh_host_ed25519_key": private_key,
         **{f"vws/{name}": text for name, text in _to_run(order).items()},
@@ -95,8 +95,8 @@ def exit_status(console: bytes, id: str) -> int | None:
 
 def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, object]:
     data: dict[str, object] = {
-        "hostname": order.name,
-        "fqdn": f"{order.name}.{(order.context and order.context.domain) or DOMAIN}",
+        "hostname": order.hostname,
+        "fqdn": f"{order.hostname}.{(order.context and order.context.domain) or DOMAIN}",
         "ssh_authorized_keys": list(order.ssh_keys),
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": private_key, "ed25519_public": public_key},
