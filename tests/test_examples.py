@@ -21,9 +21,12 @@ import yaml
 
 from tests.core.builders import NOW, World, image, node
 from vws.cli.cluster_text import dry_run_text, steps_of
+from vws.core.broker import Context
 from vws.core.cluster_keys import schema
 from vws.core.cluster_spec import ClusterFile, lease_request
 from vws.core.clusterfile import files_wanted, read_cluster_file
+from vws.core.context import ContextRecord, ContextState, Identity, Member, Nic, Ran, Side
+from vws.core.context_document import Documents
 from vws.core.draft import Draft
 from vws.core.dry_run import consider
 
@@ -253,3 +256,68 @@ def test_slurm_waits_no_longer_than_it_says(tmp_path, debian):
     ran = guest.run(script, debian)
     assert (ran.returncode, ran.stdout) == (1, "no did not succeed\n")
     assert (tmp_path / "asked").read_text() == "\n" * 5
+
+
+# ---------------------------------------------------------------- their contexts
+
+
+def obedient(file: ClusterFile) -> tuple[Context, list[str]]:
+    """The context once members have done all that it lets them do, and what they did: who, which side, which role."""
+    record = ContextRecord(id="ctx-1", name=file.name, owner="ann", spec=file.context, information=(), created_at=NOW)
+    context = Context(record)
+    done: list[str] = []
+    for number, expected in enumerate(file.expected(), start=2):
+        context.expect(expected, NOW)
+        context.join(expected.name, f"{number:064x}", NOW)
+        nics = tuple(Nic(network, f"10.20.0.{number}") for network in expected.networks)
+        context.report(expected.name, Identity(nics), NOW)
+    context.check()
+    while moved := [member.name for member in list(context.present()) if act(context, member, done)]:
+        assert len(done) < 1000, moved
+    context.take(NOW)
+    return context, done
+
+
+def act(context: Context, member: Member, done: list[str]) -> bool:
+    """The first hook that is due, if any; what its role publishes is published before it ends."""
+    context.heard(member.name, context.version, NOW)
+    for role, side, spec in context.sides(member):
+        said = f"{member.name} {side} {role.name}"
+        if said in done or not spec.hooks or context.awaited(role, side, spec):
+            continue
+        for value in role.publishes if side is Side.PROVIDER else ():
+            context.publish(member.name, value.name, "a2V5", NOW)
+        for hook in (hook.hook for hook in spec.hooks):
+            context.ended(member.name, Ran(role.name, side, hook, context.version, 0), NOW)
+        done.append(said)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_context_of_an_example_becomes_ready(name):
+    context, done = obedient(read(name))
+    assert context.record.state is ContextState.READY
+    assert done
+
+
+def test_what_runs_after_what():
+    assert obedient(read("slurm"))[1] == [
+        "head-1 provider head",
+        "worker-1 provider worker",
+        "worker-2 provider worker",
+    ]
+    assert obedient(read("nfs", workers="1"))[1] == ["head-1 provider nfs-server", "worker-1 client nfs-server"]
+    assert obedient(read("mapreduce"))[1] == ["reducer-1 provider reducer"]
+
+
+def test_a_worker_is_sent_what_it_needs_and_the_key_of_munge_only_to_workers():
+    context, _ = obedient(read("slurm"))
+    documents = Documents(context)
+    worker = documents.document("worker-1", 0).text.decode()
+    lines = [line.split("\t") for line in worker.splitlines()]
+    assert ["value", "munge-key", "a2V5"] in lines
+    assert ["wait", "provider", "worker", "barrier", "head"] in lines
+    assert [line[3] for line in lines if line[0] == "hook"] == ["on-joined", "on-changed"]
+    assert {line[2] for line in lines if line[:2] == ["member", "worker"]} == {"worker-1", "worker-2"}
+    assert "munge-key" not in documents.document("head-1", 0).text.decode()
