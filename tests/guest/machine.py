@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def make_key(path: Path) -> str:
 
 
 def make_seed(path: Path, files: Mapping[str, str], *, rock_ridge: bool = True) -> None:
-    """A NoCloud disk: `files` by path, at most one folder deep. Without Rock Ridge the names are Joliet's only."""
+    """A NoCloud disk: `files` by path, some in vws or vws/context. Without Rock Ridge the names are Joliet's only."""
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, vol_ident="cidata", joliet=3, rock_ridge="1.09" if rock_ridge else None)
 
@@ -57,6 +57,7 @@ def make_seed(path: Path, files: Mapping[str, str], *, rock_ridge: bool = True) 
         return {"rr_name": name} if rock_ridge else {}
 
     iso.add_directory("/VWS", joliet_path="/vws", **named("vws"))
+    iso.add_directory("/VWS/CONTEXT", joliet_path="/vws/context", **named("context"))
     for number, (name, text) in enumerate(files.items()):
         folder, _, base = name.rpartition("/")
         plain = f"{'/' + folder.upper() if folder else ''}/F{number}.;1"
@@ -77,7 +78,10 @@ class Machine:
         memory_mib: int = 128,
         disk_mib: int = 256,
         resume_from: Path | None = None,
+        door: str = "",
+        more: Sequence[str] = (),
     ) -> None:
+        """door: a program, and its arguments, that each connection to 10.0.2.100:443 is joined to. more: for QEMU."""
         self.folder, self.console, self.monitor = folder, folder / "console.log", folder / "monitor"
         overlay = folder / "overlay.qcow2"
         if not overlay.exists():
@@ -87,7 +91,8 @@ class Machine:
         seed = f"file={folder / 'seed.iso'},format=raw,readonly=on"
         drives = ["-drive", f"file={overlay},format=qcow2,if=virtio"]
         drives += ["-cdrom", str(folder / "seed.iso")] if seed_as == "cdrom" else ["-drive", f"{seed},if=virtio"]
-        network = ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22"]
+        guestfwd = f",guestfwd=tcp:10.0.2.100:443-cmd:{door}" if door else ""
+        network = ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22{guestfwd}"]
         network += ["-device", "virtio-net-pci,netdev=net,romfile="]
         boot = ["-kernel", str(folder / "kernel"), "-initrd", str(folder / "initrd"), "-append", CMDLINE]
         outside = ["-serial", f"file:{self.console}", "-qmp", f"unix:{self.monitor},server=on,wait=off"]
@@ -96,7 +101,7 @@ class Machine:
         # The namespace has no name and lives as long as QEMU does; its loopback must be up for the forwarded port.
         apart = ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
         self.started = time.monotonic()
-        self.process = subprocess.Popen([*apart, *QEMU, *size, *boot, *drives, *network, *outside, *past])
+        self.process = subprocess.Popen([*apart, *QEMU, *size, *boot, *drives, *network, *outside, *past, *more])
 
     def __enter__(self) -> Machine:
         return self

@@ -81,7 +81,7 @@ def test_scripts_parse(bundle):
     busybox = next((CACHE / "unpacked").glob("busybox-static_*")) / "bin" / "busybox"
     scripts = [path for path in (rootfs.SCRIPTS / "files").rglob("*") if path.is_file()]
     names = [path for path in scripts if path.read_bytes().startswith(b"#!")]
-    for script in [rootfs.SCRIPTS / "init", rootfs.SCRIPTS / "files/etc/profile", *names]:
+    for script in [rootfs.SCRIPTS / "init", rootfs.SCRIPTS / "agent", rootfs.SCRIPTS / "files/etc/profile", *names]:
         debs.run([str(busybox), "sh", "-n", str(script)])
 
 

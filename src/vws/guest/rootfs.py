@@ -2,7 +2,7 @@
 
 Unpacking an initramfs costs emulated CPU time and then memory for good, so it holds only what brings a machine up:
 the drivers, busybox, dropbear and the scripts of files/. Larger tools (curl with its libraries and the certificate
-authorities, resize2fs, an ssh client) lie on the data disk, from which only what is used is ever read.
+authorities, resize2fs and mke2fs, an ssh client, the agent of contexts) lie on the data disk, from which only what is used is ever read.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ BOOT_PROGRAMS = {
 DISK_PROGRAMS = {
     "bin/curl": ("curl", "usr/bin/curl"),
     "bin/dbclient": ("dropbear-bin", "usr/bin/dbclient"),
+    "sbin/mke2fs": ("e2fsprogs", "sbin/mke2fs"),
     "sbin/resize2fs": ("e2fsprogs", "sbin/resize2fs"),
 }
 AUTHORITIES = "share/ca-certificates.crt"
@@ -76,7 +77,9 @@ def disk_tree(packages: Mapping[str, Unpacked]) -> tuple[dict[str, Entry], set[s
     tree |= {f"usr/{path}": entry for path, entry in _library_files(beside).items()}
     tree["usr/bin/ssh"] = link("dbclient")
     tree[f"usr/{AUTHORITIES}"] = file(_authorities(packages["ca-certificates"]))
+    tree |= {f"usr/sbin/mkfs.{kind}": link("mke2fs") for kind in ("ext2", "ext3", "ext4")}
     tree["usr/local/bin"] = folder()
+    tree["usr/local/sbin/vws-context"] = file((SCRIPTS / "agent").read_bytes(), 0o755)
     tree["data"] = folder()
     used = {source.package for source in (*programs.values(), *beside.values())}
     return tree, used | {"ca-certificates"}
