@@ -39,6 +39,15 @@ def bare_easy(trace: Path, nodes: int) -> Outcome:
     return {"cpu_s": float(found[1]), "wait_mean_s": float(found[2])}
 
 
+def why_no_accasim() -> str:
+    """Why AccaSim cannot be measured; "" if it can. It is installed when it is first wanted."""
+    try:
+        _accasim_python()
+    except (RuntimeError, OSError) as error:
+        return f"AccaSim is not beside it, for it could not be installed: {str(error).strip().splitlines()[-1]}"
+    return ""
+
+
 def accasim(trace: Path, nodes: int) -> Outcome:
     """trace: as `write_plain` wrote it."""
     script = ROOT / "bench" / "accasim_easy.py"

@@ -82,3 +82,15 @@ def test_a_rival_that_fails_says_why(monkeypatch, tmp_path):
     (tmp_path / f"has-{rivals.ACCASIM_VERSION}").touch()
     with pytest.raises(FileNotFoundError):
         rivals.accasim(tmp_path / "empty.swf", 1)
+
+
+def test_without_accasim_the_reason_is_said(monkeypatch, tmp_path):
+    def failing(command):
+        raise RuntimeError("python -m pip ... failed: ERROR: no such package")
+
+    monkeypatch.setattr(rivals, "ACCASIM", tmp_path)
+    monkeypatch.setattr(rivals.venv, "create", lambda *_, **__: None)
+    monkeypatch.setattr(rivals, "_run", failing)
+    assert "no such package" in rivals.why_no_accasim()
+    (tmp_path / f"has-{rivals.ACCASIM_VERSION}").touch()
+    assert rivals.why_no_accasim() == ""

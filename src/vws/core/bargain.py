@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 from vws.core.errors import VwsError
@@ -215,7 +216,7 @@ class _Bargain:
         placing = self._planner.placing
         before_s, whole_s = demand.prepare_s, demand.prepare_s + demand.requested + demand.shutdown_s
         begin = first - before_s
-        for moment in (begin, *placing.moments(demand, begin, whole_s, None)):
+        for moment in chain([begin], placing.each_moment(demand, begin, whole_s, None)):
             if placing.nodes(demand, moment, moment + whole_s, moment + whole_s)[0] is not None:
                 return moment + before_s
         return None
@@ -290,8 +291,7 @@ class _Bargain:
         if self._lease.kind is LeaseKind.BEST_EFFORT:
             rooms = [(profile.capacity, i) for i, profile in enumerate(timeline.profiles) if fit[i]]
             return [(room, outlook.nodes[i]) for room, i in sorted(rooms, key=_largest)]
-        free = [(p.free_at(begin), i) for i, p in enumerate(timeline.profiles) if fit[i] and timeline.open[i]]
-        nodes = [outlook.nodes[i] for _, i in sorted(free, key=_largest)[:NODES_LOOKED_AT]]
+        nodes = [outlook.nodes[i] for i in timeline.roomiest(fit, begin, NODES_LOOKED_AT)]
         rooms = [(outlook.room(node, begin, self._end()), i) for i, node in enumerate(nodes)]
         return [(room, nodes[i]) for room, i in sorted(rooms, key=_largest) if room.places > 0]
 

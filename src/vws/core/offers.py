@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 
 from vws.core.bargain import offers_for, words
@@ -54,10 +53,9 @@ def too_soon(present: Present, lease: Lease, demand: Demand, *, now: int) -> Can
 
 def why_not(present: Present, lease: Lease, demand: Demand, *, now: int) -> str:
     """In a sentence, why `lease` cannot be had as asked."""
-    ready = [n for n in present.nodes.values() if n.state is NodeState.READY]
     if not present.nodes:
         return "this site has no nodes yet"
-    if not ready:
+    if not any(node.state is NodeState.READY for node in present.nodes.values()):
         return "no node takes new workspaces now"
     if demand.by >= 0:
         return f"{_asked(lease)} for {show_duration(lease.duration_s)} cannot be done in time"
@@ -90,7 +88,7 @@ def reasons(present: Present, groups: Sequence[Group], start: int, end: int, *, 
     """For each node, of a large site for the first of them, why it cannot hold all of it over [start, end)."""
     return [
         {"node": n.id, "name": n.name, "reason": _reason(present, n, groups, start, end, now)}
-        for n in heapq.nsmallest(NODES_TOLD, present.nodes.values(), key=lambda n: n.id)
+        for n in map(present.nodes.__getitem__, sorted(present.nodes)[:NODES_TOLD])
     ]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -250,12 +251,7 @@ class Outlook:
 
     def soonest(self, demand: Demand, now: int) -> Demand | None:
         """The same demand, to run as soon as others can have been saved; None if that would not help."""
-        waits = {
-            self.rules.save_s(each, each.block.hosts)
-            for each in self.planner.holding.values()
-            if each.block is not None and each.preemptible and self._may_suspend(demand, each)
-        }
-        for wait_s in sorted(waits):
+        for wait_s in self.planner.save_times(demand):
             demand.at, demand.hurries = now + wait_s + 1, True
             if self.planner.find(demand, now)[0] is not None:
                 return demand
@@ -494,7 +490,7 @@ class Outlook:
         for group in lease.groups:
             image, here = self._images.get(group.image), self._holders(group.image)
             fits = self.mask(group.requirement, group.cpus)
-            if image is not None and any(fits[node] and not here[node] for node in range(len(fits))):
+            if image is not None and any(map(operator.gt, fits, here)):
                 needed[image.id] = image.size_bytes / MIB
         return stage_s(self.rates, sum(needed.values()))
 

@@ -593,6 +593,17 @@ class Planner:
                     return []
         return found
 
+    def save_times(self, demand: Demand) -> list[int]:
+        """How long it takes to save those who could give way for a demand: each length once, the shortest first."""
+        found: set[int] = set()
+        may = self.rules.may_suspend
+        for each in self.holding.values():
+            if each.block is not None and each.preemptible:
+                save_s = self.rules.save_s(each, each.block.hosts)
+                if save_s not in found and (may is None or may(demand, each)):
+                    found.add(save_s)
+        return sorted(found)
+
     def _victims(self, demand: Demand, begin: int, end: int, now: int) -> list[Demand]:
         """Those of them that could give way for a demand, the cheapest first."""
         return list(self._givers(begin, end, now).in_order(demand, self.rules.may_suspend))
@@ -610,8 +621,12 @@ class Planner:
         return now - victim.submit > self.rules.spared_after_s
 
     def _could_save(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
-        stop = begin - self.rules.save_s(victim, block.hosts)
-        return self.rules.can_be_saved(victim) and now <= stop < block.stop and stop > block.run
+        rules = self.rules
+        # Most often there is no time even for one that is alone on its node, which is known sooner.
+        if not rules.can_be_saved(victim) or begin - rules.save_s(victim, None) < now:
+            return False
+        stop = begin - rules.save_s(victim, block.hosts)
+        return now <= stop < block.stop and stop > block.run
 
     def _give_way(self, victim: Demand, begin: int, now: int) -> None:
         """A victim whose block has been lifted gets a shorter one, or none."""

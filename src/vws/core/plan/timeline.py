@@ -229,6 +229,22 @@ class Timeline:
         self._kept.at = -1
         self._grown += 1
 
+    def roomiest(self, eligible: list[bool], at: int, most: int) -> list[int]:
+        """The open nodes that have the most memory left at `at`, then the most CPUs: `most` of them, in order."""
+        found: list[tuple[int, int, int]] = []
+        least: i64 = -1  # who has no more memory than that is of no use
+        for node in range(len(self.profiles)):
+            if self.open[node] and eligible[node]:
+                free = self.profiles[node].during(at)
+                if free.memory_mib >= least:
+                    found.append((-int(free.memory_mib), -int(free.cpus), node))
+                    if len(found) == 2 * most:
+                        found.sort()
+                        del found[most:]
+                        least = -found[-1][0]
+        found.sort()
+        return [node for _, _, node in found[:most]]
+
     def could_hold(self, part: Part) -> bool:
         """Whether all members of a part would have room if nothing were held."""
         room, eligible = 0, part.eligible
