@@ -79,16 +79,12 @@ def image_file(folder: Path, role: str, name: str, format: str) -> ImageFile:
 
 
 def demo_bundle(folder: Path) -> Path:
-    """The demo appliance: the one that is built, else built now."""
+    """The demo appliance: the one that is built, if it is of these sources, else built now."""
     built = Path(__file__).parents[1] / "build/appliance/demo.vws"
-    if built.exists():
+    sources = [path for path in Path(appliance.__file__).parent.rglob("*") if "__pycache__" not in path.parts]
+    if built.exists() and built.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return built
-    return demo_of_sources(folder)
-
-
-def demo_of_sources(folder: Path) -> Path:
-    """The one that these sources make, which may be newer than the one that is built."""
-    appliance.build(folder / "demo.vws", Path(__file__).parents[1] / "build/cache")
+    appliance.build(folder / "demo.vws", built.parents[1] / "cache")
     return folder / "demo.vws"
 
 

@@ -31,7 +31,7 @@ ROOMS = {
     "ports": {"core"},
     "service": {"core", "ports", "service", "faultpoints"},
     "frontends": {"core", "ports", "service", "frontends", "faultpoints"},
-    "node": {"core", "ports", "node", "faultpoints"},
+    "node": {"core", "ports", "node", "faultpoints", "guest"},  # what it brings into guests
     "store": {"core", "ports", "store", "faultpoints"},
     "guest": {"guest"},
     "client": {"client"},

@@ -11,9 +11,11 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.hypervisors import LibvirtSite, boot, seen, until, until_up
+from vws.core.deployment import NetworkOrder, NicOrder, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.node.config import NodeConfig
 from vws.node.daemons import QEMU_USER
@@ -60,22 +62,34 @@ def become_a_machine(directory: Path) -> list[int]:
     return [int(Path(f"/run/libvirt/{daemon}.pid").read_text()) for daemon in ("libvirtd", "virtlogd")]
 
 
+NETWORK = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1", outgoing=True)
+
+
+def on_two_networks(site: HostSite, boots: int = 1) -> WorkspaceOrder:
+    order = site.order("wsp-1", boots=boots)
+    private = NicOrder(NETWORK.id, "02:77:14:00:00:02", "10.20.0.2")
+    return replace(order, nics=(NicOrder("", order.mac, order.address), private))
+
+
 async def live(site: HostSite) -> None:
-    order = site.order("wsp-1")
+    order = on_two_networks(site)
     async with site.opened() as hypervisor:
+        await hypervisor.open(replace(site.orders, networks=(NETWORK,)))
         await boot(hypervisor, site, order)
+        await site.run(order, "until ip address show dev eth1 | grep -q 10.20.0.2; do sleep 0.1; done")
+        assert "1 packets received" in await site.run(order, f"ping -c 1 -W 5 {NETWORK.gateway}")
         there = await seen(hypervisor, order.id)
         assert there is not None
         assert (await site.run(order, "hostname", there.host_key)).strip() == order.name
         assert Path(f"/proc/{site.pid(order.id)}").stat().st_uid == 64055
-        await hypervisor.resize(site.order("wsp-1", cpus=2))
+        await hypervisor.resize(replace(order, cpus=2))
         await hypervisor.suspend(order.id)
         await until(hypervisor, order.id, Observation.SUSPENDED)
         await hypervisor.restore(order)
         await until_up(hypervisor, order)
         await hypervisor.stop(order.id, grace_s=10)
         await until(hypervisor, order.id, Observation.STOPPED)
-        await hypervisor.start(site.order("wsp-1", boots=2))
+        await hypervisor.start(on_two_networks(site, boots=2))
         await hypervisor.remove(order.id)
         assert await hypervisor.instances() == []
         await hypervisor.close(tear_down=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hypervisors import LibvirtSite, boot, demo_of_sources, in_loop, machine_network, until, until_up
+from tests.hypervisors import LibvirtSite, boot, in_loop, machine_network, until, until_up
 from vws.core.deployment import ContextOrder, DiskOrder, NetworkOrder, NicOrder, NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation as O
 from vws.node.libvirt import LibvirtHypervisor
@@ -104,9 +104,9 @@ async def tls_service(directory: Path) -> AsyncIterator[tuple[str, int]]:
 
 
 @pytest.fixture
-def site(tmp_path, tmp_path_factory) -> Iterator[ClusterSite]:
+def site(tmp_path, bundle) -> Iterator[ClusterSite]:
     before = machine_network()
-    site = ClusterSite(tmp_path / "site", demo_of_sources(tmp_path_factory.mktemp("bundle")))
+    site = ClusterSite(tmp_path / "site", bundle)
     make_ca(tmp_path, "tiny", time.time())
     make_server(tmp_path, [NAME], time.time())
     yield site

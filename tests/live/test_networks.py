@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from tests.hypervisors import machine_network
 from tests.live.wiring import PREFIX, arrives, asked, cable, namespace, udp, until
 from tests.node.builders import in_loop, order
 from vws.core.deployment import NetworkOrder, NicOrder, NodeOrders, WorkspaceOrder
+from vws.node.commands import Commands
 from vws.node.door import Door
 from vws.node.namespace import Namespace
 from vws.node.naming import bridge_name
@@ -94,6 +96,14 @@ class Bench:
             tables = self.place.commands.run("nft", "list", "tables").decode().splitlines()
             found += [table for table in tables if "vws_vb" in table]
         return found
+
+    def own_commands(self, monkeypatch) -> int:
+        """How many programs are run for a node that has no other network."""
+        run, ran = Commands.run, []
+        with monkeypatch.context() as patch:
+            patch.setattr(Commands, "run", lambda *a, **more: ran.append(a) or run(*a, **more))
+            self.order()
+        return len(ran)
 
     def tear_down(self) -> None:
         for machine in self.machines:
@@ -264,6 +274,62 @@ def test_a_network_that_cannot_be_made_harms_no_other(bench) -> None:
     bench.order(RED)
     assert not bench.networks.due()
     bench.networks.leave("wsp-1")
+
+
+class CutOff(BaseException):
+    """As by a kill: nobody handles it."""
+
+
+@contextlib.contextmanager
+def cut_after(commands: int, monkeypatch) -> Iterator[None]:
+    """The agent runs so many programs of the machine's and no more."""
+    run, left = Commands.run, itertools.count(commands, -1)
+
+    def counted(self: Commands, *arguments: str, **more: object) -> bytes:
+        if next(left) <= 0:
+            raise CutOff
+        return run(self, *arguments, **more)
+
+    with monkeypatch.context() as patch, contextlib.suppress(CutOff):
+        patch.setattr(Commands, "run", counted)
+        yield
+
+
+def restarted(bench: Bench) -> None:
+    bench.networks.let_go()
+    bench.networks = bench.agent()
+
+
+def test_an_opening_that_was_cut_off_anywhere_is_finished_or_taken_back(bench, monkeypatch) -> None:
+    bench.order()
+    own = bench.own_commands(monkeypatch)
+    for after in range(own, 60, 2):
+        assert bench.remains() == []
+        with cut_after(after, monkeypatch):
+            bench.order(OUT)
+            break
+        restarted(bench)
+        if (after - own) % 4:
+            bench.order(OUT)
+            assert not bench.networks.due()
+            assert bench.room(OUT.id).processes()
+        bench.order()
+    assert after > own + 10, "it was never cut off"
+    bench.order()
+
+
+def test_a_removal_that_was_cut_off_anywhere_is_finished(bench, monkeypatch) -> None:
+    bench.order()
+    own = bench.own_commands(monkeypatch)
+    for after in range(own, 60):
+        bench.order(OUT)
+        with cut_after(after, monkeypatch):
+            bench.order()
+            break
+        restarted(bench)
+        bench.order()
+        assert bench.remains() == []
+    assert after > own + 3, "it was never cut off"
 
 
 @pytest.mark.parametrize("trouble", ["bridge", "down", "address", "dnsmasq", "room"])

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from tests.node.builders import order
 from vws.core.deployment import ContextOrder, DiskOrder, NicOrder
+from vws.guest import delivery
 from vws.node.seed import RUN_COMMAND, exit_status, new_host_key, seed_files, seed_iso
 
 WORKSPACE = order(name="alpha-1", ssh_keys=("ssh-ed25519 AAAA first", 'ssh-rsa BBBB "second": {x}'))
@@ -138,6 +139,7 @@ DISKS = (
     DiskOrder("kept", 64, "xfs"),
 )
 CONTEXT = ContextOrder("https://vws.example:8443", "c2VjcmV0", "-----BEGIN CERTIFICATE-----\n", "slurm.example")
+CONTEXT_FILES = ("url", "secret", "ca.pem", "networks", "disks", "agent")
 MEMBER = replace(WORKSPACE, nics=NICS, disks=DISKS, context=CONTEXT, member="worker-1")
 
 
@@ -167,14 +169,22 @@ def test_cloud_init_makes_file_systems_only_where_there_is_nothing_and_mounts_th
     assert not {"fs_setup", "mounts"} & yaml.safe_load(seed_files(WORKSPACE, *keys)["user-data"]).keys()
 
 
+def test_cloud_init_brings_the_agent_beside_the_command(keys) -> None:
+    both = yaml.safe_load(seed_files(replace(MEMBER, command=SCRIPT), *keys)["user-data"])["write_files"]
+    paths = [file["path"] for file in both]
+    assert {delivery.PROGRAM, delivery.PER_BOOT, f"{delivery.FOLDER}/secret", "/run/vws/command"} <= set(paths)
+    assert len(set(paths)) == len(paths)
+
+
 def test_a_member_is_told_of_its_context(keys) -> None:
     data = seed_iso(MEMBER, *keys)
-    told = {name: read(data, f"/vws/context/{name}") for name in ("url", "secret", "ca.pem", "networks", "disks")}
+    told = {name: read(data, f"/vws/context/{name}") for name in CONTEXT_FILES}
     assert told == {
         "url": "https://vws.example:8443\n",
         "secret": "c2VjcmV0\n",
         "ca.pem": CONTEXT.ca_pem,
         "networks": "02:77:00:00:00:01\tprivate\n",
+        "agent": delivery.AGENT,
         "disks": "scratch\text4\tfast\t/scratch\trw\npage\tswap\t-\t-\trw\nraw\t-\t-\t-\trw\nkept\txfs\t-\t-\trw\n",
     }
     user = yaml.safe_load(seed_files(MEMBER, *keys)["user-data"])

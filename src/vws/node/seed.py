@@ -6,7 +6,7 @@ plain twins of the same facts for guests that have only a shell:
     meta-data, user-data, network-config      cloud-init's (JSON, which is YAML)
     vws/hostname  vws/authorized_keys  vws/ssh_host_ed25519_key  vws/env
     vws/command  vws/run-command              if its lease has a command
-    vws/context/...                           if it is to join a context: what its agent reads (guest/agent)
+    vws/context/...                           if it is to join a context: its agent, and what that reads (delivery.py)
 
 The command is run by `run-command` beside this module, the same for every guest. cloud-init lays it down in /run/vws
 and starts it in its last stage, when the network is there and sshd answers; the demo appliance starts it from the disk.
@@ -23,7 +23,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pycdlib
@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from vws.core.deployment import ContextOrder, DiskOrder, NicOrder, WorkspaceOrder
 from vws.core.site import DOMAIN
+from vws.guest import delivery
 from vws.node.disks import serial
 
 VOLUME = "cidata"
@@ -64,21 +65,14 @@ def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
         "vws/authorized_keys": "".join(f"{key}\n" for key in order.ssh_keys),
         "vws/ssh_host_ed25519_key": private_key,
         **{f"vws/{name}": text for name, text in _to_run(order).items()},
-        **(_told(order, order.context) if order.context else {}),
+        **(delivery.seed_files(_contact(order, order.context)) if order.context else {}),
     }
 
 
-def _told(order: WorkspaceOrder, context: ContextOrder) -> dict[str, str]:
-    """Fields are divided by tabs, and one that is empty is `-`: a shell takes several tabs for one."""
-    networks = [(nic.mac, nic.name) for nic in order.interfaces if nic.name]
-    disks = [(disk.name, disk.filesystem, disk.label, disk.mount, "rw") for disk in order.disks]
-    files = {"url": f"{context.url}\n", "secret": f"{context.secret}\n", "ca.pem": context.ca_pem}
-    files |= {"networks": _table(networks), "disks": _table(disks)}
-    return {f"vws/context/{name}": text for name, text in files.items() if text}
-
-
-def _table(rows: Iterable[tuple[str, ...]]) -> str:
-    return "".join("\t".join(field or "-" for field in row) + "\n" for row in rows)
+def _contact(order: WorkspaceOrder, context: ContextOrder) -> delivery.Contact:
+    networks = {nic.mac: nic.name for nic in order.interfaces if nic.name}
+    disks = tuple(delivery.Disk(disk.name, disk.filesystem, disk.label, disk.mount) for disk in order.disks)
+    return delivery.Contact(context.url, context.secret, context.ca_pem, networks, disks)
 
 
 def _to_run(order: WorkspaceOrder) -> dict[str, str]:
@@ -107,10 +101,13 @@ def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
         data["users"] = [{"name": "root", "ssh_authorized_keys": list(order.ssh_keys)}]
     else:
         data["user"] = {"name": order.user}
+    files = delivery.cloud_config(_contact(order, order.context))["write_files"] if order.context else []
     if order.command:
-        data["write_files"] = [_written(name, text) for name, text in _to_run(order).items()]
+        files += [_written(name, text) for name, text in _to_run(order).items()]
         # In the background: who waits for cloud-init does not wait for this.
         data["runcmd"] = [f"sh {_FOLDER}/run-command </dev/null >/dev/null 2>&1 &"]
+    if files:
+        data["write_files"] = files
     return data | _disks(order.disks)
 
 
