@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hypervisors import Cut, cut_at, machine_network
-from tests.live.wiring import PREFIX, arrives, asked, cable, namespace, udp, until
+from tests.hypervisors import Cut, cut_at
+from tests.live.wiring import arrives, asked, cable, namespace, nothing_stays, udp, until
 from vws.node import dnsmasq, network
 from vws.node.namespace import Namespace
 from vws.node.network import Network
@@ -25,10 +25,8 @@ NODE_OUTSIDE, WORLD = "192.0.2.1", "192.0.2.2"
 
 @pytest.fixture(autouse=True)
 def machine() -> Iterator[None]:
-    before = machine_network()
-    yield
-    assert machine_network() == before
-    assert list(Path("/run/netns").glob(f"{PREFIX}*")) == []
+    with nothing_stays():
+        yield
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hypervisors import machine_network
-from tests.live.wiring import PREFIX, arrives, asked, cable, namespace, udp, until
+from tests.live.wiring import PREFIX, arrives, asked, cable, namespace, nothing_stays, udp, until
 from tests.node.builders import in_loop, order
 from vws.core.deployment import NetworkOrder, NicOrder, NodeOrders, WorkspaceOrder
 from vws.node.commands import Commands
@@ -39,10 +38,8 @@ TAG = "test"
 
 @pytest.fixture(autouse=True)
 def machine() -> Iterator[None]:
-    before = machine_network()
-    yield
-    assert machine_network() == before
-    assert list(Path("/run/netns").glob(f"{PREFIX}*")) == []
+    with nothing_stays():
+        yield
 
 
 class Bench:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from tests.hypervisors import machine_network
 from vws.node.namespace import Namespace
 
 PREFIX = f"vws-test-{os.getpid()}-"
+
+
+@contextlib.contextmanager
+def nothing_stays() -> Iterator[None]:
+    """The machine's own network is as before, and no namespace of these tests is left."""
+    before = machine_network()
+    yield
+    assert machine_network() == before
+    assert list(Path("/run/netns").glob(f"{PREFIX}*")) == []
 
 
 def namespace(name: str) -> Namespace:
