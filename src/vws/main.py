@@ -17,6 +17,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -30,6 +31,8 @@ from vws.policies import choose, needs_modules, price_of
 from vws.processes import write_file
 
 log = logging.getLogger("vws")
+
+FILES_MAX = 65_536
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,6 +68,7 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
     config = load(directory)
     lock = _only_one(directory, "service")
     listener = _listen(config)
+    _allow_connections()
     _become_service_user(directory, config)
     _certificates(directory, config)
     from vws.serving import Serving
@@ -89,6 +93,14 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
         services.site.store.close()
         lock.close()
     return 0
+
+
+def _allow_connections() -> None:
+    """Each guest that waits for news holds one, and systems give 1,024 files unless asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > soft:
+        wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _spare_the_collector() -> None:
