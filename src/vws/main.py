@@ -83,11 +83,13 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
     _on_stop(server, app.close)
     services.reconciler.start()
     services.contexts.start()
+    services.clusters.start()
     log.info("serving %s as uid %d", config.service.public_url, os.geteuid())
     _spare_the_collector()
     try:
         server.run(sockets=[listener])
     finally:
+        services.clusters.stop()
         services.contexts.stop()
         services.reconciler.stop()
         services.site.store.close()

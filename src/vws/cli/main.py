@@ -22,6 +22,7 @@ MODULES = {
     "site": "vws.cli.site:site",
     "image": "vws.cli.image:image",
     "lease": "vws.cli.lease:lease",
+    "cluster": "vws.cli.cluster:cluster",
     "workspace": "vws.cli.workspace:workspace",
     "ssh": "vws.cli.ssh:ssh",
     "tunnel": "vws.cli.tunnel:tunnel",

@@ -23,6 +23,48 @@ NOT_BEGUN = ("waiting", "planned", "pending")
 class Client(Connection):
     """One site, as one user. See `Connection` for how it is reached."""
 
+    # ------------------------------------------------------------ clusters
+
+    def launch_cluster(self, file: str, **more: Any) -> Json:
+        """file: the cluster file's text. more: files (base64 by path), parameters, name, duration_s, when, start,
+        deadline, ssh_keys."""
+        return self._change("POST", "/v1/clusters", {"file": file, **more})
+
+    def explain_cluster(self, file: str, **more: Any) -> Json:
+        """What launching it would be answered now."""
+        return self._json("POST", "/v1/clusters/explain", json={"file": file, **more})
+
+    def clusters(self, **where: Any) -> Iterator[Json]:
+        """where: live, owner, name."""
+        return self._pages("/v1/clusters", where)
+
+    def cluster(self, id: str) -> Json:
+        """By id or name."""
+        return self._json("GET", _path("clusters", id))
+
+    def grow_cluster(self, id: str, group: str, count: int) -> Json:
+        return self._change("POST", _path("clusters", id, "grow"), {"group": group, "count": count})
+
+    def shrink_cluster(self, id: str, group: str, count: int) -> Json:
+        return self._change("POST", _path("clusters", id, "shrink"), {"group": group, "count": count})
+
+    def suspend_cluster(self, id: str) -> Json:
+        return self._change("POST", _path("clusters", id, "suspend"))
+
+    def restore_cluster(self, id: str) -> Json:
+        return self._change("POST", _path("clusters", id, "restore"))
+
+    def terminate_cluster(self, id: str) -> Json:
+        return self._change("DELETE", _path("clusters", id))
+
+    def context(self, id: str) -> Json:
+        """By id, or by name while it is open; with each member's status."""
+        return self._json("GET", _path("contexts", id))
+
+    def context_log(self, id: str, member: str) -> Json:
+        """The ends of the outputs of a member's hooks."""
+        return self._json("GET", _path("contexts", id, "members", member, "log"))
+
     # ------------------------------------------------------------ leases
 
     def request_lease(

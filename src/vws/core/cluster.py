@@ -10,17 +10,37 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum, auto
 
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.agreement import Ids, cancel, command, grant
+from vws.core.context import ContextState
 from vws.core.draft import Draft
 from vws.core.errors import CommandRefused, Conflict, InvalidRequest, NameTaken
 from vws.core.lifecycle import UNORDERED, Command, State
 from vws.core.requirements import LENGTH_MAX
-from vws.core.site import Cluster, Group, GroupRoles, Lease, LeaseState, Network, Workspace
+from vws.core.site import LEASE_AHEAD, Cluster, Group, GroupRoles, Lease, LeaseState, Network, Workspace
 from vws.core.terms import COUNT_MAX, GroupRequest, LeaseRequest, When, check_name, check_number
 
 NETWORKS_MAX = 8
+
+
+class ClusterState(StrEnum):
+    """WAITING for its start or for room; LAUNCHING until all members ran once; CONFIGURING until all hooks have ended
+    well, and again while members come and go; READY; DEGRADED while a member is lost, stopped or failed; FAILED: a hook
+    ended badly, or a member did not report in time; SUSPENDED as a whole."""
+
+    WAITING = auto()
+    LAUNCHING = auto()
+    CONFIGURING = auto()
+    READY = auto()
+    DEGRADED = auto()
+    FAILED = auto()
+    SUSPENDED = auto()
+    ENDING = auto()
+    ENDED = auto()
+
+
 # Its members' names have to have room for group and number, and its growths' for their number.
 NAME_LENGTH_MAX = 30
 
@@ -274,3 +294,32 @@ def _group(leases: Sequence[Lease], name: str) -> Group:
             f"there is no group {name!r} in it", field="group", asked=name[:60], possible=f"one of {', '.join(groups)}"
         )
     return groups[name]
+
+
+# ---------------------------------------------------------------- looking
+
+
+def stands(
+    cluster: Cluster, leases: Sequence[Lease], members: Sequence[Workspace], context: tuple[ContextState, str] | None
+) -> tuple[ClusterState, str]:
+    """How a cluster is, and why if it is not ready. context: its context's state and reason, None without one."""
+    alive = [lease for lease in leases if not lease.ended]
+    there = [workspace for workspace in members if workspace.state not in UNORDERED]
+    if cluster.ended_at is not None:
+        return ClusterState.ENDED, "; ".join(dict.fromkeys(lease.reason for lease in leases if lease.reason))
+    if not alive or all(lease.state is LeaseState.ENDING for lease in alive):
+        return ClusterState.ENDING, "; ".join(dict.fromkeys(lease.reason for lease in alive if lease.reason))
+    if all(lease.state in LEASE_AHEAD for lease in alive):
+        return ClusterState.WAITING, alive[0].reason
+    if there and all(workspace.state is State.SUSPENDED for workspace in there):
+        return ClusterState.SUSPENDED, ""
+    if any(lease.state is LeaseState.PENDING and lease.active_at is None for lease in alive[:1]):
+        return ClusterState.LAUNCHING, alive[0].reason
+    broken = [lease.reason for lease in alive if lease.state is LeaseState.DEGRADED]
+    if broken:
+        return ClusterState.DEGRADED, "; ".join(broken)
+    if context is not None and context[0] is ContextState.FAILED:
+        return ClusterState.FAILED, context[1]
+    settled = all(lease.state is LeaseState.ACTIVE for lease in alive)
+    is_ready = settled and (context is None or context[0] is ContextState.READY)
+    return (ClusterState.READY if is_ready else ClusterState.CONFIGURING), ""

@@ -253,7 +253,8 @@ class RoleState:
 @dataclass(frozen=True, slots=True)
 class ContextRecord:
     """A context without its members. information: what was known of site, VO and user when it was opened. revision: how
-    often its record was written; version: how often it had news."""
+    often its record was written; version: how often it had news. cluster: the id of the one whose members it has, ""
+    for machines that VWS did not boot."""
 
     id: str
     name: str
@@ -268,6 +269,7 @@ class ContextRecord:
     roles: tuple[RoleState, ...] = ()
     ready_at: float | None = None
     closed_at: float | None = None
+    cluster: str = ""
 
 
 # ---------------------------------------------------------------- what comes of it

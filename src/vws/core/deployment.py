@@ -80,6 +80,10 @@ class ContextOrder:
     domain: str = ""
 
 
+# How a member of a cluster joins its context.
+ContextOf = Callable[[Workspace, Cluster], ContextOrder | None]
+
+
 @dataclass(frozen=True, slots=True)
 class WorkspaceOrder:
     """Everything a node needs to know to run one workspace; it asks nobody else.
@@ -232,7 +236,7 @@ def orders_for(
     *,
     now: float,
     clusters: Mapping[str, Cluster] = NONE,
-    context_of: Callable[[Workspace, Cluster], ContextOrder | None] = lambda workspace, cluster: None,
+    context_of: ContextOf = lambda workspace, cluster: None,
 ) -> NodeOrders:
     """The complete orders of `node`; `workspaces` may hold those of other nodes too. context_of: how a member of a
     cluster joins its context."""

@@ -39,12 +39,12 @@ def _make(draft: Draft, lease: Lease, group: Group, number: int, node: Node, hel
 
 def name_of(whole: str, group: Group, number: int) -> str:
     """What the member of a group is called at the site. whole: its cluster's name, or its lease's."""
-    return f"{whole}-{member_name(group, number)}"
+    return f"{whole}-{member_name(group.name, number)}"
 
 
-def member_name(group: Group, number: int) -> str:
-    """What it is called among the members of its lease or cluster."""
-    return f"{group.name}-{number}" if group.name else f"{number}"
+def member_name(group: str, number: int) -> str:
+    """What it is called among the members of its lease or cluster. group: its group's name."""
+    return f"{group}-{number}" if group else f"{number}"
 
 
 def _member(

@@ -9,6 +9,7 @@ from typing import Any
 from vws.core.errors import Unavailable
 from vws.ports import Blobs, Clock, Ids, Store
 from vws.service.access import Access
+from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
 from vws.service.images import Images
 from vws.service.leases import Leases
@@ -34,6 +35,7 @@ class Services:
     usage: Usage
     plans: Plans
     contexts: Contexts
+    clusters: Clusters
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -45,7 +47,8 @@ class Services:
 def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, directory: Path) -> Services:
     """The services over a store; `directory` takes uploads and the kept consoles. Nothing runs yet."""
     site = Site(store, clock, ids, settings)
-    nodes = Nodes(site, blobs, directory / "consoles")
+    contexts = Contexts(site, directory, settings.informed)
+    nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of)
     images = Images(site, blobs, directory / "uploads")
     usage = Usage(site)
     leases = Leases(site, usage.spent_by_now)
@@ -59,5 +62,6 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Maintenances(site, nodes),
         usage,
         Plans(site),
-        Contexts(site, directory, settings.informed),
+        contexts,
+        Clusters(site, contexts, usage.spent_by_now),
     )

@@ -27,10 +27,11 @@ from vws.core.broker import Context
 from vws.core.context import ContextRecord, ContextSpec, Expected, Identity, Member, Ran
 from vws.core.context_document import Document, closed_document, domain_name
 from vws.core.context_status import MemberStatus, member_status
+from vws.core.deployment import ContextOrder
 from vws.core.errors import ContextClosed, InvalidRequest, NotFound, TooLarge, Unauthenticated, Unavailable
 from vws.core.information import Informed, as_data
 from vws.core.saying import LOG_BYTES_MAX, VALUE_BYTES_MAX
-from vws.core.site import Answer, Role
+from vws.core.site import Answer, Cluster, Role, Workspace
 from vws.core.terms import check_name
 from vws.core.waits import check_context, check_member
 from vws.ports import ContextLog, Filter, Page
@@ -118,10 +119,12 @@ class Contexts:
         *,
         keys: Sequence[str] = (),
         actor: str = "",
+        cluster: str = "",
         once: Once | None = None,
         subject: str = "",
     ) -> str:
         """Make a context in which these members are expected, and return its id. keys: the user's, for `user:keys`.
+        cluster: the id of the one that is to have these members; each is expected from when it has a workspace.
 
         Raises InvalidRequest for what could never be ready, NameTaken for the name of another open context.
         """
@@ -130,10 +133,10 @@ class Contexts:
         if not spec.domain:
             spec = replace(spec, domain=f"{spec.name}.{self._informed.site.domain}")
         id, now = self._site.ids.new("ctx"), self._site.clock.now()
-        record = ContextRecord(id, spec.name, owner, spec, as_data(known), now)
+        record = ContextRecord(id, spec.name, owner, spec, as_data(known), now, cluster=cluster)
 
         def act(context: Context, now: float) -> str:
-            for member in members:
+            for member in () if cluster else members:
                 context.expect(member, now)
             return id
 
@@ -142,11 +145,13 @@ class Contexts:
 
     def known(self, owner: str, keys: Sequence[str] = ()) -> dict[str, str]:
         """What of site, VO and user information there is for a user: text by name."""
+        return self._informed.known(owner, keys, self._ca_pem())
+
+    def _ca_pem(self) -> bytes:
         try:
-            ca_pem = (self._tls / "ca.crt").read_bytes()
+            return (self._tls / "ca.crt").read_bytes()
         except FileNotFoundError:
-            ca_pem = b""
-        return self._informed.known(owner, keys, ca_pem)
+            return b""
 
     def alter(
         self, id: str, *, expect: Iterable[Expected] = (), leave: Iterable[str] = (), renew: Iterable[str] = ()
@@ -189,9 +194,28 @@ class Contexts:
     def is_open(self, id: str) -> bool:
         return id in self._writer.told
 
+    def of_clusters(self) -> dict[str, str]:
+        """The ids of the clusters whose contexts are open, by their contexts'."""
+        with self._writer.lock:
+            records = [told.context.record for told in self._writer.told.values() if not told.context.closed]
+        return {record.id: record.cluster for record in records if record.cluster}
+
+    def members_of(self, id: str) -> tuple[str, ...]:
+        """The names of the members of an open context."""
+        with self._writer.lock:
+            told = self._writer.told.get(id)
+            return tuple(member.name for member in told.context.present()) if told else ()
+
     def secret_of(self, workspace: str) -> str:
         """The one-time secret of a workspace, by its id."""
         return f"{workspace}.{self._sign(workspace)}"
+
+    def order_of(self, workspace: Workspace, cluster: Cluster) -> ContextOrder | None:
+        """What a cluster's member is told of its context on its disk; None without one."""
+        if not cluster.context:
+            return None
+        secret, ca_pem = self.secret_of(workspace.id), self._ca_pem().decode()
+        return ContextOrder(self._site.settings.url, secret, ca_pem, cluster.domain)
 
     def secret_of_member(self, id: str, name: str) -> str:
         """The one-time secret of a member that VWS did not boot."""

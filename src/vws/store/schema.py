@@ -378,6 +378,7 @@ contexts = Table(
     _nested("roles", tuple[RoleState, ...]),
     _time_if("ready_at"),
     _time_if("closed_at"),
+    _text("cluster"),
     _truth("live"),
 )
 

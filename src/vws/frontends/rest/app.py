@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from vws import __version__
 from vws.core.errors import VwsError
 from vws.frontends.rest import (
+    clusters,
     contexts,
     events,
     guests,
@@ -38,7 +39,22 @@ from vws.frontends.rest.wakeups import Wakeups
 from vws.service import Services
 
 # The link first: it is called most, and routes are tried in order.
-_PARTS = (link, leases, workspaces, guests, images, nodes, maintenances, contexts, plan, tokens, events, usage, site)
+_PARTS = (
+    link,
+    leases,
+    workspaces,
+    guests,
+    images,
+    nodes,
+    maintenances,
+    clusters,
+    contexts,
+    plan,
+    tokens,
+    events,
+    usage,
+    site,
+)
 
 
 def create_app(services: Services, *, ca_pem: bytes) -> FastAPI:

@@ -29,7 +29,7 @@ def json_text(value: Any) -> str:
 class Views:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._node_name = lru_cache(4096)(self._find_node_name)
+        self.node_name = lru_cache(4096)(self._find_node_name)
         self._login = lru_cache(4096)(self._find_login)
 
     def _find_node_name(self, id: str) -> str:
@@ -64,7 +64,7 @@ class Views:
     def _planned_nodes(self, lease: Lease) -> list[str]:
         if lease.plan is None or lease.plan.phase is not PlanPhase.BOOKED:
             return []
-        return [self._node_name(node) for node in lease.plan.hosts]
+        return [self.node_name(node) for node in lease.plan.hosts]
 
     def lease_in(self, lease: Lease, draft: Draft) -> Json:
         """The lease as it will be once the draft is committed."""
@@ -115,7 +115,7 @@ class Views:
             "reason": w.reason,
             "step": w.step,
             "node": w.node,
-            "node_name": self._node_name(w.node),
+            "node_name": self.node_name(w.node),
             "addresses": [w.address] if w.address else [],
             "hostname": w.name,
             "image": w.image,
@@ -170,7 +170,7 @@ class Views:
         return {
             "id": window.id,
             "node": window.node,
-            "node_name": self._node_name(window.node),
+            "node_name": self.node_name(window.node),
             "state": str(window.state),
             "start": window.start,
             "end": window.end,

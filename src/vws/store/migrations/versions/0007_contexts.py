@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("roles", sa.JSON(), nullable=False),
         sa.Column("ready_at", sa.Double(), nullable=True),
         sa.Column("closed_at", sa.Double(), nullable=True),
+        _text("cluster"),
         sa.Column("live", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_contexts"),
     )

@@ -1,0 +1,273 @@
+"""Clusters, as users ask for them: read the file, open the context, launch, and keep the context in step.
+
+A context is opened before its cluster is launched, and closed again if the launch is refused: members find it from the
+moment that they have a node. From then on the cluster's workspaces are the context's members; who comes and goes is
+read off the site's own commits, and after a restart off the record. So nothing has to be done twice that a killed
+service began: what is missing is seen and made up for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vws.core import cluster as decisions
+from vws.core.admission import HeldBefore, nothing_before
+from vws.core.cluster_spec import ClusterFile, cluster_request, lease_request, renamed
+from vws.core.clusterfile import read_cluster_file
+from vws.core.context import Expected
+from vws.core.draft import Draft
+from vws.core.dry_run import consider
+from vws.core.errors import NotFound, VwsError
+from vws.core.lifecycle import UNORDERED
+from vws.core.members import member_name
+from vws.core.site import Answer, Cluster, Lease, Role, Workspace
+from vws.core.terms import LeaseRequest, When
+from vws.faultpoints import reach
+from vws.ports import Filter, Page
+from vws.service.access import Caller
+from vws.service.contexts import Contexts, ContextView
+from vws.service.once import Once
+from vws.service.site import Site
+
+log = logging.getLogger(__name__)
+LOOK_AGAIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a launch is asked with. file: the cluster file's text; files: those that it names, by the path in it.
+    given: values of its parameters. The others go before what the file says."""
+
+    file: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    given: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+    duration_s: int | None = None
+    when: When | None = None
+    start: int | None = None
+    deadline: int | None = None
+    ssh_keys: tuple[str, ...] = ()
+
+    def read(self) -> tuple[ClusterFile, LeaseRequest]:
+        """Raises InvalidRequest, naming the line."""
+        found = read_cluster_file(self.file, self.files.__getitem__, self.given)
+        if self.name is not None:
+            found = renamed(found, self.name)
+        asked = lease_request(
+            found,
+            duration_s=self.duration_s,
+            ssh_keys=self.ssh_keys,
+            when=self.when,
+            start=self.start,
+            deadline=self.deadline,
+        )
+        return found, asked
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """A cluster with its leases, their workspaces, and its context; context None where there is none any more."""
+
+    cluster: Cluster
+    leases: tuple[Lease, ...]
+    members: tuple[Workspace, ...]
+    context: ContextView | None
+
+    @property
+    def stands(self) -> tuple[decisions.ClusterState, str]:
+        record = self.context.record if self.context is not None else None
+        told = None if record is None else (record.state, record.reason)
+        return decisions.stands(self.cluster, self.leases, self.members, told)
+
+
+class Clusters:
+    def __init__(self, site: Site, contexts: Contexts, held_before: HeldBefore = nothing_before) -> None:
+        self._site = site
+        self._contexts = contexts
+        self._held_before = held_before
+        self._moved = threading.Event()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._unwatch: Callable[[], None] = lambda: None
+        self._launching: set[str] = set()
+        self._known: dict[str, frozenset[Expected]] = {}  # by context, the members that it was told of
+
+    # ------------------------------------------------------------ asking
+
+    def launch(self, caller: Caller, launch: Launch, once: Once | None = None) -> Cluster | Answer:
+        """The cluster, or a refusal: InvalidRequest (with the line), NameTaken, LimitReached, CannotFit."""
+        caller.must_be(Role.ADMIN, Role.USER)
+        kept = self._site.store.answer(caller.subject, once.client_token) if once else None
+        if once is not None and kept is not None:
+            return once.check(kept)
+        file, asked = launch.read()
+        id = self._site.ids.new("cls")
+        self._launching.add(id)
+        try:
+            context = self._contexts.open(
+                caller.subject, file.context, file.expected(), keys=launch.ssh_keys, cluster=id
+            )
+            reach("service.cluster.opened")
+            request = cluster_request(file, asked, context=context, text=launch.file)
+
+            def decide(draft: Draft) -> Cluster:
+                return decisions.launch(
+                    draft, request, owner=caller.subject, ids=self._site.ids.new, id=id, before=self._held_before
+                )
+
+            launched = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+        finally:
+            # The context of one that was refused, or had been launched by the same request, is closed by `catch_up`.
+            self._launching.discard(id)
+            self._moved.set()
+        reach("service.cluster.launched")
+        return launched
+
+    def would_fit(self, caller: Caller, launch: Launch) -> tuple[ClusterFile, dict[str, Any]]:
+        """What the file describes, and what launching it would be answered now. Changes nothing."""
+        caller.must_be(Role.ADMIN, Role.USER)
+        file, asked = launch.read()
+        request = cluster_request(file, asked, text=launch.file)
+        decisions.check_cluster(request)
+        with self._site.lock:
+            draft = Draft(self._site.present, actor=caller.subject, now=self._site.clock.now())
+            alone = decisions.alone(request)
+            return file, consider(draft, alone, owner=caller.subject, ids=self._site.ids.new, before=self._held_before)
+
+    # ------------------------------------------------------------ changing
+
+    def grow(self, caller: Caller, id: str, group: str, count: int, once: Once | None = None) -> Cluster | Answer:
+        def decide(draft: Draft, cluster: Cluster) -> None:
+            decisions.grow(draft, cluster, group, count, ids=self._site.ids.new, before=self._held_before)
+
+        return self._change(caller, id, decide, once)
+
+    def shrink(self, caller: Caller, id: str, group: str, count: int, once: Once | None = None) -> Cluster | Answer:
+        return self._change(caller, id, lambda draft, cluster: decisions.shrink(draft, cluster, group, count), once)
+
+    def suspend(self, caller: Caller, id: str, once: Once | None = None) -> Cluster | Answer:
+        return self._change(caller, id, decisions.suspend, once)
+
+    def restore(self, caller: Caller, id: str, once: Once | None = None) -> Cluster | Answer:
+        return self._change(caller, id, decisions.restore, once)
+
+    def terminate(self, caller: Caller, id: str, once: Once | None = None) -> Cluster | Answer:
+        return self._change(caller, id, decisions.terminate, once)
+
+    def _change(
+        self, caller: Caller, id: str, decide: Callable[[Draft, Cluster], object], once: Once | None
+    ) -> Cluster | Answer:
+        found = self.cluster(caller, id)
+
+        def decided(draft: Draft) -> Cluster:
+            present = draft.find_cluster(found.id) or self._site.store.get(Cluster, found.id)
+            decide(draft, present)
+            return draft.find_cluster(found.id) or present
+
+        return self._site.change(caller.subject, decided, once=once, subject=caller.subject)
+
+    # ------------------------------------------------------------ looking
+
+    def cluster(self, caller: Caller, id_or_name: str) -> Cluster:
+        """By id, ended ones too, or by the name of a live one; NotFound or Forbidden."""
+        with self._site.lock:
+            named = next((c for c in self._site.present.clusters.values() if c.name == id_or_name), None)
+        found: Cluster | None = named or self._site.store.get(Cluster, id_or_name)
+        if found is None:
+            raise NotFound(
+                f"there is no cluster {id_or_name[:60]!r}",
+                field="id",
+                asked=id_or_name[:60],
+                possible="vws cluster list --all",
+            )
+        caller.must_own(found.owner, f"the cluster {found.name}")
+        return found
+
+    def clusters(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
+        caller.must_be(Role.ADMIN, Role.USER)
+        return self._site.store.page(Cluster, _own(caller, where), after=after, limit=limit)
+
+    def view(self, cluster: Cluster) -> ClusterView:
+        with self._site.lock:
+            leases = tuple(self._site.present.leases_of_cluster(cluster.id))
+            members = tuple(w for lease in leases for w in self._site.present.members(lease.id))
+        if cluster.ended_at is not None:
+            leases = tuple(self._site.store.page(Lease, Filter(cluster=cluster.id), after=None, limit=1000).items)
+        try:
+            context = self._contexts.view(cluster.context)
+        except NotFound:
+            context = None
+        return ClusterView(cluster, leases, members, context)
+
+    # ------------------------------------------------------------ the context in step
+
+    def start(self) -> None:
+        """Tell contexts who comes and goes, in a thread of its own, until `stop`."""
+        self._unwatch = self._site.watch(lambda nodes, seq: self._moved.set())
+        self._thread = threading.Thread(target=self._follow, name="clusters", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._unwatch()
+        self._ended.set()
+        self._moved.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._ended.is_set():
+            self._moved.clear()
+            try:
+                self.catch_up()
+                self._moved.wait(LOOK_AGAIN_S)
+            except VwsError as error:
+                log.warning("contexts of clusters are behind: %s; tried again soon", error)
+                self._ended.wait(1.0)
+
+    def catch_up(self) -> None:
+        """Have every open context expect exactly the members that its cluster has."""
+        # What is being launched now is looked at before what has been: it may be done in between.
+        open_contexts, launching = self._contexts.of_clusters(), set(self._launching)
+        with self._site.lock:
+            found = {c.context: self._expected(c) for c in self._site.present.clusters.values()}
+        for context, members in found.items():
+            if self._known.get(context) != members:
+                self._tell(context, members)
+                self._known[context] = members
+        for context, cluster in open_contexts.items():
+            if context not in found and cluster not in launching:
+                self._contexts.close_context(context)
+                self._known.pop(context, None)
+
+    def _tell(self, context: str, members: frozenset[Expected]) -> None:
+        there = {member.name for member in members}
+        gone = [name for name in self._contexts.members_of(context) if name not in there]
+        coming = sorted(members - self._known.get(context, frozenset()), key=lambda member: member.name)
+        self._contexts.alter(context, expect=coming, leave=gone)
+
+    def _expected(self, cluster: Cluster) -> frozenset[Expected]:
+        present, found = self._site.present, set()
+        for lease in present.leases_of_cluster(cluster.id):
+            groups = {group.name: group for group in lease.groups}
+            for workspace in present.members(lease.id):
+                if workspace.state not in UNORDERED:
+                    group, roles = groups[workspace.group], cluster.roles_of(workspace.group)
+                    found.add(
+                        Expected(
+                            member_name(group.name, workspace.number),
+                            roles.provides,
+                            roles.requires,
+                            group.networks,
+                            tuple(nic.address for nic in workspace.nics) or (workspace.address,),
+                            workspace.id,
+                        )
+                    )
+        return frozenset(found)
+
+
+def _own(caller: Caller, where: Filter) -> Filter:
+    return where if caller.is_admin else replace(where, owner=caller.subject)
