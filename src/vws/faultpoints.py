@@ -18,6 +18,8 @@ from pathlib import Path
 POINTS: dict[str, str] = {
     "service.lease.planned": "service",
     "service.lease.committed": "service",
+    "service.cluster.opened": "service",
+    "service.cluster.launched": "service",
     "service.orders.sent": "service",
     "service.report.committed": "service",
     "service.tick.planned": "service",

@@ -322,7 +322,8 @@ def ssh(session: Session, name: str, member: str, command: tuple[str, ...]) -> N
         raise click.UsageError(f"{found['name']} has no member {member}; it has {names or 'none'}")
     from vws.cli.ssh import ssh as into
 
-    click.get_current_context().invoke(into, workspace=workspace, command=command)
+    words = command[1:] if command[:1] == ("--",) else command
+    click.get_current_context().invoke(into, workspace=workspace, command=words)
 
 
 # ---------------------------------------------------------------- changing

@@ -105,6 +105,10 @@ class Context:
 
     # ------------------------------------------------------------ who takes part
 
+    def open(self) -> None:
+        """Have the record kept, whoever is expected yet."""
+        self._say("context.opened")
+
     def expect(self, expected: Expected, now: float) -> None:
         """A member there is to be; again with other addresses or another start: that changes. One that had left, or is
         another workspace now, begins anew. Raises InvalidRequest for what nobody provides."""

@@ -321,5 +321,5 @@ def stands(
     if context is not None and context[0] is ContextState.FAILED:
         return ClusterState.FAILED, context[1]
     settled = all(lease.state is LeaseState.ACTIVE for lease in alive)
-    is_ready = settled and (context is None or context[0] is ContextState.READY)
+    is_ready = settled and (not cluster.context or (context is not None and context[0] is ContextState.READY))
     return (ClusterState.READY if is_ready else ClusterState.CONFIGURING), ""

@@ -262,7 +262,7 @@ def _of_cluster(workspace: Workspace, lease: Lease) -> dict[str, Any]:
     nics = tuple(NicOrder(nic.network, nic.mac, nic.address, name) for nic, name in named)
     disks = tuple(DiskOrder(d.name, d.size_mib, d.filesystem, d.label, d.mount) for d in group.disks)
     root_mib = workspace.disk_mib - sum(disk.size_mib for disk in disks)
-    return {"nics": nics, "disks": disks, "disk_mib": root_mib, "member": member_name(group, workspace.number)}
+    return {"nics": nics, "disks": disks, "disk_mib": root_mib, "member": member_name(group.name, workspace.number)}
 
 
 def _networks_of(workspace: Workspace, cluster: Cluster) -> Iterator[NetworkOrder]:

@@ -221,12 +221,13 @@ class Clusters:
     def _follow(self) -> None:
         while not self._ended.is_set():
             self._moved.clear()
+            # As the reconciler: a loop that has ended would look well, and no cluster would ever be ready.
             try:
                 self.catch_up()
-                self._moved.wait(LOOK_AGAIN_S)
-            except VwsError as error:
-                log.warning("contexts of clusters are behind: %s; tried again soon", error)
+            except Exception:
+                log.exception("following clusters failed; it is tried again")
                 self._ended.wait(1.0)
+            self._moved.wait(LOOK_AGAIN_S)
 
     def catch_up(self) -> None:
         """Have every open context expect exactly the members that its cluster has."""
@@ -236,8 +237,11 @@ class Clusters:
             found = {c.context: self._expected(c) for c in self._site.present.clusters.values()}
         for context, members in found.items():
             if self._known.get(context) != members:
-                self._tell(context, members)
-                self._known[context] = members
+                try:
+                    self._tell(context, members)
+                    self._known[context] = members
+                except VwsError as error:
+                    log.warning("the context %s is behind its cluster: %s; tried again soon", context, error)
         for context, cluster in open_contexts.items():
             if context not in found and cluster not in launching:
                 self._contexts.close_context(context)

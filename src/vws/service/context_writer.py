@@ -234,6 +234,7 @@ class ContextWriter:
         draft = self._drafts.get(asked.context)
         if draft is None and asked.opens is not None:
             draft = Context(asked.opens)
+            draft.open()
             decided.opened.add(asked.context)
         if draft is None:
             raise NotFound(f"there is no open context {asked.context}", field="id", asked=asked.context)
