@@ -61,8 +61,20 @@ ROOT = Path(__file__).parents[1]
 README, ARCHITECTURE, CHANGELOG = ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md"
 USER, ADMIN, GLOSSARY = (ROOT / "docs" / f"{name}.md" for name in ("user-guide", "admin-guide", "glossary"))
 INDEX, SIMULATING = ROOT / "docs" / "README.md", ROOT / "docs" / "simulating.md"
-POLICY, CONTEXTUALISING = (ROOT / "docs" / f"{name}.md" for name in ("policy", "contextualising"))
-DOCUMENTS = (README, ARCHITECTURE, CHANGELOG, INDEX, USER, ADMIN, GLOSSARY, SIMULATING, POLICY, CONTEXTUALISING)
+POLICY, CONTEXTUALISING, CLUSTERS = (ROOT / "docs" / f"{name}.md" for name in ("policy", "contextualising", "clusters"))
+DOCUMENTS = (
+    README,
+    ARCHITECTURE,
+    CHANGELOG,
+    INDEX,
+    USER,
+    ADMIN,
+    GLOSSARY,
+    SIMULATING,
+    POLICY,
+    CONTEXTUALISING,
+    CLUSTERS,
+)
 
 HOSTS = {
     "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "slurm.schedmd.com", "vws.example.org",
@@ -247,7 +259,11 @@ def all_commands(command: click.Command = cli, *path: str) -> Iterator[tuple[str
 
 @pytest.mark.usefixtures("any_file_exists")
 def test_every_command_is_in_a_guide():
-    shown = {parse(words, named_only=True) for where, words, _ in SHOWN if where in (USER, ADMIN, SIMULATING, POLICY)}
+    shown = {
+        parse(words, named_only=True)
+        for where, words, _ in SHOWN
+        if where in (USER, ADMIN, SIMULATING, POLICY, CLUSTERS)
+    }
     missing = sorted(" ".join(path) for path in set(all_commands()) - shown)
     assert not missing, f"no guide shows: vws {', vws '.join(missing)}"
 

@@ -53,7 +53,7 @@ def lease(*workspaces: Json, **changes: Any) -> Json:
         "gives_way_at": None, "planned_nodes": [],
         "groups": [{"name": "", "image": "img-1", "image_name": "demo", "count": max(len(workspaces), 1), "cpus": 1,
                     "memory_mib": 160, "disk_mib": 1024, "requirement": "", "apart": False, "together": False,
-                    "bandwidth_mbit": 0}],
+                    "bandwidth_mbit": 0, "first": 1, "networks": [], "disks": []}],
         "workspaces": list(workspaces),
     } | changes  # fmt: skip
 

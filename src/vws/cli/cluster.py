@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from vws.cli import output
+from vws.cli.cluster_folder import Bundle, bundle
 from vws.cli.failures import Failed
 from vws.cli.keys import keys_for_lease
 from vws.cli.names import NAME
@@ -75,9 +75,9 @@ def launch(
       vws cluster launch cluster.yaml --at 'monday 08:00'
       vws cluster launch cluster.yaml --dry-run
     """
-    asked = _asked(file, given, terms)
+    found, asked = _asked(file, given, terms)
     if dry_run:
-        _dry_run(session, file, asked)
+        _dry_run(session, found, asked)
         return
     launched = session.client.launch_cluster(**asked, ssh_keys=keys_for_lease(session, ssh_keys))
     if wait:
@@ -85,15 +85,11 @@ def launch(
     _show(session, launched)
 
 
-def _asked(file: Path, given: tuple[str, ...], terms: Json) -> Json:
-    """The file with all that it names; UsageError for what is not there."""
-    from vws.core.clusterfile import files_wanted
-
-    text = _text(file)
-    parameters = dict(_parameter(each) for each in given)
-    files = {path: base64.b64encode(_bytes(file.parent, path)).decode() for path in files_wanted(text, parameters)}
-    asked = {"file": text, "files": files, "parameters": parameters} | _when(terms)
-    return asked | {name: terms[name] for name in ("name", "duration_s") if terms[name] is not None}
+def _asked(file: Path, given: tuple[str, ...], terms: Json) -> tuple[Bundle, Json]:
+    """The file with all that it names, and the request to launch it."""
+    found = bundle(file, dict(_parameter(each) for each in given))
+    asked = found.body() | _when(terms)
+    return found, asked | {name: terms[name] for name in ("name", "duration_s") if terms[name] is not None}
 
 
 def _when(terms: Json) -> Json:
@@ -113,33 +109,16 @@ def _parameter(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise click.UsageError(f"{file} is no text; name a cluster file") from None
-
-
-def _bytes(folder: Path, path: str) -> bytes:
-    try:
-        return (folder / path).read_bytes()
-    except OSError as error:
-        raise click.UsageError(f"the cluster file names {path}, which cannot be read: {error.strerror}") from None
-
-
-def _dry_run(session: Session, file: Path, asked: Json) -> None:
+def _dry_run(session: Session, found: Bundle, asked: Json) -> None:
     from vws.cli.cluster_text import dry_run_text
     from vws.core.cluster_spec import renamed
-    from vws.core.clusterfile import read_cluster_file
 
     answer = session.client.explain_cluster(**asked)
     if session.as_json:
         output.print_json(answer)
     else:
-        files = {path: base64.b64decode(text) for path, text in asked["files"].items()}
-        found = read_cluster_file(asked["file"], files.__getitem__, asked["parameters"])
-        found = renamed(found, asked["name"]) if "name" in asked else found
-        click.echo(dry_run_text(found, answer, duration_s=asked.get("duration_s")))
+        shown = renamed(found.cluster, asked["name"]) if "name" in asked else found.cluster
+        click.echo(dry_run_text(shown, answer, duration_s=asked.get("duration_s")))
     if not answer["fits"]:
         raise SystemExit(1)
 

@@ -2,7 +2,8 @@
 
 Unpacking an initramfs costs emulated CPU time and then memory for good, so it holds only what brings a machine up:
 the drivers, busybox, dropbear and the scripts of files/. Larger tools (curl with its libraries and the certificate
-authorities, resize2fs and mke2fs, an ssh client, the agent of contexts) lie on the data disk, from which only what is used is ever read.
+authorities, resize2fs and mke2fs, an ssh client, the agent of contexts) lie on the data disk, from which only what is
+used is ever read.
 """
 
 from __future__ import annotations

@@ -248,6 +248,14 @@ class JoinRequest(Asked):
 # ---------------------------------------------------------------- answers
 
 
+class Disk(BaseModel):
+    name: str
+    size_mib: int
+    filesystem: str = Field(description="Made on it if there is none.")
+    label: str
+    mount: str = Field(description="Where the guest mounts it.")
+
+
 class Group(BaseModel):
     name: str
     image: str = Field(description="The image's id.")
@@ -260,6 +268,9 @@ class Group(BaseModel):
     apart: bool = Field(description="No two members on one node.")
     together: bool = Field(description="All members on one node.")
     bandwidth_mbit: int = Field(description="Of its node's network, kept free for each.")
+    first: int = Field(description="The number of its first member.")
+    networks: list[str] = Field(description="Of its cluster, that each member is on; none: the node's own.")
+    disks: list[Disk] = Field(description="Beside the root's; their sizes are counted in disk_mib.")
 
 
 class Workspace(BaseModel):

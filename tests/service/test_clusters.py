@@ -1,0 +1,159 @@
+"""Clusters as the service keeps them: launched with their context, in step with it, and made up for after a kill."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.service.conftest import ADMIN, ANN, BOB
+from vws.core.cluster import ClusterState
+from vws.core.errors import CannotFit, Forbidden, InvalidRequest, NotFound
+from vws.core.site import Cluster, Role
+from vws.ports import Filter
+from vws.service.access import Caller
+from vws.service.clusters import Launch
+from vws.service.once import Once
+
+FILE = """
+vws: cluster/1
+name: pair
+networks: {private: {range: 10.20.0.0/24}}
+groups:
+  node: {image: demo, count: 2, memory: 512MiB, networks: [private], provides: [peer], requires: [peer]}
+lease: {for: 1h}
+"""
+
+
+class Clusters:
+    """The rig's clusters, with the contexts' writer running."""
+
+    def __init__(self, rig) -> None:
+        self.rig = rig
+        rig.enroll("n1")
+        self.start()
+
+    def start(self) -> None:
+        self.services = self.rig.services
+        self.services.contexts.start()
+        self.clusters = self.services.clusters
+
+    def stop(self) -> None:
+        self.services.contexts.stop()
+
+    def restart(self) -> None:
+        self.stop()
+        self.rig.restart()
+        self.start()
+
+    def launch(self, file: str = FILE, caller=ANN, once=None, **more) -> Cluster:
+        return self.clusters.launch(caller, Launch(file, **more), once)
+
+    def view(self, cluster: Cluster):
+        self.clusters.catch_up()
+        return self.clusters.view(self.services.site.store.get(Cluster, cluster.id))
+
+    def expected(self, cluster: Cluster) -> list[str]:
+        view = self.view(cluster)
+        return sorted(s.member.name for s in view.context.members if s.member.left_at is None)
+
+
+@pytest.fixture
+def here(rig):
+    found = Clusters(rig)
+    yield found
+    found.stop()
+
+
+def test_the_members_of_a_cluster_are_expected_in_its_context_with_their_addresses(here):
+    cluster = here.launch()
+    view = here.view(cluster)
+    assert view.stands[0] is ClusterState.LAUNCHING
+    members = {s.member.name: s.member.expected for s in view.context.members}
+    assert {name: e.addresses for name, e in members.items()} == {"node-1": ("10.20.0.2",), "node-2": ("10.20.0.3",)}
+    assert {e.workspace for e in members.values()} == {w.id for w in view.members}
+    here.rig.obey()
+    assert here.view(cluster).stands == (ClusterState.CONFIGURING, ""), "it runs, but nobody has reported"
+
+
+def test_a_node_is_told_how_its_guests_join(here):
+    cluster = here.launch()
+    (node,) = here.services.site.present.nodes.values()
+
+    orders = here.services.nodes.orders(Caller(node.id, Role.NODE), node.id, "inst")
+    assert [each.id for each in orders.networks] == [cluster.networks[0].id]
+    secrets = {order.context.secret for order in orders.workspaces}
+    assert len(secrets) == 2
+    assert all(order.context.domain == "pair.vws.internal" for order in orders.workspaces)
+
+
+def test_who_comes_and_goes_is_expected_and_left(here):
+    cluster = here.launch()
+    here.rig.obey()
+    here.clusters.grow(ANN, "pair", "node", 1)
+    here.rig.obey()
+    assert here.expected(cluster) == ["node-1", "node-2", "node-3"]
+    here.clusters.shrink(ANN, "pair", "node", 2)
+    here.rig.obey()
+    assert here.expected(cluster) == ["node-1"]
+    here.clusters.terminate(ANN, "pair")
+    here.rig.obey()
+    view = here.view(cluster)
+    assert view.stands[0] is ClusterState.ENDED
+    assert not here.services.contexts.of_clusters(), "its context is closed"
+
+
+def test_a_refused_launch_leaves_no_open_context(here):
+    wide = FILE.replace("count: 2", "count: 200")
+    with pytest.raises(CannotFit):
+        here.launch(wide)
+    here.clusters.catch_up()
+    assert not here.services.contexts.of_clusters()
+    assert here.launch(), "and its name is free"
+
+
+def test_what_a_kill_left_half_done_is_made_up_for(here, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(point: str) -> None:
+        if point == "service.cluster.opened":
+            raise Killed
+
+    monkeypatch.setattr("vws.service.clusters.reach", killed)
+    with pytest.raises(Killed):
+        here.launch()
+    assert list(here.services.contexts.of_clusters()), "the context is there, the cluster is not"
+    monkeypatch.undo()
+    here.restart()
+    here.clusters.catch_up()
+    assert not here.services.contexts.of_clusters()
+    cluster = here.launch()
+    here.restart()
+    assert here.expected(cluster) == ["node-1", "node-2"], "members that nobody had told of before the kill"
+
+
+def test_a_repeat_under_the_same_client_token_launches_nothing(here):
+
+    once = Once("token-1", "fingerprint", 201, lambda result: "{}")
+    here.launch(once=once)
+    answer = here.launch(once=once)
+    assert answer.status == 201
+    assert len(here.services.site.present.clusters) == 1
+
+
+def test_a_cluster_is_its_owners(here):
+    cluster = here.launch()
+    for call in (here.clusters.suspend, here.clusters.terminate, here.clusters.cluster):
+        with pytest.raises(Forbidden):
+            call(BOB, "pair")
+    with pytest.raises(NotFound):
+        here.clusters.cluster(ANN, "nothing")
+    assert not here.clusters.clusters(BOB, Filter(), after=None, limit=10).items
+    assert here.clusters.clusters(ADMIN, Filter(), after=None, limit=10).items[0].id == cluster.id
+
+
+def test_a_wrong_file_is_refused_by_its_line(here):
+    with pytest.raises(InvalidRequest, match="line 6"):
+        here.launch(FILE.replace("count: 2", "cuont: 2"))
+    file, fit = here.clusters.would_fit(ANN, Launch(FILE, name="other"))
+    assert (file.name, fit["fits"]) == ("other", True)
+    assert not here.services.site.present.clusters
