@@ -17,7 +17,8 @@ schema = schemathesis.openapi.from_dict(bare_app().openapi())
 # Which images, cursors and files there are and what time it is, no schema can say: theirs is valid data that is refused
 # all the same.
 SITUATIONAL = {
-    "request_lease", "create_context", "explain_request", "import_image", "show_plan", "launch_cluster", "explain_cluster",
+    "request_lease", "create_context", "explain_request", "import_image", "show_plan", "launch_cluster",
+    "explain_cluster",
 }  # fmt: skip
 
 
