@@ -4,22 +4,21 @@ A `Context` is a data structure that its owner changes in place, and that is mad
 answers. It has no clock: every call has `now`. Every call may be repeated; what changes nothing moves nothing.
 
 One number counts the context's changes: the version. Whatever a member can hear carries the version at which it last
-changed, so that what is new to somebody is found by comparing numbers (core/context_document.py). Of a role nothing is
-told while one of its providers has yet to report; the versions during which that was so are kept as gaps, because what
-changed in one is news to all who asked before its end.
+changed, so that what is new to somebody is found by comparing numbers (core/context_document.py). Of a role nothing new
+is told while one of its providers has yet to report; the versions during which that was so are kept as gaps, because
+what changed in one is news to all who asked before its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from vws.core.context import (
     MEMBER,
     ContextRecord,
     ContextState,
     Expected,
-    Gap,
     Hook,
     Identity,
     Introduce,
@@ -35,31 +34,19 @@ from vws.core.context import (
 )
 from vws.core.errors import Conflict, ContextClosed, Forbidden, InvalidRequest, NameTaken, NotFound, SecretUsed
 from vws.core.saying import VALUES_MAX, check_identity, check_ran
+from vws.core.tally import Tally, put
 from vws.core.waits import check_member, check_waits
 
-# Older ones are run together: what they cover is then told once more than needed.
-GAPS_MAX = 16
 # Beyond a hook's own time limit, which its agent enforces.
 GRACE_S = 30.0
 REFUSALS_EVERY_S = 3600.0
-
-
-@dataclass(slots=True)
-class Tally:
-    """The providers of a role: all, those yet to report, those whose own side has yet to end well, those that left."""
-
-    state: RoleState
-    providers: set[str] = field(default_factory=set)
-    missing: set[str] = field(default_factory=set)
-    unended: set[str] = field(default_factory=set)
-    left: set[str] = field(default_factory=set)
 
 
 class Context:
     def __init__(self, record: ContextRecord, members: Iterable[Member] = ()) -> None:
         self.record = record
         self.members: dict[str, Member] = {}
-        self.roles: dict[str, Tally] = {state.name: Tally(state) for state in record.roles}
+        self.roles: dict[str, Tally] = {}
         self._specs = {role.name: role for role in record.spec.roles}
         self._publishers = {value.name: role.name for role in record.spec.roles for value in role.publishes}
         self._values: dict[str, tuple[str, Value]] = {}
@@ -114,26 +101,16 @@ class Context:
         another workspace now, begins anew. Raises InvalidRequest for what nobody provides."""
         self._must_be_open()
         known = self.members.get(expected.name)
-        stays = known is not None and known.left_at is None and known.expected.workspace == expected.workspace
-        if known is not None and stays:
-            self._expect_otherwise(known, expected)
+        if known is not None:
+            _check_same_roles(known, expected)
+        if known is not None and known.left_at is None and known.expected.workspace == expected.workspace:
+            if expected != known.expected:
+                self._touch(replace(known, expected=expected))
             return
         check_member(self.record.spec, expected)
         values = known.values if known is not None else ()
         member = Member(self.record.id, expected.name, expected, now, due_version=self._advance(), values=values)
         self._put(member, now)
-
-    def _expect_otherwise(self, member: Member, expected: Expected) -> None:
-        if expected == member.expected:
-            return
-        if (expected.provides, expected.requires) != (member.expected.provides, member.expected.requires):
-            raise Conflict(
-                f"{member.name} has other roles already",
-                field="provides",
-                asked=list(expected.provides),
-                possible="another member with these roles",
-            )
-        self._touch(replace(member, expected=expected))
 
     def check(self) -> None:
         """Raise InvalidRequest if what is waited for can never be; to be called once all were expected."""
@@ -277,8 +254,9 @@ class Context:
             self._touch(replace(member, heard=version, heard_at=now, late=""))
 
     def is_news_that_it_heard(self, member: Member, version: int) -> bool:
-        target = self.target(member)
-        return member.left_at is None and not self.closed and self.has(member) < target <= version <= self.version
+        if member.left_at is not None or self.closed or not self.is_told(member):
+            return False
+        return self.has(member) < self.target(member) <= version <= self.version
 
     # ------------------------------------------------------------ the passing of time
 
@@ -416,64 +394,28 @@ class Context:
 
     def _put(self, member: Member, now: float) -> None:
         """Keep a record, and settle the roles that it provides."""
-        before = self.members.get(member.name)
         self._touch(member)
         tells = self.version in (member.version, member.left_version)
-        for role in dict.fromkeys((*self.provides(member), *(self.provides(before) if before else ()))):
-            self._settle(self._tally(role), now, tells)
+        for role in self.provides(member):
+            if self._tally(role).settle(self.version, now, tells=tells):
+                self._all_unsure = True
 
     def _tally(self, role: str) -> Tally:
         tally = self.roles.get(role)
         if tally is None:
-            tally = self.roles[role] = Tally(RoleState(role))
+            tally = self.roles[role] = Tally(RoleState(role), self._specs.get(role))
         return tally
 
     def _index(self, member: Member) -> None:
-        before = self.members.get(member.name)
-        if before is not None and before.expected.provides != member.expected.provides:
-            for role in self.provides(before):
-                self._count(self._tally(role), replace(before, left_at=0.0, version=0))
         self.members[member.name] = member
         for role in self.provides(member):
-            self._count(self._tally(role), member)
+            self._tally(role).count(member)
         if member.identity is not None and "." in member.identity.name and member.left_at is None:
             self._names[member.identity.name] = member.name
         for value in member.values:
             held = self._values.get(value.name)
             if held is None or held[1].version <= value.version:
                 self._values[value.name] = (member.name, value)
-
-    def _count(self, tally: Tally, member: Member) -> None:
-        name, is_here = member.name, member.left_at is None
-        _in(tally.providers, name, is_here)
-        _in(tally.missing, name, is_here and member.due)
-        _in(tally.unended, name, is_here and not self._has_provided(member, tally.state.name))
-        _in(tally.left, name, not is_here and member.version > 0)
-
-    def _has_provided(self, member: Member, role: str) -> bool:
-        if member.identity is None:
-            return False
-        spec = self._specs.get(role)
-        if spec is None or all(hook.hook is not Hook.ON_JOINED for hook in spec.provider.hooks):
-            return True
-        key = (role, Side.PROVIDER, Hook.ON_JOINED)
-        return any((ran.role, ran.side, ran.hook) == key and not ran.status for ran in member.ran)
-
-    def _settle(self, tally: Tally, now: float, tells: bool) -> None:
-        """Bring a role's state up to date with its providers. tells: what is told of one of them has changed."""
-        before, state, version = tally.state, tally.state, self.version
-        whole = not tally.missing and (bool(tally.providers) or before.version > 0)
-        if whole and not before.whole:
-            state = replace(state, whole=True, version=version, at=now, gaps=_closed(state, version))
-        elif before.whole and not whole:
-            state = replace(state, whole=False, since=version)
-        elif whole and tells:
-            state = replace(state, version=version, at=now)
-        passed = bool(tally.providers) and not tally.unended
-        if passed != before.passed:
-            state = replace(state, passed=passed, passed_version=version, passed_at=now)
-        self._all_unsure = self._all_unsure or state is not before
-        tally.state = state
 
     # ------------------------------------------------------------ the whole
 
@@ -484,7 +426,7 @@ class Context:
 
     def _judge(self, member: Member) -> None:
         is_here = member.left_at is None
-        _in(self._undone, member.name, is_here and not self.is_done(member))
+        put(self._undone, member.name, is_here and not self.is_done(member))
         self._failing.pop(member.name, None)
         why = _why_failing(member) if is_here else ""
         if why:
@@ -522,18 +464,15 @@ class Context:
             self._say("context.failed", reason=reason)
 
 
-def _in(names: set[str], name: str, belongs: bool) -> None:
-    if belongs:
-        names.add(name)
-    else:
-        names.discard(name)
-
-
-def _closed(state: RoleState, version: int) -> tuple[Gap, ...]:
-    gaps = (*state.gaps, Gap(state.since, version))
-    if len(gaps) > GAPS_MAX:
-        gaps = (Gap(gaps[0].since, gaps[1].until), *gaps[2:])
-    return gaps
+def _check_same_roles(member: Member, expected: Expected) -> None:
+    """Others heard of that name under these roles."""
+    if (expected.provides, expected.requires) != (member.expected.provides, member.expected.requires):
+        raise Conflict(
+            f"{member.name} has, or had, other roles",
+            field="provides",
+            asked=list(expected.provides),
+            possible="another name for a member with these roles",
+        )
 
 
 def _last_ran_at(member: Member) -> float:

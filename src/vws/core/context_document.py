@@ -12,8 +12,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from vws.core.broker import Context, Tally
+from vws.core.broker import Context
 from vws.core.context import MEMBER, ContextState, DataSpec, Expected, Member, Ssh
+from vws.core.tally import Tally
 
 FORMAT = 1
 _NUMBERED = re.compile(r"(.*?)(\d*)")
@@ -98,7 +99,7 @@ class Documents:
     def _versions(self, member: Member) -> Iterable[int]:
         for role in self._context.requires(member):
             tally = self._context.roles.get(role)
-            if tally is not None and tally.state.whole:
+            if tally is not None:
                 yield tally.state.version
         for role in self._awaited(member):
             tally = self._context.roles.get(role)
@@ -170,9 +171,14 @@ class Documents:
     # ------------------------------------------------------------ lists
 
     def _list(self, role: str, since: int, keys: bool) -> Piece | None:
+        """None if nothing of it is new. In a gap those who missed the list as it was before are told that much, but not
+        that it is whole: whatever could be told by some version, who asks since that version must have been told."""
         tally = self._context.roles.get(role)
-        if tally is None or not tally.state.whole or tally.state.version <= since:
+        if tally is None or tally.state.version <= since:
             return None
+        if not tally.state.whole:
+            names = [name for version, name in self._changed(tally) if version > _told_until(tally, since)]
+            return Piece(_lines(self._listed(role, tally, names, since > 0, keys)))
         known = self._changes(role, tally)
         begin = bisect_right(known.changes, (_told_until(tally, since), "\uffff"))
         key = (begin, since > 0, keys)
@@ -184,12 +190,15 @@ class Documents:
     def _changes(self, role: str, tally: Tally) -> _List:
         version, known = self._lists.get(role, (-1, None))
         if known is None or version != tally.state.version:
-            members = self._context.members
-            changes = [(members[name].version, name) for name in tally.providers]
-            changes += [(members[name].left_version or 0, name) for name in tally.left]
-            known = _List(sorted(changes))
+            known = _List(sorted(self._changed(tally)))
             self._lists[role] = (tally.state.version, known)
         return known
+
+    def _changed(self, tally: Tally) -> list[tuple[int, str]]:
+        """When each provider last changed. One that is to report is left out, until it has."""
+        members = self._context.members
+        changes = [(members[name].version, name) for name in tally.providers - tally.missing]
+        return changes + [(members[name].left_version or 0, name) for name in tally.left]
 
     def _listed(
         self, role: str, tally: Tally, names: Sequence[str], again: bool, keys: bool
@@ -208,7 +217,8 @@ class Documents:
                 yield "host-key", name, host_key
             for user_key in member.identity.user_keys if keys and with_user_keys else ():
                 yield "user-key", name, user_key
-        yield "role", role, tally.state.version
+        if tally.state.whole:
+            yield "role", role, tally.state.version
 
 
 def closed_document(version: int) -> Document:

@@ -52,8 +52,22 @@ class MemberStatus:
 
 
 def member_status(context: Context, member: Member) -> MemberStatus:
-    waits = () if member.left_at is not None else _waits(context, member)
-    return MemberStatus(member, fqdn(context, member), _state(context, member, waits), waits)
+    return _status(context, member, {})
+
+
+def all_status(context: Context) -> tuple[MemberStatus, ...]:
+    """Of all members; what many wait for is looked up once."""
+    known: dict[str, Wait] = {}
+    return tuple(_status(context, member, known) for member in context.members.values())
+
+
+def _status(context: Context, member: Member, known: dict[str, Wait]) -> MemberStatus:
+    waits = []
+    for what in () if member.left_at is not None else _awaited(context, member):
+        if what not in known:
+            known[what] = _wait(what, _keeping(context, what))
+        waits.append(known[what])
+    return MemberStatus(member, fqdn(context, member), _state(context, member, tuple(waits)), tuple(waits))
 
 
 def _state(context: Context, member: Member, waits: tuple[Wait, ...]) -> MemberState:
@@ -70,28 +84,22 @@ def _state(context: Context, member: Member, waits: tuple[Wait, ...]) -> MemberS
     return MemberState.READY if context.is_done(member) else MemberState.RUNNING
 
 
-def _waits(context: Context, member: Member) -> tuple[Wait, ...]:
+def _awaited(context: Context, member: Member) -> list[str]:
     roles = [role for role in context.requires(member) if role in context.roles]
-    found = [
-        _wait(f"role {role}", context.roles[role].missing) for role in roles if not context.roles[role].state.whole
-    ]
-    awaited = [
-        what
-        for role, side, spec in context.sides(member)
-        if context.is_due(member, role, side, spec)
-        for what in context.awaited(role, side, spec)
-    ]
-    return (*found, *(_wait(what, _keeping(context, what)) for what in dict.fromkeys(awaited)))
+    awaited = [f"role {role}" for role in roles if not context.roles[role].state.whole]
+    for role, side, spec in context.sides(member):
+        if context.is_due(member, role, side, spec):
+            awaited += context.awaited(role, side, spec)
+    return list(dict.fromkeys(awaited))
 
 
 def _keeping(context: Context, what: str) -> set[str]:
     """Who has to do something before that is over."""
     kind, _, name = what.partition(" ")
-    role = name if kind == "barrier" else context.publisher(name)
-    tally = context.roles.get(role)
+    tally = context.roles.get(context.publisher(name) if kind == "value" else name)
     if tally is None:
         return set()
-    return tally.unended if kind == "barrier" else tally.providers
+    return {"role": tally.missing, "barrier": tally.unended, "value": tally.providers}[kind]
 
 
 def _wait(what: str, names: set[str]) -> Wait:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from vws.core.broker import Context
 from vws.core.context import ContextRecord, ContextSpec, Expected, Identity, Member, Ran
 from vws.core.context_document import Document, closed_document, domain_name
-from vws.core.context_status import MemberStatus, member_status
+from vws.core.context_status import MemberStatus, all_status
 from vws.core.deployment import ContextOrder
 from vws.core.errors import ContextClosed, InvalidRequest, NotFound, TooLarge, Unauthenticated, Unavailable
 from vws.core.information import Informed, as_data
@@ -428,7 +428,7 @@ def _result(done: Future[T]) -> T:
 
 
 def _view(context: Context) -> ContextView:
-    return ContextView(context.record, tuple(member_status(context, member) for member in context.members.values()))
+    return ContextView(context.record, all_status(context))
 
 
 def _no_context(reference: str) -> NotFound:
