@@ -58,6 +58,7 @@ def test_only_root_may_read_what_it_keeps(broker, sandbox):
     sandbox.start()
     sandbox.wait_until("etc/vws/context/data/motd", "hello")
     assert sandbox.state.stat().st_mode & 0o777 == 0o700
+    broker.wait_for("GET document", 2)  # so that nothing moves any more
     paths = [path for path in sandbox.state.rglob("*") if not path.is_symlink()]
     assert len(paths) > 10
     assert not [path for path in paths if path.stat().st_mode & 0o077]
@@ -252,9 +253,9 @@ def test_who_is_asked_reports_again(broker, sandbox):
 
 def test_a_boot_with_another_address_reports_it_and_without_does_not_repeat_itself(broker, sandbox):
     sandbox.start()
-    broker.wait_for("GET document")
-    sandbox.reboot()
     broker.wait_for("GET document", 2)
+    sandbox.reboot()
+    broker.wait_for("GET document", 3)
     assert len(broker.heard("PUT identity")) == len(broker.heard("POST join")) == 1
     sandbox.addresses(eth0="10.0.0.99")
     sandbox.reboot()
