@@ -129,6 +129,8 @@ class Broker:
 
     def restart(self) -> None:
         self.server = self._serve(self.port)
+        with self.news:
+            self.news.notify_all()
 
     # What members are told.
 

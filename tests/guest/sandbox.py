@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.guest.broker import NAME, SECRET, Broker, line
@@ -90,7 +91,6 @@ class Sandbox:
 
     def tell(self, broker: Broker) -> None:
         """What a NoCloud disk would say."""
-        self.seed.mkdir()
         files = {
             "url": f"https://{NAME}:8443\n",
             "secret": f"{SECRET}\n",
@@ -98,6 +98,10 @@ class Sandbox:
             "connect-to": f"::127.0.0.1:{broker.port}\n",
             "networks": line(MAC, "private") + "\n",
         }
+        self.give(files)
+
+    def give(self, files: Mapping[str, str]) -> None:
+        self.seed.mkdir()
         for name, text in files.items():
             (self.seed / name).write_text(text)
 
