@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 
 from tests.service.conftest import ADMIN, ANN, BOB
 from vws.core.cluster import ClusterState
+from vws.core.context import Hook, Identity, Nic, Ran, Side
 from vws.core.errors import CannotFit, Forbidden, InvalidRequest, NotFound
 from vws.core.site import Cluster, Role
 from vws.ports import Filter
@@ -157,3 +160,42 @@ def test_a_wrong_file_is_refused_by_its_line(here):
     file, fit = here.clusters.would_fit(ANN, Launch(FILE, name="other"))
     assert (file.name, fit["fits"]) == ("other", True)
     assert not here.services.site.present.clusters
+
+
+def fail(here, cluster: Cluster, name: str) -> None:
+    """A member joins, reports, and its hook ends badly."""
+    contexts = here.services.contexts
+    workspace = next(w for w in here.view(cluster).members if w.name == f"pair-{name}" and w.released_at is None)
+    token = sha256(workspace.id.encode()).hexdigest()
+    contexts.join(contexts.secret_of(workspace.id), sha256(token.encode()).hexdigest()).result(10)
+    guest = contexts.authenticate(token)
+    contexts.report(guest, Identity((Nic("private", workspace.address),))).result(10)
+    contexts.ended(guest, Ran("peer", Side.PROVIDER, Hook.ON_JOINED, 1, 3), b"no such file").result(10)
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "state"),
+    [("fail", ClusterState.FAILED), ("continue", ClusterState.CONFIGURING), ("replace", ClusterState.DEGRADED)],
+)
+def test_what_becomes_of_a_member_whose_hook_ends_badly_is_the_files_to_say(here, on_failure, state):
+    file = FILE.replace("requires: [peer]}", f"requires: [peer], on-failure: {on_failure}}}")
+    file += "roles: {peer: {provider: {hooks: {on-joined: run.sh}}}}\n"
+    cluster = here.launch(file, files={"run.sh": b"#!/bin/sh\nexit 3\n"})
+    here.rig.obey()
+    before = {w.id for w in here.view(cluster).members}
+    fail(here, cluster, "node-2")
+    view = here.view(cluster)
+    view = here.view(cluster)
+    assert view.stands[0] is state, view.stands
+    if on_failure == "fail":
+        assert "node-2" in view.stands[1]
+    if on_failure == "continue":
+        assert here.expected(cluster) == ["node-1"]
+        here.restart()
+        assert here.expected(cluster) == ["node-1"], "nor after a restart"
+    if on_failure == "replace":
+        here.rig.obey()
+        here.rig.obey()
+        made = {w.id for w in here.view(cluster).members if w.released_at is None} - before
+        assert len(made) == 1
+        assert here.expected(cluster) == ["node-1", "node-2"]

@@ -8,18 +8,22 @@ well, is refused with offers, and is charged and planned like everything else.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.agreement import Ids, cancel, command, grant
 from vws.core.context import ContextState
+from vws.core.deployment import WorkspaceFact
 from vws.core.draft import Draft
 from vws.core.errors import CommandRefused, Conflict, InvalidRequest, NameTaken
-from vws.core.lifecycle import UNORDERED, Command, State
+from vws.core.lifecycle import UNORDERED, Command, Observation, State
+from vws.core.members import member_name
 from vws.core.requirements import LENGTH_MAX
-from vws.core.site import LEASE_AHEAD, Cluster, Group, GroupRoles, Lease, LeaseState, Network, Workspace
+from vws.core.site import LEASE_AHEAD, Cluster, Group, GroupRoles, Lease, LeaseState, Network, OnFailure, Workspace
+from vws.core.standing import REPLACEMENTS_MAX, witness
 from vws.core.terms import COUNT_MAX, GroupRequest, LeaseRequest, When, check_name, check_number
 
 NETWORKS_MAX = 8
@@ -258,6 +262,20 @@ def _command_all(draft: Draft, cluster: Cluster, order: Command, done: State) ->
     _leases(draft, cluster, f"told to {order}")
     there = [workspace for workspace in members_of(draft, cluster) if workspace.state is not done]
     return [command(draft, workspace, order) for workspace in there]
+
+
+def give_up(draft: Draft, cluster: Cluster, reasons: Mapping[str, str]) -> None:
+    """Call members failed that run but did not do their part, so that others are made in their place: those whose group
+    wants it, as often as it may be. reasons: by the member's name among the members."""
+    for lease in draft.leases_of_cluster(cluster.id):
+        made = Counter((w.group, w.number) for w in draft.members(lease.id))
+        for workspace in draft.members(lease.id):
+            reason = reasons.get(member_name(workspace.group, workspace.number))
+            wanted = cluster.roles_of(workspace.group).on_failure is OnFailure.REPLACE
+            often = made[workspace.group, workspace.number]
+            if reason and wanted and workspace.state not in UNORDERED and often <= REPLACEMENTS_MAX:
+                fact = WorkspaceFact(workspace.id, Observation.BROKEN, workspace.boots, reason)
+                witness(draft, workspace, Observation.BROKEN, fact)
 
 
 def terminate(draft: Draft, cluster: Cluster) -> Cluster:

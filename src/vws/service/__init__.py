@@ -63,5 +63,5 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         usage,
         Plans(site),
         contexts,
-        Clusters(site, contexts, usage.spent_by_now),
+        Clusters(site, contexts, usage),
     )

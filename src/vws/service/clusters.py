@@ -11,20 +11,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vws.core import cluster as decisions
-from vws.core.admission import HeldBefore, nothing_before
 from vws.core.cluster_spec import ClusterFile, cluster_request, lease_request, renamed
 from vws.core.clusterfile import read_cluster_file
-from vws.core.context import Expected
+from vws.core.context import Expected, Member
+from vws.core.context_status import MemberState
 from vws.core.draft import Draft
 from vws.core.dry_run import consider
 from vws.core.errors import NotFound, VwsError
 from vws.core.lifecycle import UNORDERED
 from vws.core.members import member_name
-from vws.core.site import Answer, Cluster, Lease, Role, Workspace
+from vws.core.site import DOMAIN, Answer, Cluster, Lease, OnFailure, Role, Workspace
 from vws.core.terms import LeaseRequest, When
 from vws.faultpoints import reach
 from vws.ports import Filter, Page
@@ -32,9 +33,11 @@ from vws.service.access import Caller
 from vws.service.contexts import Contexts, ContextView
 from vws.service.once import Once
 from vws.service.site import Site
+from vws.service.usage import Usage
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 5.0
+FAILING = (MemberState.FAILED, MemberState.LATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +88,17 @@ class ClusterView:
 
 
 class Clusters:
-    def __init__(self, site: Site, contexts: Contexts, held_before: HeldBefore = nothing_before) -> None:
+    def __init__(self, site: Site, contexts: Contexts, usage: Usage) -> None:
         self._site = site
         self._contexts = contexts
-        self._held_before = held_before
+        self._usage = usage
+        self._held_before = usage.spent_by_now
         self._moved = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._unwatch: Callable[[], None] = lambda: None
+        self._watching = ExitStack()
         self._launching: set[str] = set()
+        self._given_up: set[str] = set()  # workspaces in whose place others were wanted
         self._known: dict[str, frozenset[Expected]] = {}  # by context, the members that it was told of
 
     # ------------------------------------------------------------ asking
@@ -106,11 +111,11 @@ class Clusters:
             return once.check(kept)
         file, asked = launch.read()
         id = self._site.ids.new("cls")
+        # The names that the network's own name server knows.
+        spec = replace(file.context, domain=f"{file.name}.{DOMAIN}")
         self._launching.add(id)
         try:
-            context = self._contexts.open(
-                caller.subject, file.context, file.expected(), keys=launch.ssh_keys, cluster=id
-            )
+            context = self._contexts.open(caller.subject, spec, file.expected(), keys=launch.ssh_keys, cluster=id)
             reach("service.cluster.opened")
             request = cluster_request(file, asked, context=context, text=launch.file)
 
@@ -136,7 +141,8 @@ class Clusters:
         with self._site.lock:
             draft = Draft(self._site.present, actor=caller.subject, now=self._site.clock.now())
             alone = decisions.alone(request)
-            return file, consider(draft, alone, owner=caller.subject, ids=self._site.ids.new, before=self._held_before)
+            fit = consider(draft, alone, owner=caller.subject, ids=self._site.ids.new, before=self._held_before)
+        return file, fit | {"price": self._usage.estimate(alone, fit["start"], caller.subject)}
 
     # ------------------------------------------------------------ changing
 
@@ -207,12 +213,16 @@ class Clusters:
 
     def start(self) -> None:
         """Tell contexts who comes and goes, in a thread of its own, until `stop`."""
-        self._unwatch = self._site.watch(lambda nodes, seq: self._moved.set())
+        unwatch = (
+            self._site.watch(lambda nodes, seq: self._moved.set()),
+            self._contexts.watch(lambda _: self._moved.set()),
+        )
+        self._unwatch = lambda: [each() for each in unwatch]
         self._thread = threading.Thread(target=self._follow, name="clusters", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self._unwatch()
+        self._watching.close()
         self._ended.set()
         self._moved.set()
         if self._thread is not None:
@@ -234,24 +244,46 @@ class Clusters:
         # What is being launched now is looked at before what has been: it may be done in between.
         open_contexts, launching = self._contexts.of_clusters(), set(self._launching)
         with self._site.lock:
-            found = {c.context: self._expected(c) for c in self._site.present.clusters.values()}
-        for context, members in found.items():
-            if self._known.get(context) != members:
-                try:
+            found = {c.context: (c, self._expected(c)) for c in self._site.present.clusters.values()}
+        for context, (cluster, members) in found.items():
+            try:
+                if self._known.get(context) != members:
                     self._tell(context, members)
                     self._known[context] = members
-                except VwsError as error:
-                    log.warning("the context %s is behind its cluster: %s; tried again soon", context, error)
-        for context, cluster in open_contexts.items():
-            if context not in found and cluster not in launching:
+                self._mend(cluster)
+            except VwsError as error:
+                log.warning("the context %s is behind its cluster: %s; tried again soon", context, error)
+        for context, id in open_contexts.items():
+            if context not in found and id not in launching:
                 self._contexts.close_context(context)
                 self._known.pop(context, None)
 
     def _tell(self, context: str, members: frozenset[Expected]) -> None:
+        told = [status.member for status in self._contexts.view(context).members]
         there = {member.name for member in members}
-        gone = [name for name in self._contexts.members_of(context) if name not in there]
-        coming = sorted(members - self._known.get(context, frozenset()), key=lambda member: member.name)
-        self._contexts.alter(context, expect=coming, leave=gone)
+        gone = [member.name for member in told if member.left_at is None and member.name not in there]
+        # Who left because he failed does not come back but as another workspace.
+        left = {member.expected.workspace for member in told if member.left_at is not None}
+        coming = members - self._known.get(context, frozenset())
+        expect = sorted((m for m in coming if m.workspace not in left), key=lambda member: member.name)
+        self._contexts.alter(context, expect=expect, leave=gone)
+
+    def _mend(self, cluster: Cluster) -> None:
+        """What a cluster's file says of members whose hooks ended badly, or that did not report in time."""
+        if all(roles.on_failure is OnFailure.FAIL for roles in cluster.roles):
+            return
+        failing = [s.member for s in self._contexts.view(cluster.context).members if s.state in FAILING]
+        by: dict[OnFailure, list[Member]] = {}
+        for member in failing:
+            by.setdefault(cluster.roles_of(member.name.rpartition("-")[0]).on_failure, []).append(member)
+        leaving = by.get(OnFailure.CONTINUE, [])
+        if leaving:
+            self._contexts.leave(cluster.context, *(member.name for member in leaving))
+        doomed = [m for m in by.get(OnFailure.REPLACE, []) if m.expected.workspace not in self._given_up]
+        if doomed:
+            reasons = {member.name: why(member) for member in doomed}
+            self._site.change("site", lambda draft: decisions.give_up(draft, cluster, reasons))
+            self._given_up.update(member.expected.workspace for member in doomed)
 
     def _expected(self, cluster: Cluster) -> frozenset[Expected]:
         present, found = self._site.present, set()
@@ -271,6 +303,14 @@ class Clusters:
                         )
                     )
         return frozenset(found)
+
+
+def why(member: Member) -> str:
+    """Why a member has failed, in words."""
+    bad = next((ran for ran in member.ran if ran.status), None)
+    if bad is not None:
+        return f"its hook {bad.hook} of {bad.role} ended with status {bad.status}"
+    return member.late or "it did not do its part"
 
 
 def _own(caller: Caller, where: Filter) -> Filter:

@@ -20,10 +20,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from vws.core.errors import Forbidden, InvalidRequest
+from vws.core.estimate import estimate
 from vws.core.meter import BY, Amount, Meter, Row
 from vws.core.shares import FairShare, Shares
 from vws.core.site import Event, Role
 from vws.core.tariff import Clock, OffsetAt
+from vws.core.terms import LeaseRequest
 from vws.core.usage import Ledger, Span
 from vws.ports import Filter
 from vws.service.access import Caller
@@ -73,6 +75,14 @@ class Usage:
         self._fair = FairShare(self._chosen.membership, self._chosen.half_life_s)
         self._spent: dict[str, deque[tuple[float, float, int]]] = {}
         self._remember_s = DAY_S * self._chosen.membership.days_max
+
+    def estimate(self, request: LeaseRequest, start: float | None, owner: str) -> dict[str, Any]:
+        """What a lease would be charged that runs from `start` (UTC seconds; None: now) for as long as it asks for."""
+        amount = estimate(
+            request, self._site.clock.now() if start is None else start, tariff=self._tariff, price=self._price,
+            offset_at=self._offset_at, owner=owner, vo=self._chosen.membership.vo_of(owner),
+        )  # fmt: skip
+        return {"amount": round(amount, 4), "unit": self._tariff.unit}
 
     # ------------------------------------------------------------ reports
 

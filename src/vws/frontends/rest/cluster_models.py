@@ -108,7 +108,15 @@ class ClusterPage(BaseModel):
     next: str | None
 
 
+class Price(BaseModel):
+    """What it would be charged if it ran for as long as is asked for."""
+
+    amount: float
+    unit: str
+
+
 class ClusterFit(Fit):
     """What a launch would be answered now."""
 
+    price: Price
     notes: list[str] = Field(description="What one should know of the file.")
