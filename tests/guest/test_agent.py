@@ -262,6 +262,22 @@ def test_a_boot_with_another_address_reports_it_and_without_does_not_repeat_itse
     assert "10.0.0.99" in broker.wait_for("PUT identity", 2)[1].body.decode()
 
 
+def test_an_image_of_a_member_becomes_another_member(broker, sandbox):
+    broker.say(line("data", "old", encoded(b"old")), line("hook", "provider", "a", "on-joined", hook("true")))
+    sandbox.start()
+    broker.wait_for_hook("on-joined", role="a")
+    sandbox.power_off()
+    (sandbox.seed / "secret").write_text("another\n")
+    broker.fail = lambda call: (200, b"member\tworker-2\tctx-1\n") if call.path == "join" else "proceed"
+    sandbox.start()
+    sandbox.wait_until("etc/vws/context/member", "worker-2")
+    first, second, *_ = broker.wait_for("POST join", 2)
+    assert (first.authorization, second.authorization) == (f"Secret {SECRET}", "Secret another")
+    assert first.body != second.body
+    assert not (sandbox.state / "data").exists()
+    assert not (sandbox.state / "ran").exists() or not sandbox.read("etc/vws/context/ran")
+
+
 def test_it_stops_when_the_context_is_closed(broker, sandbox):
     process = sandbox.start()
     broker.wait_for("GET document")
