@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import click
 
 from vws.cli import output
 from vws.cli.cluster_folder import Bundle, bundle
+from vws.cli.context import progress_of, show_logs
 from vws.cli.failures import Failed
 from vws.cli.keys import keys_for_lease
 from vws.cli.names import NAME
+from vws.cli.parameters import parameters_of
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION
 from vws.cli.times import TIME
@@ -87,7 +89,7 @@ def launch(
 
 def _asked(file: Path, given: tuple[str, ...], terms: Json) -> tuple[Bundle, Json]:
     """The file with all that it names, and the request to launch it."""
-    found = bundle(file, dict(_parameter(each) for each in given))
+    found = bundle(file, parameters_of(given))
     asked = found.body() | _when(terms)
     return found, asked | {name: terms[name] for name in ("name", "duration_s") if terms[name] is not None}
 
@@ -100,13 +102,6 @@ def _when(terms: Json) -> Json:
     if terms["best_effort"]:
         return {"when": "best-effort"}
     return {"when": ways[named[0]], named[0]: terms[named[0]]} if named else {}
-
-
-def _parameter(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise click.UsageError(f"--set {text} says no value; write --set NAME=VALUE")
-    return name, value
 
 
 def _dry_run(session: Session, found: Bundle, asked: Json) -> None:
@@ -249,18 +244,8 @@ def status(session: Session, name: str, follow: bool) -> None:
         return
     click.echo(_line(found))
     for member in context["members"]:
-        for line in _progress(member):
+        for line in progress_of(member):
             click.echo(f"  {line}")
-
-
-def _progress(member: Json) -> Iterable[str]:
-    yield f"{member['name']}: {output.state(member['state'])}{': ' + member['late'] if member['late'] else ''}"
-    for wait in member["waits"]:
-        more = f" and {wait['count'] - len(wait['members'])} more" if wait["count"] > len(wait["members"]) else ""
-        yield f"  waits for {wait['what']}: {', '.join(wait['members'])}{more}"
-    for ran in member["ran"]:
-        ended = "ended well" if not ran["status"] else f"ended with status {ran['status']}: {ran['message']}"
-        yield f"  {ran['role']} ({ran['side']}) {ran['hook']} {ended}, {output.until(ran['at'])}"
 
 
 @cluster.command()
@@ -271,13 +256,7 @@ def _progress(member: Json) -> Iterable[str]:
 def log(session: Session, name: str, member: str) -> None:
     """The ends of the outputs of a member's hooks."""
     found = session.client.cluster(name)
-    logs = session.client.context_log(found["context"], member)
-    if session.as_json:
-        output.print_json(logs)
-        return
-    for each in logs["items"]:
-        click.echo(click.style(f"{each['role']} ({each['side']}) {each['hook']}:", bold=True))
-        click.echo(each["log"].rstrip("\n"))
+    show_logs(session, session.client.context_log(found["context"], member))
 
 
 @cluster.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})

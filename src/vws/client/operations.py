@@ -57,6 +57,20 @@ class Client(Connection):
     def terminate_cluster(self, id: str) -> Json:
         return self._change("DELETE", _path("clusters", id))
 
+    def create_context(self, name: str, members: list[Json], **spec: Any) -> Json:
+        """A context of machines that VWS does not boot: its id, url, ca_pem, and each member's one-time secret.
+
+        members: dicts with name, provides and requires. spec: roles, data, introduce, ssh, within_s.
+        """
+        return self._change("POST", "/v1/contexts", {"name": name, "members": members, **spec})
+
+    def contexts(self, **where: Any) -> Iterator[Json]:
+        """where: live, name."""
+        return self._pages("/v1/contexts", where)
+
+    def close_context(self, id: str) -> Json:
+        return self._change("DELETE", _path("contexts", id))
+
     def context(self, id: str) -> Json:
         """By id, or by name while it is open; with each member's status."""
         return self._json("GET", _path("contexts", id))
