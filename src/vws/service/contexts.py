@@ -44,7 +44,7 @@ from vws.service.site import Site
 T = TypeVar("T")
 WAIT_S = 30.0
 # How many contexts that have ended are remembered for their guests' sake.
-ENDED_MAX = 200
+ENDED_MAX = 50
 # What is shorter would be found by chance.
 REDACTED_LENGTH_MIN = 6
 _SHA256 = re.compile(r"[0-9a-f]{64}")
