@@ -287,35 +287,41 @@ class Placing:
     def _spread(self, part: Part, at: int, wanted: int) -> list[int] | None:
         """Nodes that are open until `wanted`, where most is left, so that one that fails takes least with it; ties go
         to those that are preferred, then to the first node. None if there are too few."""
-        rooms = self.timeline.rooms(part, at, wanted)
-        needed, room = part.openings_needed, 0
-        for each in rooms:
-            room += each >> NODE_BITS
-        if room < needed:
+        needed = part.openings_needed
+        heap = self._emptiest(part, at, wanted)
+        if sum([key & NODE_MASK for _, key in heap]) < needed:
             return None
-        heap = self._emptiest(part, rooms, at)
         chosen: list[int] = []
         while len(chosen) < needed:
             _, key = heap[0]
             node, count, room = key >> 2 * NODE_BITS & NODE_MASK, key >> NODE_BITS & NODE_MASK, key & NODE_MASK
             chosen.append(node)
             if count < room:
-                left = self._left(part.asked, node, count + 1, at)
+                profile = self.timeline.profiles[node]
+                left = _left(profile.during(at), profile.capacity, part.asked, count + 1)
                 heapreplace(heap, (-left, key + (1 << NODE_BITS)))
             else:
                 heappop(heap)
         return chosen
 
-    def _emptiest(self, part: Part, rooms: list[int], at: int) -> list[tuple[float, int]]:
-        """The nodes where most is left with one member there, as many as members at most, in order: what is left,
-        negated; whether it is not preferred, the node, how many members are there, for how many it has room."""
-        needed, size, prefers = part.openings_needed, part.asked, part.prefers
+    def _emptiest(self, part: Part, at: int, wanted: int) -> list[tuple[float, int]]:
+        """The nodes open until `wanted` where most is left with one member there, as many as members at most, in
+        order: what is left, negated; whether it is not preferred, the node, how many members are there, for how many
+        it has room. Until when a node is open is looked at last, for most are none of the emptiest."""
+        timeline, needed = self.timeline, part.openings_needed
+        size, most, eligible, prefers = part.asked, part.most_per_node, part.eligible, part.prefers
         found: list[tuple[float, int]] = []
-        least = -1.0  # no less than that is of use
-        for each in rooms:
-            node, room = each & NODE_MASK, each >> NODE_BITS
-            left = self._left(size, node, 1, at)
+        least = 0.0  # no less than that is of use
+        for node in timeline.nodes_for(size, at):
+            if not timeline.open[node] or (eligible is not None and not eligible[node]):
+                continue
+            profile = timeline.profiles[node]
+            step = profile.during(at)
+            left = _left(step, profile.capacity, size, 1)
             if left < least:
+                continue
+            room = int(step.count(size, wanted, most))
+            if room == 0:
                 continue
             rather = 0 if prefers is None or prefers[node] else 1
             found.append((-left, ((rather << NODE_BITS | node) << NODE_BITS | 1) << NODE_BITS | room))
@@ -325,16 +331,6 @@ class Placing:
                 least = -found[-1][0]
         found.sort()
         return found[:needed]
-
-    def _left(self, size: Amount, node: int, count: int, at: int) -> float:
-        """How much is left, of what is scarcest, with so many members there."""
-        profile = self.timeline.profiles[node]
-        free, capacity = profile.during(at), profile.capacity
-        return min(
-            int(free.cpus - size.cpus * count) / max(int(capacity.cpus), 1),
-            int(free.memory_mib - size.memory_mib * count) / max(int(capacity.memory_mib), 1),
-            int(free.disk_mib - size.disk_mib * count) / max(int(capacity.disk_mib), 1),
-        )
 
     def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int, at: int) -> list[int]:
         """Nodes where it was saved first; then by the site's rank, or those that are preferred; then best fit."""
@@ -368,6 +364,15 @@ class Placing:
         if len(chosen) < len(parts):
             return None
         return [host for i in range(len(parts)) for host in chosen[i]]
+
+
+def _left(free: Amount, capacity: Amount, size: Amount, count: int) -> float:
+    """How much of a node is left, of what is scarcest, with so many members there."""
+    return min(
+        int(free.cpus - size.cpus * count) / max(int(capacity.cpus), 1),
+        int(free.memory_mib - size.memory_mib * count) / max(int(capacity.memory_mib), 1),
+        int(free.disk_mib - size.disk_mib * count) / max(int(capacity.disk_mib), 1),
+    )
 
 
 def _bigness(part: Part) -> tuple[int, int, int]:

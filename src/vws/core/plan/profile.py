@@ -131,6 +131,14 @@ class Step(Amount):
         self.begin = begin
         self.next = next
 
+    def count(self, size: Amount, end: i64, most: i64) -> i64:
+        """How many of `size`, `most` at most, have room together from this step on until `end`."""
+        step: Step | None = self
+        while most > 0 and step is not None and step.begin < end:
+            most = size.count_in(step, most)
+            step = step.next
+        return most
+
     def add(self, amount: Amount, times: i64) -> None:
         self.cpus += amount.cpus * times
         self.memory_mib += amount.memory_mib * times
@@ -271,11 +279,7 @@ class Profile:
 
     def count(self, size: Amount, start: i64, end: i64, most: i64) -> i64:
         """How many of `size`, `most` at most, have room together throughout [start, end)."""
-        step: Step | None = self.during(start)
-        while most > 0 and step is not None and step.begin < end:
-            most = size.count_in(step, most)
-            step = step.next
-        return most
+        return self.during(start).count(size, end, most)
 
     def least(self, start: i64, end: i64) -> Amount:
         """The least of everything that is left at any time in [start, end)."""

@@ -127,7 +127,7 @@ class Timeline:
     def _open_for(self, size: Amount, most: int, eligible: list[bool] | None, at: int) -> list[int]:
         found: list[int] = []
         profiles, is_open = self.profiles, self.open
-        for node in self._nodes_for(size, at):
+        for node in self.nodes_for(size, at):
             if is_open[node] and (eligible is None or eligible[node]):
                 profiles[node].openings(size, at, node, most, found)
         return found
@@ -138,14 +138,14 @@ class Timeline:
         found: list[int] = []
         size, most = part.asked, part.most_per_node
         eligible = part.eligible
-        for node in self._nodes_for(size, at):
+        for node in self.nodes_for(size, at):
             if self.open[node] and (eligible is None or eligible[node]):
                 count = self.profiles[node].count(size, at, end, most)
                 if count > 0:
                     found.append(count << NODE_BITS | node)
         return found
 
-    def _nodes_for(self, size: Amount, at: int) -> list[int]:
+    def nodes_for(self, size: Amount, at: int) -> list[int]:
         """The nodes that may have room for one of a size at `at`."""
         if at == self.now and _asks_for_some(size):
             if at >= self._idle_until or self._idle_asked > IDLE_WORTH * len(self.profiles):
