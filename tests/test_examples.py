@@ -214,7 +214,7 @@ def test_nfs_mounts_what_the_head_exports(tmp_path, debian):
     assert (tmp_path / "shared/a-1").read_text() == "a-1\n"
     assert fstab.read_text().splitlines() == [
         "/dev/vda1 / ext4 rw 0 1",
-        f"head-1:/srv/shared {shared} nfs4 rw,_netdev,nofail 0 0",
+        f"head-1:/srv/shared {shared} nfs4 rw,vers=4.2,_netdev,nofail 0 0",
     ]
 
 

@@ -95,6 +95,28 @@ def test_drivers_of_later_promises_are_loaded(machine):
     assert wanted <= loaded
 
 
+NFS = """
+set -e
+mkdir -p /srv/shared /etc/exports.d /shared
+mount -t tmpfs shared /srv/shared
+echo '/srv/shared 127.0.0.1(rw,fsid=7,no_subtree_check,no_root_squash)' >/etc/exports.d/own.exports
+modprobe nfsd
+mount -t nfsd nfsd /proc/fs/nfsd
+rpc.mountd --no-nfs-version 3
+rpc.nfsd --no-nfs-version 3 2
+echo Y >/proc/fs/nfsd/v4_end_grace
+exportfs -ra
+mount -t nfs4 -o vers=4.2 127.0.0.1:/srv/shared /shared
+echo one >/shared/file && cat /srv/shared/file && grep -o vers=4.2 /proc/mounts
+umount /shared && rpc.nfsd 0 && killall rpc.mountd
+"""
+
+
+def test_it_serves_and_mounts_nfs(machine):
+    """By the drivers of its disk, which the kernel asks modprobe for."""
+    assert machine.output(NFS) == "one\nvers=4.2\n"
+
+
 def test_daemons_that_die_are_started_again_and_orphans_reaped(machine):
     before = machine.output("pidof udhcpc")
     machine.output("killall udhcpc; sh -c 'sleep 0.1 &' ; sleep 3")

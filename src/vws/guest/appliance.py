@@ -31,7 +31,7 @@ from vws.guest.debs import BuildError, Unpacked, look_up, run, unpack, with_depe
 FORMAT = "vws-appliance/1"
 VERSION = "1"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
-PACKAGES = ("busybox-static", "ca-certificates", "curl", "dropbear-bin", "e2fsprogs")
+PACKAGES = ("busybox-static", "ca-certificates", "curl", "dropbear-bin", "e2fsprogs", "nfs-kernel-server")
 TOOLS = ("e2fsprogs", "qemu-utils")  # of the build machine; they write the disk's bytes
 
 DISK_MIB = 64
@@ -70,7 +70,7 @@ def build(out: Path, cache: Path) -> str:
 def _parts(cache: Path) -> Parts:
     packages, kernel = _packages(cache)
     boot, boot_packages = rootfs.boot_tree(packages, kernel)
-    disk, disk_packages = rootfs.disk_tree(packages)
+    disk, disk_packages = rootfs.disk_tree(packages, kernel)
     sources = {**packages, kernel.deb.name: kernel}
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         image = Path(folder) / "disk.qcow2"

@@ -2,8 +2,9 @@
 
 Unpacking an initramfs costs emulated CPU time and then memory for good, so it holds only what brings a machine up:
 the drivers, busybox, dropbear and the scripts of files/. Larger tools (curl with its libraries and the certificate
-authorities, resize2fs and mke2fs, an ssh client, the agent of contexts) lie on the data disk, from which only what is
-used is ever read.
+authorities, resize2fs and mke2fs, an ssh client, the agent of contexts, a server of NFS) lie on the data disk, of
+which only what is used is ever read. So do the drivers that few machines need: the kernel has modprobe load them, when
+somebody mounts what needs them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ DISK_PROGRAMS = {
     "bin/dbclient": ("dropbear-bin", "usr/bin/dbclient"),
     "sbin/mke2fs": ("e2fsprogs", "sbin/mke2fs"),
     "sbin/resize2fs": ("e2fsprogs", "sbin/resize2fs"),
+    "sbin/exportfs": ("nfs-kernel-server", "usr/sbin/exportfs"),
+    "sbin/rpc.mountd": ("nfs-kernel-server", "usr/sbin/rpc.mountd"),
+    "sbin/rpc.nfsd": ("nfs-kernel-server", "usr/sbin/rpc.nfsd"),
 }
 AUTHORITIES = "share/ca-certificates.crt"
 
@@ -39,8 +43,22 @@ AUTHORITIES = "share/ca-certificates.crt"
 EARLY_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "isofs")
 CDROM_MODULES = ("ata_piix", "virtio_scsi", "sr_mod")
 LATE_MODULES = ("button", "evdev", "virtio_balloon", "virtio-rng", "virtio_console", "pvpanic-mmio", "pvpanic-pci")
+# On the data disk. Of NFS only version 4: busybox's mount is client enough for it.
+DISK_MODULES = ("nfsd", "nfsv4")
 
-FOLDERS = ("dev", "proc", "sys", "usr", "data", "mnt", "var/log", "run/seed", "run/disk", "etc/dropbear")
+FOLDERS = (
+    "dev",
+    "proc",
+    "sys",
+    "usr",
+    "data",
+    "mnt",
+    "var/log",
+    "run/seed",
+    "run/disk",
+    "etc/dropbear",
+    "var/lib/nfs/v4recovery",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +81,13 @@ def boot_tree(packages: Mapping[str, Unpacked], kernel: Unpacked) -> tuple[dict[
     tree[f"lib64/{LOADER}"] = link(f"/{LIBRARIES}/{LOADER}")
     tree |= _modules(kernel)
     tree |= _scripts()
+    tree[f"lib/modules/{_release(kernel)}"] = link(f"/usr/lib/modules/{_release(kernel)}")
     tree["etc/ssl/certs/ca-certificates.crt"] = link(f"/usr/{AUTHORITIES}")
     used = {source.package for source in (*programs.values(), *libraries.values())}
     return tree, used | {kernel.deb.name}
 
 
-def disk_tree(packages: Mapping[str, Unpacked]) -> tuple[dict[str, Entry], set[str]]:
+def disk_tree(packages: Mapping[str, Unpacked], kernel: Unpacked) -> tuple[dict[str, Entry], set[str]]:
     """The data disk: `usr`, mounted read-only on /usr, and an empty `data`; and the packages that went into it."""
     programs = _programs(DISK_PROGRAMS, packages)
     booted = _libraries(_programs(BOOT_PROGRAMS, packages).values(), packages)
@@ -79,11 +98,12 @@ def disk_tree(packages: Mapping[str, Unpacked]) -> tuple[dict[str, Entry], set[s
     tree["usr/bin/ssh"] = link("dbclient")
     tree[f"usr/{AUTHORITIES}"] = file(_authorities(packages["ca-certificates"]))
     tree |= {f"usr/sbin/mkfs.{kind}": link("mke2fs") for kind in ("ext2", "ext3", "ext4")}
+    tree |= _disk_modules(kernel)
     tree["usr/local/bin"] = folder()
     tree["usr/local/sbin/vws-context"] = file((SCRIPTS / "agent").read_bytes(), 0o755)
     tree["data"] = folder()
     used = {source.package for source in (*programs.values(), *beside.values())}
-    return tree, used | {"ca-certificates"}
+    return tree, used | {"ca-certificates", kernel.deb.name}
 
 
 def module_order(kernel: Unpacked, wanted: Iterable[str]) -> list[Path]:
@@ -96,14 +116,24 @@ def module_order(kernel: Unpacked, wanted: Iterable[str]) -> list[Path]:
             return
         if name not in files:
             raise BuildError(f"{kernel.deb.name} has no module {name}. Next: adapt the lists in vws/guest/rootfs.py.")
-        for dependency in run(["modinfo", "-F", "depends", str(files[name])]).strip().split(","):
-            if dependency:
-                visit(_module_name(dependency))
+        for dependency in _module_says(files[name], "depends"):
+            visit(dependency)
         order[name] = files[name]
 
     for name in wanted:
         visit(_module_name(name))
     return list(order.values())
+
+
+def _module_says(module: Path, field: str) -> list[str]:
+    """`depends`: modules by name; `alias`: what the kernel may ask for in its place."""
+    words = run(["modinfo", "-F", field, str(module)]).replace(",", " ").split()
+    return [_module_name(word) for word in words]
+
+
+def _release(kernel: Unpacked) -> str:
+    (folder,) = kernel.root.glob("lib/modules/*")
+    return folder.name
 
 
 def _module_name(name: str) -> str:
@@ -119,6 +149,18 @@ def _modules(kernel: Unpacked) -> dict[str, Entry]:
         tree[f"lib/modules/{phase}.list"] = file("".join(f"{path.name}\n" for path in new))
         if phase != "cdrom":  # those may never be loaded, so that a later phase cannot rely on them
             loaded.update(new)
+    return tree
+
+
+def _disk_modules(kernel: Unpacked) -> dict[str, Entry]:
+    """Modules where modprobe looks for them, and the two lists by which it finds them."""
+    place = f"usr/lib/modules/{_release(kernel)}"
+    paths = module_order(kernel, DISK_MODULES)
+    tree = {f"{place}/{path.name}": file(path.read_bytes()) for path in paths}
+    needs = {path: [needed.name for needed in module_order(kernel, [path.stem])[-2::-1]] for path in paths}
+    tree[f"{place}/modules.dep"] = file("".join(f"{path.name}: {' '.join(needs[path])}\n" for path in paths))
+    aliases = [(alias, _module_name(path.stem)) for path in paths for alias in _module_says(path, "alias")]
+    tree[f"{place}/modules.alias"] = file("".join(f"alias {alias} {name}\n" for alias, name in sorted(aliases)))
     return tree
 
 
@@ -168,7 +210,9 @@ def _applets(busybox: Path) -> Tree:
     """A link for every program that busybox is, made now rather than at each boot."""
     names = run([str(busybox), "--list"]).split()
     links = {f"bin/{name}": link("busybox") for name in names if name != "busybox"}
-    return links | {f"sbin/{name}": link("/bin/busybox") for name in ("init", "acpid", "poweroff", "reboot")}
+    return links | {
+        f"sbin/{name}": link("/bin/busybox") for name in ("init", "acpid", "modprobe", "poweroff", "reboot")
+    }
 
 
 def _scripts() -> dict[str, Entry]:
