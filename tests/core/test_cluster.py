@@ -10,12 +10,14 @@ from tests.core.builders import World, node
 from tests.core.test_kinds import follow, pass_time, run_until
 from vws.core.cluster import (
     ClusterRequest,
+    ClusterState,
     NetworkRequest,
     grow,
     launch,
     members_of,
     restore,
     shrink,
+    stands,
     suspend,
     terminate,
 )
@@ -48,6 +50,12 @@ def launched(world: World, request: ClusterRequest | None = None) -> Cluster:
 def there(world: World, cluster: Cluster) -> dict[str, str]:
     """Address by name."""
     return {w.name: w.address for w in members_of(Draft(world.present, actor="ann", now=world.now), cluster)}
+
+
+def how(world: World, cluster: Cluster) -> tuple[ClusterState, str]:
+    """How it stands, without a context."""
+    leases = world.present.leases_of_cluster(cluster.id)
+    return stands(cluster, leases, [w for lease in leases for w in world.present.members(lease.id)], None)
 
 
 def two_nodes() -> World:
@@ -145,12 +153,17 @@ def test_a_cluster_shrinks_by_its_last_members_and_takes_their_addresses_back():
 def test_a_cluster_sleeps_and_wakes_as_a_whole():
     world = two_nodes()
     cluster = launched(world)
+    assert how(world, cluster) == (ClusterState.READY, "")
     world.decide(suspend, cluster)
+    assert how(world, cluster) == (ClusterState.CONFIGURING, "slurm-head-1 is suspending")
     follow(world)
     assert {w.state for w in world.history.workspaces} == {State.SUSPENDED}
+    assert how(world, cluster) == (ClusterState.SUSPENDED, "")
     world.decide(restore, cluster)
+    assert how(world, cluster) == (ClusterState.CONFIGURING, "slurm-head-1 is restoring")
     follow(world)
     assert {w.state for w in world.history.workspaces} == {State.RUNNING}
+    assert how(world, cluster) == (ClusterState.READY, "")
 
 
 def test_a_cluster_ends_with_all_of_its_leases():

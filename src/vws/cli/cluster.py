@@ -131,16 +131,16 @@ def _wait(session: Session, id: str, timeout_s: float) -> Json:
 
 
 def _follow(session: Session, id: str, until: Callable[[Json], bool], timeout_s: float | None) -> Json:
-    """Tell each change of a cluster until it is as wanted."""
+    """Tell each change of a cluster until it is as wanted; that last one is the caller's to tell."""
     began, told = time.monotonic(), ""
     while True:
         found: Json = session.client.cluster(id)
+        if until(found):
+            return found
         line = _line(found)
         if line != told and not session.as_json:
             click.echo(line, err=True)
             told = line
-        if until(found):
-            return found
         if timeout_s is not None and time.monotonic() > began + timeout_s:
             raise Failed(
                 {"code": "timeout", "detail": f"{found['name']} is {found['state']} still"},

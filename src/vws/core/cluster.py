@@ -31,8 +31,8 @@ NETWORKS_MAX = 8
 
 class ClusterState(StrEnum):
     """WAITING for its start or for room; LAUNCHING until all members ran once; CONFIGURING until all hooks have ended
-    well, and again while members come and go; READY; DEGRADED while a member is lost, stopped or failed; FAILED: a hook
-    ended badly, or a member did not report in time; SUSPENDED as a whole."""
+    well, and again while members come, go or wake; READY; DEGRADED while a member is lost, stopped or failed; FAILED:
+    a hook ended badly, or a member did not report in time; SUSPENDED as a whole."""
 
     WAITING = auto()
     LAUNCHING = auto()
@@ -340,4 +340,8 @@ def stands(
         return ClusterState.FAILED, context[1]
     settled = all(lease.state is LeaseState.ACTIVE for lease in alive)
     is_ready = settled and (not cluster.context or (context is not None and context[0] is ContextState.READY))
+    # A context knows nothing of sleep: its members are configured while they are being saved or resumed.
+    resting = [workspace for workspace in there if workspace.state is not State.RUNNING]
+    if is_ready and resting:
+        return ClusterState.CONFIGURING, f"{resting[0].name} is {resting[0].state}"
     return (ClusterState.READY if is_ready else ClusterState.CONFIGURING), ""
