@@ -88,6 +88,7 @@ def prepare(parts: Path, folder: Path, broker: Broker, mac: str = "52:54:00:12:3
     )
     files = {
         "vws/hostname": "worker-1\n",
+        "vws/env": "VWS_WORKSPACE=wsp-1\n",
         "vws/authorized_keys": make_key(folder / "user"),
         "vws/ssh_host_ed25519_key": (folder / "host").read_text(),
         **delivery.seed_files(contact),

@@ -42,6 +42,19 @@ CMDLINE = "console=ttyS0 panic=-1 quiet random.trust_cpu=on mitigations=off cryp
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What a bundle says of itself, and the size of its disk."""
+
+    name: str
+    version: str
+    disk_mib: int
+    memory_mib_min: int
+
+
+DEMO = Kind("demo", VERSION, DISK_MIB, MEMORY_MIB_MIN)
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What goes into the bundle, and the version of every package it came from."""
 
@@ -57,9 +70,14 @@ def build(out: Path, cache: Path) -> str:
 
     `cache` keeps downloaded and unpacked packages for the next time. Raises BuildError with the next step in it.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-    bundle = _bundle(_parts(cache))
+    return write_bundle(out, _parts(cache), DEMO)
+
+
+def write_bundle(out: Path, parts: Parts, kind: Kind) -> str:
+    """Write the bundle of these parts to `out`, replaced in one step, and return its sha256."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    bundle = _bundle(parts, kind)
     partial = out.with_name(f".{out.name}.partial")
     partial.write_bytes(bundle)
     os.chmod(partial, 0o644)
@@ -68,7 +86,7 @@ def build(out: Path, cache: Path) -> str:
 
 
 def _parts(cache: Path) -> Parts:
-    packages, kernel = _packages(cache)
+    packages, kernel = fetch_packages(cache)
     boot, boot_packages = rootfs.boot_tree(packages, kernel)
     disk, disk_packages = rootfs.disk_tree(packages, kernel)
     sources = {**packages, kernel.deb.name: kernel}
@@ -76,15 +94,19 @@ def _parts(cache: Path) -> Parts:
         image = Path(folder) / "disk.qcow2"
         ext4.make_qcow2(disk, image, DISK_MIB)
         return Parts(
-            kernel=_kernel(kernel),
-            initrd=gzip.compress(cpio.archive(boot), compresslevel=9, mtime=0),
+            kernel=kernel_of(kernel),
+            initrd=pack_initrd(boot),
             disk=image.read_bytes(),
             packages={name: sources[name].deb.version for name in sorted(boot_packages | disk_packages)},
-            tools=_tool_versions(),
+            tools=tool_versions(TOOLS),
         )
 
 
-def _packages(cache: Path) -> tuple[dict[str, Unpacked], Unpacked]:
+def pack_initrd(tree: cpio.Tree) -> bytes:
+    return gzip.compress(cpio.archive(tree), compresslevel=9, mtime=0)
+
+
+def fetch_packages(cache: Path) -> tuple[dict[str, Unpacked], Unpacked]:
     """All packages but the kernel's, and the kernel's: the one on which the metapackage depends at this time."""
     (image,) = (name for name in look_up([KERNEL_PACKAGE])[KERNEL_PACKAGE].depends if name.startswith("linux-image-"))
     debs = with_dependencies([*PACKAGES, image], follow=_brings_libraries)
@@ -96,29 +118,30 @@ def _brings_libraries(package: str) -> bool:
     return package.startswith(("lib", "zlib"))
 
 
-def _kernel(package: Unpacked) -> bytes:
+def kernel_of(package: Unpacked) -> bytes:
     (path,) = package.root.glob("boot/vmlinuz-*")
     return path.read_bytes()
 
 
-def _tool_versions() -> dict[str, str]:
-    printed = run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *TOOLS])
+def tool_versions(names: Sequence[str]) -> dict[str, str]:
+    """Of packages of this machine. Raises BuildError if one is not installed."""
+    printed = run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *names])
     return dict(sorted(line.split(" ", 1) for line in printed.splitlines()))
 
 
-def _manifest(parts: Parts, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _manifest(parts: Parts, kind: Kind, files: Mapping[str, bytes]) -> dict[str, Any]:
     described: dict[str, dict[str, Any]] = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in files.items()
     }
-    described["disk.qcow2"]["virtual_size_mib"] = DISK_MIB
+    described["disk.qcow2"]["virtual_size_mib"] = kind.disk_mib
     return {
         "format": FORMAT,
-        "name": "demo",
-        "version": VERSION,
+        "name": kind.name,
+        "version": kind.version,
         "architecture": "x86_64",
         "boot": "direct",
         "cmdline": CMDLINE,
-        "memory_mib_min": MEMORY_MIB_MIN,
+        "memory_mib_min": kind.memory_mib_min,
         "ready": "ssh",
         "user": "root",
         "packages": dict(parts.packages),
@@ -127,9 +150,9 @@ def _manifest(parts: Parts, files: Mapping[str, bytes]) -> dict[str, Any]:
     }
 
 
-def _bundle(parts: Parts) -> bytes:
+def _bundle(parts: Parts, kind: Kind) -> bytes:
     files = {"kernel": parts.kernel, "initrd": parts.initrd, "disk.qcow2": parts.disk}
-    manifest = json.dumps(_manifest(parts, files), indent=2).encode() + b"\n"
+    manifest = json.dumps(_manifest(parts, kind, files), indent=2).encode() + b"\n"
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as bundle:
         for name, data in {"appliance.json": manifest, **files}.items():
