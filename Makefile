@@ -3,7 +3,7 @@ VENV := .venv/bin
 SOURCES := src tests bench scripts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup appliance demo test soak lint bench openapi docs clean
+.PHONY: help setup appliance debian demo test soak lint bench openapi docs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -14,6 +14,10 @@ setup: ## system packages, .venv, the service's user, the demo appliance (only w
 appliance: ## build the demo appliance, build/appliance/demo.vws
 	@PYTHON='$(PYTHON)' scripts/setup packages python
 	@$(VENV)/python -m vws.guest.appliance --out build/appliance/demo.vws --cache build/cache
+
+debian: ## build the Debian appliance with NFS and Slurm, build/appliance/debian.vws (minutes, once)
+	@PYTHON='$(PYTHON)' scripts/setup packages python
+	@$(VENV)/python -m vws.guest.debian --out build/appliance/debian.vws --cache build/cache
 
 demo: setup ## lease three virtual machines, use them, give them back (KEEP=1 leaves them running)
 	@KEEP='$(KEEP)' scripts/demo
