@@ -65,6 +65,9 @@ def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, ho
         "duration_s": ["--for", "1h"],
         "name": ["--name", "x"],
         "reason": ["--reason", "x"],
+        "out": ["--out", str(home / "out")],
+        "more": ["x=+1"],
+        "fewer": ["x=-1"],
     }
     tried = 0
     for path, command in commands(cli):
@@ -76,7 +79,8 @@ def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, ho
                 if other is empty:
                     line += ["" if isinstance(other, click.Argument) else f"{other.opts[0]}="]
                 elif other.required:
-                    line += given.get(other.name or "") or ["x"]
+                    named = other.name == "name" and isinstance(other, click.Argument)
+                    line += ["x"] if named else given.get(other.name or "") or ["x"]
             result = vws(*line)
             assert (result.exit_code, "cannot be empty" in result.stderr) == (2, True), (line, result.stderr)
             tried += 1

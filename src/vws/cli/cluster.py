@@ -15,7 +15,7 @@ from vws.cli.cluster_folder import Bundle, bundle
 from vws.cli.context import progress_of, show_logs
 from vws.cli.failures import Failed
 from vws.cli.keys import keys_for_lease
-from vws.cli.names import NAME
+from vws.cli.names import NAME, Name
 from vws.cli.parameters import parameters_of
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION
@@ -185,7 +185,13 @@ MEMBER_COLUMNS: list[output.Column] = [
 @click.option("--all", "everything", is_flag=True, help="Those that have ended too.")
 @pass_session
 def list_clusters(session: Session, everything: bool) -> None:
-    """List clusters."""
+    """List clusters.
+
+    \b
+    Examples:
+      vws cluster list
+      vws cluster list --all --json
+    """
     found = list(session.client.clusters(live=not everything))
     output.listing(found, COLUMNS, as_json=session.as_json, empty="There are no clusters. vws cluster launch FILE")
 
@@ -195,7 +201,12 @@ def list_clusters(session: Session, everything: bool) -> None:
 @click.argument("name", type=NAME)
 @pass_session
 def show(session: Session, name: str) -> None:
-    """Show a cluster with its members."""
+    """Show a cluster with its members.
+
+    \b
+    Examples:
+      vws cluster show slurm
+    """
     _show(session, session.client.cluster(name))
 
 
@@ -234,7 +245,13 @@ def _network(network: Json) -> str:
 @click.argument("name", type=NAME)
 @pass_session
 def status(session: Session, name: str, follow: bool) -> None:
-    """How far each member is: what it waits for, what it ran, what failed."""
+    """How far each member is: what it waits for, what it ran, what failed.
+
+    \b
+    Examples:
+      vws cluster status slurm
+      vws cluster status slurm --follow
+    """
     found = session.client.cluster(name)
     if follow:
         found = _follow(session, found["id"], lambda c: c["state"] == "ready" or c["state"] in OVER, None)
@@ -254,7 +271,12 @@ def status(session: Session, name: str, follow: bool) -> None:
 @click.argument("member", type=NAME)
 @pass_session
 def log(session: Session, name: str, member: str) -> None:
-    """The ends of the outputs of a member's hooks."""
+    """The ends of the outputs of a member's hooks.
+
+    \b
+    Examples:
+      vws cluster log slurm worker-1
+    """
     found = session.client.cluster(name)
     show_logs(session, session.client.context_log(found["context"], member))
 
@@ -287,46 +309,53 @@ def ssh(session: Session, name: str, member: str, command: tuple[str, ...]) -> N
 # ---------------------------------------------------------------- changing
 
 
+class Change(Name):
+    """GROUP=+COUNT, or with the other sign: a group's name, and by how many it changes."""
+
+    def __init__(self, sign: str) -> None:
+        self._sign = sign
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        group, equals, count = super().convert(value, param, ctx).partition("=")
+        digits = count.removeprefix(self._sign)
+        if not group or not equals or not digits.isdigit() or len(digits) > 9:
+            example = f"worker={self._sign}2"
+            self.fail(f"{value!r} says no change; write GROUP={self._sign}COUNT, such as {example}", param, ctx)
+        return group, int(digits)
+
+
 @cluster.command()
 @site_options
 @click.option("--wait", is_flag=True, help="Wait until it is ready again.")
 @click.argument("name", type=NAME)
-@click.argument("more", metavar="GROUP=+COUNT")
+@click.argument("more", metavar="GROUP=+COUNT", type=Change("+"))
 @pass_session
-def grow(session: Session, name: str, more: str, wait: bool) -> None:
+def grow(session: Session, name: str, more: tuple[str, int], wait: bool) -> None:
     """Add members to a group.
 
     \b
     Examples:
       vws cluster grow slurm worker=+4
     """
-    group, count = _change(more, "+")
-    _changed(session, session.client.grow_cluster(name, group, count), wait)
+    _changed(session, session.client.grow_cluster(name, *more), wait)
 
 
 @cluster.command()
 @site_options
 @click.option("--wait", is_flag=True, help="Wait until it is ready again.")
 @click.argument("name", type=NAME)
-@click.argument("fewer", metavar="GROUP=-COUNT")
+@click.argument("fewer", metavar="GROUP=-COUNT", type=Change("-"))
 @pass_session
-def shrink(session: Session, name: str, fewer: str, wait: bool) -> None:
+def shrink(session: Session, name: str, fewer: tuple[str, int], wait: bool) -> None:
     """Terminate the last members of a group.
 
     \b
     Examples:
       vws cluster shrink slurm worker=-2
     """
-    group, count = _change(fewer, "-")
-    _changed(session, session.client.shrink_cluster(name, group, count), wait)
-
-
-def _change(text: str, sign: str) -> tuple[str, int]:
-    group, equals, count = text.partition("=")
-    digits = count.removeprefix(sign)
-    if not equals or not digits.isdigit() or len(digits) > 9:
-        raise click.UsageError(f"{text!r} says no change; write GROUP={sign}COUNT, such as worker={sign}2")
-    return group, int(digits)
+    _changed(session, session.client.shrink_cluster(name, *fewer), wait)
 
 
 @cluster.command()
@@ -335,7 +364,12 @@ def _change(text: str, sign: str) -> tuple[str, int]:
 @click.argument("name", type=NAME)
 @pass_session
 def suspend(session: Session, name: str, wait: bool) -> None:
-    """Save all members to disk. They keep their room and go on where they stopped."""
+    """Save all members to disk. They keep their room and go on where they stopped.
+
+    \b
+    Examples:
+      vws cluster suspend slurm --wait
+    """
     _changed(session, session.client.suspend_cluster(name), wait, "suspended")
 
 
@@ -345,7 +379,12 @@ def suspend(session: Session, name: str, wait: bool) -> None:
 @click.argument("name", type=NAME)
 @pass_session
 def restore(session: Session, name: str, wait: bool) -> None:
-    """Have all members go on where they stopped."""
+    """Have all members go on where they stopped.
+
+    \b
+    Examples:
+      vws cluster restore slurm --wait
+    """
     _changed(session, session.client.restore_cluster(name), wait)
 
 
@@ -355,7 +394,12 @@ def restore(session: Session, name: str, wait: bool) -> None:
 @click.argument("name", type=NAME)
 @pass_session
 def terminate(session: Session, name: str, wait: bool) -> None:
-    """End a cluster now: its members and their disks are gone for good."""
+    """End a cluster now: its members and their disks are gone for good.
+
+    \b
+    Examples:
+      vws cluster terminate slurm --wait
+    """
     found = session.client.terminate_cluster(name)
     if wait:
         found = _follow(session, found["id"], lambda c: bool(c["state"] == "ended"), 600.0)

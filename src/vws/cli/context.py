@@ -112,7 +112,13 @@ COLUMNS: list[output.Column] = [
 @click.option("--all", "everything", is_flag=True, help="Those that are closed too.")
 @pass_session
 def list_contexts(session: Session, everything: bool) -> None:
-    """List contexts, those of clusters too."""
+    """List contexts, those of clusters too.
+
+    \b
+    Examples:
+      vws context list
+      vws context list --all --json
+    """
     found = list(session.client.contexts(live=not everything))
     output.listing(found, COLUMNS, as_json=session.as_json, empty="There are no contexts.")
 
@@ -122,7 +128,12 @@ def list_contexts(session: Session, everything: bool) -> None:
 @click.argument("name", type=NAME)
 @pass_session
 def show(session: Session, name: str) -> None:
-    """How far each member is: what it waits for, what it ran, what failed."""
+    """How far each member is: what it waits for, what it ran, what failed.
+
+    \b
+    Examples:
+      vws context show desks
+    """
     found = session.client.context(name)
     if session.as_json:
         output.print_json(found)
@@ -151,7 +162,12 @@ def progress_of(member: Json) -> Iterable[str]:
 @click.argument("member", type=NAME)
 @pass_session
 def log(session: Session, name: str, member: str) -> None:
-    """The ends of the outputs of a member's hooks."""
+    """The ends of the outputs of a member's hooks.
+
+    \b
+    Examples:
+      vws context log desks greeter-1
+    """
     show_logs(session, session.client.context_log(name, member))
 
 
@@ -171,7 +187,12 @@ def show_logs(session: Session, logs: Json) -> None:
 @click.argument("name", type=NAME)
 @pass_session
 def close(session: Session, name: str) -> None:
-    """End a context: no more changes, and the agents of its members stop. The machines go on."""
+    """End a context: no more changes, and the agents of its members stop. The machines go on.
+
+    \b
+    Examples:
+      vws context close desks
+    """
     found = session.client.close_context(name)
     if session.as_json:
         output.print_json(found)
