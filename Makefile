@@ -19,7 +19,7 @@ debian: ## build the Debian appliance with NFS and Slurm, build/appliance/debian
 	@PYTHON='$(PYTHON)' scripts/setup packages python
 	@$(VENV)/python -m vws.guest.debian --out build/appliance/debian.vws --cache build/cache
 
-demo: setup ## lease three virtual machines, use them, give them back (KEEP=1 leaves them running)
+demo: setup ## lease three virtual machines, then launch a cluster; use them, give them back (KEEP=1 leaves the cluster)
 	@KEEP='$(KEEP)' scripts/demo
 
 test: setup lint ## ruff, mypy and all tests (ARGS='tests/core -k name' for some)

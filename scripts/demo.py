@@ -1,7 +1,9 @@
-"""What `make demo` runs once everything is installed: the life of a lease, by the same commands that a user types.
+"""What `make demo` runs once everything is installed: the life of a lease, then of a cluster, by the same commands
+that a user types.
 
-    scripts/demo            leases three virtual machines, uses them, gives them back, stops the site
-    KEEP=1 scripts/demo     leaves the site and the machines running and says how to reach them
+    scripts/demo            leases three virtual machines, uses them, gives them back; launches a cluster whose workers
+                            share its head's file system, runs a job on it, ends it; stops the site
+    KEEP=1 scripts/demo     leaves the site and the cluster running and says how to reach them
     VWS_DIR=DIR             the site's directory (build/demo-site)
 
 It may be run again at any time. What an interrupted run left behind is ended first; what KEEP=1 kept is left
@@ -10,6 +12,7 @@ alone, and so is a site that ran already. Ctrl-C gives everything back before it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -26,16 +29,26 @@ from vws.node.naming import tag_of
 ROOT = Path(__file__).resolve().parents[1]
 VWS = ROOT / ".venv/bin/vws"
 APPLIANCE = ROOT / "build/appliance/demo.vws"
+CLUSTER = ROOT / "examples/nfs/cluster.yaml"
 SITE = Path(os.environ.get("VWS_DIR") or ROOT / "build/demo-site").absolute()
 KEEP = os.environ.get("KEEP", "") not in ("", "0", "no")
-# Says that the lease `demo` was left on purpose.
+# Says that the cluster `demo` was left on purpose.
 KEPT = SITE / "demo.kept"
 # Says that the site was started by this, so that this may stop it.
 STARTED = SITE / "demo.started"
 
 COUNT = 3
 SIZE = ["--cpus", "1", "--memory", "160MiB", "--disk", "1GiB"]
+WORKERS = 3
 HELLO = 'echo "I am $(hostname), Linux $(uname -r), $(nproc) CPU, up for $(cut -d. -f1 /proc/uptime) s"'
+# In the head. The workers have its /srv/shared as /shared.
+JOB = """
+for worker in $(/etc/vws/context/bin/vws-members nfs-client | cut -d ' ' -f 1); do
+    ssh $worker 'echo "I am $(hostname), and this is a file of $(cut -d : -f 1 /etc/fstab)" >/shared/job.$(hostname)' &
+done
+wait
+cat /srv/shared/job.*
+"""
 
 
 class Stop(Exception):
@@ -60,9 +73,9 @@ class Times:
         self.start = time.monotonic()
         self.steps: list[tuple[str, float]] = []
 
-    def measure(self, step: str, arguments: list[str], **options: object) -> str:
+    def measure(self, step: str, arguments: list[str], show: bool = True) -> str:
         begun = time.monotonic()
-        output = vws(*arguments, **options)  # type: ignore[arg-type]
+        output = vws(*arguments, show=show)
         self.steps.append((step, time.monotonic() - begun))
         return output
 
@@ -74,9 +87,9 @@ class Times:
 # ---------------------------------------------------------------- running vws
 
 
-def vws(*arguments: str, show: bool = True, quiet: bool = False) -> str:
+def vws(*arguments: str, show: bool = True) -> str:
     """Run `vws ARGUMENTS`. show: let it write to the screen (and return nothing); else return what it printed."""
-    if show and not quiet:
+    if show:
         print(paint(f"$ vws {shlex.join(arguments)}", "36"), flush=True)
     done = subprocess.run([str(VWS), *arguments], stdout=None if show else subprocess.PIPE, text=True, check=False)
     if done.returncode < 0 or done.returncode == 130:
@@ -115,7 +128,8 @@ def site_runs() -> bool:
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def start_site(times: Times) -> None:
+def start_site(times: Times) -> str:
+    """The name of the image."""
     heading("A site: its service, its store, this machine as its node")
     if not (SITE / "site.toml").exists():
         times.measure("make the site", ["site", "init", "--name", "demo"])
@@ -123,9 +137,15 @@ def start_site(times: Times) -> None:
         STARTED.touch()
     times.measure("start the site", ["site", "start", "--detach"])
     vws("node", "list")
-    if not any(image["name"] == "demo" for image in ask("image", "list")):  # type: ignore[attr-defined]
-        times.measure("import the image", ["image", "import", str(APPLIANCE), "--name", "demo"])
+    with APPLIANCE.open("rb") as bundle:
+        sha256 = hashlib.file_digest(bundle, "sha256").hexdigest()
+    images = {image["sha256"]: image["name"] for image in ask("image", "list")}  # type: ignore[attr-defined]
+    if sha256 not in images:
+        # A site of an earlier run has the appliance of that time.
+        images[sha256] = f"demo-{sha256[:8]}" if "demo" in images.values() else "demo"
+        times.measure("import the image", ["image", "import", str(APPLIANCE), "--name", images[sha256]])
     vws("image", "list")
+    return str(images[sha256])
 
 
 def live_leases() -> list[str]:
@@ -133,7 +153,10 @@ def live_leases() -> list[str]:
 
 
 def choose_name() -> str:
-    """`demo`, unless KEEP=1 kept a lease of that name; what an interrupted run left is ended."""
+    """`demo`, unless KEEP=1 kept a cluster of that name; what an interrupted run left is ended.
+
+    Of a cluster that is the lease of its launch, with which it ends.
+    """
     names = live_leases()
     kept = KEPT.exists() and "demo" in names
     for name in ("demo-again",) if kept else ("demo", "demo-again"):
@@ -145,9 +168,9 @@ def choose_name() -> str:
     return "demo-again" if kept else "demo"
 
 
-def lease_machines(times: Times, name: str) -> dict[str, object]:
+def lease_machines(times: Times, name: str, image: str) -> dict[str, object]:
     heading(f"A lease: {COUNT} virtual machines for ten minutes")
-    request = ["lease", "request", "--name", name, "--image", "demo", "-n", str(COUNT), *SIZE, "--for", "10m", "--wait"]
+    request = ["lease", "request", "--name", name, "--image", image, "-n", str(COUNT), *SIZE, "--for", "10m", "--wait"]
     times.measure(f"lease {COUNT} machines, until all run", request)
     lease = ask("lease", "show", name)
     assert isinstance(lease, dict)
@@ -166,11 +189,60 @@ def give_back(times: Times, name: str) -> None:
     heading("Give it back")
     times.measure("cancel the lease, until nothing is left", ["lease", "cancel", name, "--wait"])
     vws("workspace", "list")
+    check_given_back(name)
+
+
+def check_given_back(name: str) -> None:
     left = [w["name"] for w in ask("lease", "show", name)["workspaces"] if w["released_at"] is None]  # type: ignore[index]
     if left:
         raise Stop(f"the site still holds {', '.join(left)}")
     if not live_leases():
         show_nothing_left(on_node())
+
+
+def launch_cluster(times: Times, name: str, image: str) -> list[dict[str, str]]:
+    heading(f"A cluster: a head with a file system, {WORKERS} workers that mount it")
+    file = str(CLUSTER.relative_to(Path.cwd())) if CLUSTER.is_relative_to(Path.cwd()) else str(CLUSTER)
+    request = [
+        "cluster",
+        "launch",
+        file,
+        "--name",
+        name,
+        "--set",
+        f"workers={WORKERS}",
+        "--set",
+        f"image={image}",
+        "--for",
+        "10m",
+        "--wait",
+    ]
+    times.measure(f"launch a cluster of {1 + WORKERS}, until all hooks have ended", request)
+    vws("cluster", "status", name)
+    cluster = ask("cluster", "show", name)
+    assert isinstance(cluster, dict)
+    return list(cluster["members"])
+
+
+def run_job(times: Times, name: str, workers: list[str]) -> None:
+    heading("A job on the workers, by ssh from the head")
+    print(paint(f'$ cat job\n{JOB.strip()}\n$ vws cluster ssh {name} head-1 -- "$(cat job)"', "36"), flush=True)
+    told = times.measure(f"a job on {len(workers)} workers", ["cluster", "ssh", name, "head-1", "--", JOB], show=False)
+    print(told, end="", flush=True)
+    missing = [worker for worker in workers if f"I am {worker}, and this is a file of head-1" not in told]
+    if missing:
+        raise Stop(f"the job says nothing of {', '.join(missing)}")
+
+
+def end_cluster(times: Times, name: str) -> None:
+    heading("End it")
+    times.measure("terminate the cluster, until nothing is left", ["cluster", "terminate", name, "--wait"])
+    check_given_back(name)
+
+
+def rooms() -> list[Path]:
+    """The namespaces of clusters' networks."""
+    return list(Path("/run/netns").glob(f"vws-{tag_of(SITE / 'node')}-*"))
 
 
 def on_node() -> dict[str, int]:
@@ -181,6 +253,7 @@ def on_node() -> dict[str, int]:
         "virtual machines (QEMU processes)": sum("qemu" in program_of(pid) for pid in pids),
         "disks and seeds (node/workspaces)": files_in(node / "workspaces"),
         "addresses and names (node/network)": files_in(node / "network/addresses") + files_in(node / "network/names"),
+        "networks of clusters (namespaces)": len(rooms()),
     }
 
 
@@ -200,6 +273,7 @@ def after_stop() -> dict[str, int]:
     mine = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(SITE) in line]
     return {
         f"the node's network namespace ({place.name})": int(place.exists),
+        "networks of clusters (namespaces)": len(rooms()),
         "processes in it": len(place.processes()),
         "mounts": len(mine),
         "process ids of service and agent": sum((SITE / name).exists() for name in ("service.pid", "agent.pid")),
@@ -231,22 +305,23 @@ def closing(times: Times, lines: list[str], ups: list[float]) -> None:
 
 
 def how_to_go_on(name: str) -> list[str]:
-    names = [w["name"] for w in ask("lease", "show", name)["workspaces"]]  # type: ignore[index]
     return [
-        f"The site and the lease {name} are still there. In a shell:",
+        f"The site and the cluster {name} are still there. In a shell:",
         f"  export VWS_DIR={SITE} PATH={VWS.parent}:$PATH",
-        f"  vws ssh {names[0]}",
-        f"  vws workspace suspend {names[1]}; vws workspace restore {names[1]}",
+        f"  vws cluster status {name}",
+        f"  vws cluster ssh {name} head-1",
+        f"  vws cluster grow {name} worker=+1 --wait",
+        f"  vws cluster suspend {name} --wait; vws cluster restore {name} --wait",
         f"  vws lease extend {name} --for 1h",
         "To end them:",
-        f"  vws lease cancel {name} --wait; vws site stop",
+        f"  vws cluster terminate {name} --wait; vws site stop",
     ]
 
 
 def what_to_try() -> list[str]:
     return [
         "Try next:",
-        "  make demo KEEP=1                                            the machines stay for you to log in",
+        "  make demo KEEP=1                                            the cluster stays for you to log in",
         "  export VWS_DIR=/tmp/trial PATH=$PWD/.venv/bin:$PATH",
         "  vws site init; vws site start --fake-nodes 200 --detach     a site of 200 simulated nodes",
         "  vws --help                                                  all commands; each has examples",
@@ -275,20 +350,24 @@ def clean_up(name: str | None) -> None:
 def run(times: Times, made: dict[str, str]) -> None:
     heading("This machine")
     times.measure("look at this machine", ["doctor"])
-    start_site(times)
+    image = start_site(times)
     name = made["lease"] = choose_name()
-    lease = lease_machines(times, name)
+    lease = lease_machines(times, name, image)
     members = lease["workspaces"]
     names = [w["name"] for w in members]  # type: ignore[attr-defined]
     ups = [w["running_at"] - w["created_at"] for w in members]  # type: ignore[attr-defined]
     use_machines(times, names)
     heading("More time")
-    vws("lease", "extend", name, "--for", "1h" if KEEP else "10m")
+    vws("lease", "extend", name, "--for", "10m")
+    give_back(times, name)
+    cluster = launch_cluster(times, name, image)
+    run_job(times, name, [m["name"] for m in cluster if m["name"] != "head-1"])
     if KEEP:
+        vws("lease", "extend", name, "--for", "1h")
         KEPT.touch()
         closing(times, how_to_go_on(name), ups)
         return
-    give_back(times, name)
+    end_cluster(times, name)
     del made["lease"]
     finish(times, ups)
 
