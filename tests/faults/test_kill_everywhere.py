@@ -54,8 +54,8 @@ def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) ->
     return [lease["id"], short["id"]]
 
 
-# Guests have a story of their own: tests/faults/test_contexts.py.
-STEPS = sorted(point for point in POINTS if not point.startswith("service.context."))
+# Guests and clusters have stories of their own: tests/faults/test_contexts.py and test_cluster_killed.py.
+STEPS = sorted(point for point in POINTS if not point.startswith(("service.context.", "service.cluster.")))
 
 
 @pytest.mark.parametrize("point", STEPS)
