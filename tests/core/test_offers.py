@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.core.builders import World, image, node
@@ -130,6 +130,7 @@ def refusal(world: World, request: LeaseRequest) -> CannotFit | None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 1 << 40))
+@example(10269)
 def test_every_offer_is_granted_when_it_is_asked_for(seed):
     random = Random(seed)
     world = some_world(random)

@@ -116,7 +116,7 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     outlook.chosen.check(lease, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now, before)
     demand = outlook.demand_of(lease, outlook.number())
     must_be_ready(draft.present, lease, demand, now)
-    if lease.soft and not outlook.could_ever(demand):
+    if lease.kind is LeaseKind.BEST_EFFORT and not outlook.could_ever(demand):
         # It would wait for ever.
         raise refusal(draft.present, lease, demand, now=now)
     if not outlook.planner.arrive(demand, now):

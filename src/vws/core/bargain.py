@@ -56,7 +56,8 @@ class _Bargain:
         self._planner = present.outlook.planner
         self._lease, self._demand, self._now = lease, demand, now
         self._at = max(now, demand.at)
-        self._held = present.leases_of(present.outlook.chosen.beside(lease.owner))
+        chosen = present.outlook.chosen
+        self._held = chosen.held(lease, present.leases_of(chosen.beside(lease.owner)))
         self._victims = self._planner.could_give_way(demand, VICTIMS_MAX)
 
     def offers(self) -> list[Offer]:
@@ -74,7 +75,7 @@ class _Bargain:
         outlook = self._outlook
         demand = outlook.demand_of(lease, self._demand.number)
         try:
-            outlook.chosen.check(lease, self._held, self._now)
+            outlook.chosen.check_beside(lease, self._held, self._now)
         except VwsError:
             return False
         if lease.kind is LeaseKind.BEST_EFFORT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,8 +115,12 @@ class Chosen:
     def check(self, lease: Lease, leases: Iterable[Lease], now: float, before: HeldBefore = nothing_before) -> None:
         """Raise LimitReached (or what the site's own function raises) unless `lease` is admitted beside `leases`, those
         that have not ended; one of the same id is taken for its former terms. before: what users held in the past."""
+        self.check_beside(lease, self.held(lease, leases, before), now)
+
+    def check_beside(self, lease: Lease, held: Iterable[tuple[Holdings, Limits]], now: float) -> None:
+        """The same for other terms of a lease for which it is known what is `held`: on a large site that is much."""
         asked = self.standing(lease)
-        for holdings, limits in self._parties(asked, leases, before):
+        for holdings, limits in held:
             self.admit(asked, holdings, limits, now)
 
     def kept_from(self, asked: Standing, held: Iterable[Standing], now: float) -> str:
@@ -136,18 +140,16 @@ class Chosen:
         own = self.admit is not within_limits
         return [party for party in self.membership.parties(asked.owner) if party.limits.bind or own]
 
-    def _parties(
-        self, asked: Standing, leases: Iterable[Lease], before: HeldBefore
-    ) -> Iterator[tuple[Holdings, Limits]]:
-        parties = self._bound(asked)
-        if not parties:
-            return
+    def held(
+        self, asked: Lease, leases: Iterable[Lease], before: HeldBefore = nothing_before
+    ) -> list[tuple[Holdings, Limits]]:
+        """What the parties whose limits a lease must keep hold of `leases`, without that lease, and those limits."""
+        parties = self._bound(self.standing(asked))
         users = frozenset[str]().union(*(party.users for party in parties))
         held = [
             self.standing(lease)
             for lease in leases
             # What is being removed was given back, whatever is left of it.
-            if lease.owner in users and lease.id != asked.lease and lease.state not in OVER
+            if lease.owner in users and lease.id != asked.id and lease.state not in OVER
         ]
-        for party in parties:
-            yield holdings_of(party, held, before), party.limits
+        return [(holdings_of(party, held, before), party.limits) for party in parties]

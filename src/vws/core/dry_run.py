@@ -59,7 +59,7 @@ def _consider_one(draft: Draft, lease: Lease, before: HeldBefore) -> Answer:
     outlook.chosen.check(lease, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now, before)
     demand = outlook.demand_of(lease, outlook.number())
     must_be_ready(present, lease, demand, now)
-    if lease.soft and not outlook.could_ever(demand):
+    if lease.kind is LeaseKind.BEST_EFFORT and not outlook.could_ever(demand):
         raise refusal(present, lease, demand, now=now)
     block, victims = outlook.look(demand, now)
     if block is None and lease.urgent and lease.kind is LeaseKind.IMMEDIATE:

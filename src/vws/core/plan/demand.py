@@ -162,6 +162,7 @@ class Demand:
         self.kept = False  # what is kept of its members is held apart from its block
         self.one_per_node = True
         self.members = 0
+        self.largest_mib = 0  # of its members' memory
         self.total = NOTHING
         self.saved_total = NOTHING
         self.area = 0
@@ -173,10 +174,12 @@ class Demand:
         self.least = -1
         self.one_per_node = True
         self.members = 0
+        self.largest_mib = 0
         self.total = NOTHING
         self.saved_total = NOTHING
         for part in parts:
             self.members += part.count
+            self.largest_mib = max(self.largest_mib, int(part.size.memory_mib))
             self.one_per_node = self.one_per_node and (part.apart or part.count == 1) and len(parts) == 1
             self.total = self.total.plus(part.size.times(part.count))
             self.saved_total = self.saved_total.plus(part.saved_size.times(part.count))

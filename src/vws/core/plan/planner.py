@@ -568,6 +568,9 @@ class Planner:
         """The soft demands that could give way over [begin, end); of those that are on certain nodes (None: on any)."""
         givers = Givers()
         for victim in self.holding.values():
+            # Most often there is no time even to save one that is alone on its node.
+            if victim.phase != BOOKED and not victim.restartable and begin - self.rules.save_s(victim, None) < now:
+                continue
             block = victim.block
             # What was granted for a time begins then: only what has begun gives way.
             if block is None or not victim.preemptible or victim.by >= 0 or (victim.hard and victim.phase == BOOKED):
@@ -621,12 +624,8 @@ class Planner:
         return now - victim.submit > self.rules.spared_after_s
 
     def _could_save(self, victim: Demand, block: Block, begin: int, now: int) -> bool:
-        rules = self.rules
-        # Most often there is no time even for one that is alone on its node, which is known sooner.
-        if not rules.can_be_saved(victim) or begin - rules.save_s(victim, None) < now:
-            return False
-        stop = begin - rules.save_s(victim, block.hosts)
-        return now <= stop < block.stop and stop > block.run
+        stop = begin - self.rules.save_s(victim, block.hosts)
+        return self.rules.can_be_saved(victim) and now <= stop < block.stop and stop > block.run
 
     def _give_way(self, victim: Demand, begin: int, now: int) -> None:
         """A victim whose block has been lifted gets a shorter one, or none."""

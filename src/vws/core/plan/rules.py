@@ -94,16 +94,12 @@ class Rules:
 
     def transfer_s(self, demand: Demand) -> int:
         """Seconds for one round of transfers between nodes: those of the largest memory."""
-        largest = 0
-        for part in demand.parts:
-            largest = max(largest, part.size.memory_mib)
-        return seconds(largest / self.transfer_mib_per_s)
+        return seconds(demand.largest_mib / self.transfer_mib_per_s)
 
     def _memory_s(self, demand: Demand, hosts: list[int] | None, mib_per_s: float) -> int:
         worst = 0
         if hosts is None or demand.one_per_node:
-            for part in demand.parts:
-                worst = max(worst, seconds(int(part.size.memory_mib) / mib_per_s))
+            worst = seconds(demand.largest_mib / mib_per_s)
         else:
             on_node: dict[int, int] = {}
             member = 0
