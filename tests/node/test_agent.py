@@ -737,6 +737,31 @@ async def test_a_network_that_comes_with_orders_is_made_before_its_member_and_ne
 
 
 @in_loop
+async def test_a_look_while_new_orders_are_prepared_does_not_take_their_network_away_again(tmp_path):
+    opened: list[tuple[str, ...]] = []
+
+    class Slow(FakeHypervisor):
+        async def open(self, ordered):
+            await asyncio.sleep(0.2)
+            await super().open(ordered)
+            opened.append(tuple(network.id for network in ordered.networks) if ordered else ())
+
+    network = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1")
+    member = order("wsp-2", nics=(NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2"),))
+    link = FakeLink(orders(order()))
+    slow = Slow(tmp_path / "slow", FakeConfig.instant())
+    async with Node(tmp_path, link, hypervisor=slow, look_every_s=60) as node:
+        await node.until_reported(O.RUNNING)
+        opened.clear()
+        link.order(replace(orders(order(), member, generation=2), networks=(network,)))
+        await until(lambda: not node.agent._watch._opening.done())
+        node.agent._watch.look_now()
+        await node.until_reported(O.RUNNING, "wsp-2")
+        await until(lambda: node.agent._watch._opening.done())
+        assert opened == [("net-1",)]
+
+
+@in_loop
 async def test_a_disk_that_is_nearly_full_is_a_problem(tmp_path):
     link = FakeLink(orders())
     async with Node(tmp_path, link, min_free_mib=1 << 40):

@@ -56,6 +56,7 @@ class Watch:
         self._lock = asyncio.Lock()
         self._opening: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._prepared: NodeOrders | None = None
         self._networks: Networks | None = None
         self._is_open = False
         self.described: Description | None = None
@@ -68,7 +69,7 @@ class Watch:
         while True:
             self._now.clear()
             try:
-                await self.open(self._workspaces.orders)
+                await self.open()
                 await self._mend()
                 await self._look()
                 pause_s, trouble_s = self._every_s, 0.5
@@ -78,10 +79,12 @@ class Watch:
             self._looked()
             await wait(self._now, pause_s)
 
-    async def open(self, orders: NodeOrders | None) -> None:
-        """Have the hypervisor open for the networks of `orders`. Raises HypervisorError."""
-        networks = (orders.subnet, orders.gateway, orders.networks) if orders else None
+    async def open(self) -> None:
+        """Have the hypervisor open for the networks of the latest orders. Raises HypervisorError."""
         async with self._lock:
+            # Which these are is asked once it is our turn: by those of before, what was just made would be removed.
+            orders = self._prepared or self._workspaces.orders
+            networks = (orders.subnet, orders.gateway, orders.networks) if orders else None
             if self._is_open and networks == self._networks:
                 return
             if not self._is_open:
@@ -107,8 +110,9 @@ class Watch:
 
     async def prepare(self, orders: NodeOrders) -> None:
         """Before `orders` are obeyed: steps for them need their network."""
+        self._prepared = orders
         try:
-            await self.open(orders)
+            await self.open()
         except HypervisorError as error:
             self._lose_sight(error.reason)
             self.look_now()
