@@ -35,7 +35,9 @@ def test_shellcheck_finds_nothing():
     shellcheck = shutil.which("shellcheck", path=f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("no shellcheck")
-    found = subprocess.run([shellcheck, "--shell=sh", "--severity=warning", str(AGENT)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [shellcheck, "--shell=sh", "--severity=warning", str(AGENT)], capture_output=True, text=True, check=False
+    )
     assert found.returncode == 0, found.stdout
 
 
