@@ -149,10 +149,15 @@ def test_a_closed_context_is_left_at_once(broker, sandbox):
 
 
 def test_no_secret_is_ever_on_a_command_line(broker, sandbox):
+    def slowly(call) -> str:
+        time.sleep(0.5)  # long enough to be seen
+        return "proceed"
+
+    broker.fail = slowly
     broker.say(*WORK)
     sandbox.start()
     seen = set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 40
     while not broker.heard("POST ran"):
         assert time.monotonic() < deadline
         shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
