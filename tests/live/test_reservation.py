@@ -11,7 +11,8 @@ from tests.live.sites import RealSite
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
-COUNTER = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/count; sleep 1; done"
+# In one step, as who reads between the emptying and the writing of a file sees nothing.
+COUNTER = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/next; mv /tmp/next /tmp/count; sleep 1; done"
 STARTS_IN_S = 55
 LASTS_S = 15
 
