@@ -25,6 +25,7 @@ from vws.core.errors import NotFound, Unavailable, VwsError
 from vws.core.site import Answer, Event
 from vws.faultpoints import reach
 from vws.ports import ContextChanges, ContextLog, KeptContext, StaleRevision
+from vws.service.batches import next_batch
 from vws.service.site import Site
 
 log = logging.getLogger(__name__)
@@ -137,24 +138,11 @@ class ContextWriter:
         while not self._stopping.is_set():
             # As the reconciler: a loop that has ended would look well and answer nobody.
             try:
-                self.take([asked for asked in self._gather() if asked.context])
+                self.take([asked for asked in next_batch(self._queue, BATCH_MAX, TICK_S) if asked.context])
                 self._refresh()
                 self._tick()
             except Exception:
                 log.exception("writing contexts failed; it is tried again")
-
-    def _gather(self) -> list[Asked]:
-        batch: list[Asked] = []
-        try:
-            first = self._queue.get(timeout=TICK_S)
-            while first is not None:
-                batch.append(first)
-                if len(batch) >= BATCH_MAX:
-                    break
-                first = self._queue.get_nowait()
-        except queue.Empty:
-            pass
-        return batch
 
     def _refresh(self) -> None:
         if self._refreshing.empty():

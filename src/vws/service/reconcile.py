@@ -22,6 +22,7 @@ from vws.core.policy import first_come
 from vws.core.standing import absorb, expire, listen
 from vws.faultpoints import reach
 from vws.service.access import Caller
+from vws.service.batches import next_batch
 from vws.service.nodes import Nodes
 from vws.service.once import KEPT_S
 from vws.service.site import Site
@@ -88,26 +89,13 @@ class Reconciler:
         while not self._stopping.is_set():
             # Whatever goes wrong: a site whose loop has ended would look well and do nothing any more.
             try:
-                self._take(self._gather())
+                self._take(next_batch(self._queue, BATCH_MAX, TICK_S))
                 now = self._site.clock.now()
                 if not ticked_at <= now < ticked_at + TICK_S:
                     ticked_at = now
                     self.tick()
             except Exception:
                 log.exception("reconciling failed; it is tried again in %s s", TICK_S)
-
-    def _gather(self) -> list[Waiting]:
-        batch: list[Waiting] = []
-        try:
-            first = self._queue.get(timeout=TICK_S)
-            while first is not None:
-                batch.append(first)
-                if len(batch) >= BATCH_MAX:
-                    break
-                first = self._queue.get_nowait()
-        except queue.Empty:
-            pass
-        return batch
 
     def _take(self, batch: list[Waiting]) -> None:
         """Commit a batch and answer each; who gave up waiting gets no answer."""

@@ -8,11 +8,10 @@ there. The look asks once per context who of its waiting members has news, and w
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
+from vws.frontends.wakeful import Wakeful
 from vws.service.contexts import Contexts, Here
 
 
@@ -23,28 +22,11 @@ class Waiter:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Polls:
+class Polls(Wakeful):
     def __init__(self, contexts: Contexts) -> None:
+        super().__init__()
         self._contexts = contexts
         self._waiting: dict[str, set[Waiter]] = {}
-        self._news: set[str] = set()
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._unwatch: Callable[[], None] = lambda: None
-        self.stopping = False
-
-    def open(self) -> None:
-        """Begin to listen. Call it in the loop that serves."""
-        self._loop = asyncio.get_running_loop()
-        self._unwatch = self._contexts.watch(self._committed)
-
-    def close(self) -> None:
-        """Let all who wait go, now and from now on. May be called from any thread and from a signal handler."""
-        self.stopping = True
-        self._unwatch()
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(self._wake_all)
 
     def count(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -67,17 +49,10 @@ class Polls:
             if not waiting and self._waiting.get(here.context) is waiting:
                 del self._waiting[here.context]
 
-    def _committed(self, contexts: frozenset[str]) -> None:
-        with self._lock:
-            is_first = not self._news
-            self._news |= contexts
-        if is_first and self._loop is not None:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._spread)
+    def _watch(self) -> Callable[[], None]:
+        return self._contexts.watch(self._heard)
 
-    def _spread(self) -> None:
-        with self._lock:
-            news, self._news = self._news, set()
+    def _spread(self, news: set[str]) -> None:
         for id in news:
             waiters = list(self._waiting.get(id, ()))
             found = self._contexts.having_news(id, ((each.here.member, each.since) for each in waiters))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Response
 
 from vws.core.members import member_name
-from vws.core.site import Cluster, Workspace
+from vws.core.site import Answer, Cluster, Workspace
 from vws.frontends.rest import cluster_models as models
 from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, Change, ChangeHere, Limit, Live, text
 from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.ports import Filter
 from vws.service.clusters import ClusterView
+from vws.service.once import Once
 
 routes = router("clusters")
 BODY_BYTES_MAX = 8 << 20
@@ -29,9 +31,7 @@ BODY_BYTES_MAX = 8 << 20
 def launch_cluster(body: models.LaunchRequest, call: ChangeHere) -> Response:
     """Launch what a cluster file describes: all of it, or a refusal that names the line, or what would fit."""
     launch = body.value()
-    return call.mutate(
-        lambda once: call.services.clusters.launch(call.caller, launch, once), lambda c: _shown(call, c), status=201
-    )
+    return _changed(call, lambda once: call.services.clusters.launch(call.caller, launch, once), 201)
 
 
 @routes.post(
@@ -68,10 +68,7 @@ def show_cluster(id: str, call: CallHere) -> Response:
 @routes.post("/v1/clusters/{id}/grow", operation_id="grow_cluster", response_model=models.Cluster, responses=CHANGING)
 def grow_cluster(id: str, body: models.Resized, call: ChangeHere) -> Response:
     """Add members to a group: all of them, or a refusal with what would fit."""
-    return call.mutate(
-        lambda once: call.services.clusters.grow(call.caller, id, body.group, body.count, once),
-        lambda cluster: _shown(call, cluster),
-    )
+    return _changed(call, lambda once: call.services.clusters.grow(call.caller, id, body.group, body.count, once))
 
 
 @routes.post(
@@ -79,10 +76,7 @@ def grow_cluster(id: str, body: models.Resized, call: ChangeHere) -> Response:
 )
 def shrink_cluster(id: str, body: models.Resized, call: ChangeHere) -> Response:
     """Terminate the last members of a group."""
-    return call.mutate(
-        lambda once: call.services.clusters.shrink(call.caller, id, body.group, body.count, once),
-        lambda cluster: _shown(call, cluster),
-    )
+    return _changed(call, lambda once: call.services.clusters.shrink(call.caller, id, body.group, body.count, once))
 
 
 @routes.post(
@@ -94,9 +88,7 @@ def shrink_cluster(id: str, body: models.Resized, call: ChangeHere) -> Response:
 )
 def suspend_cluster(id: str, call: ChangeHere) -> Response:
     """Save all of its members to disk. Accepted: `state` says when it is done."""
-    return call.mutate(
-        lambda once: call.services.clusters.suspend(call.caller, id, once), lambda c: _shown(call, c), status=202
-    )
+    return _changed(call, lambda once: call.services.clusters.suspend(call.caller, id, once), 202)
 
 
 @routes.post(
@@ -108,9 +100,7 @@ def suspend_cluster(id: str, call: ChangeHere) -> Response:
 )
 def restore_cluster(id: str, call: ChangeHere) -> Response:
     """Have all of its members go on where they stopped."""
-    return call.mutate(
-        lambda once: call.services.clusters.restore(call.caller, id, once), lambda c: _shown(call, c), status=202
-    )
+    return _changed(call, lambda once: call.services.clusters.restore(call.caller, id, once), 202)
 
 
 @routes.delete(
@@ -122,9 +112,11 @@ def restore_cluster(id: str, call: ChangeHere) -> Response:
 )
 def terminate_cluster(id: str, call: ChangeHere) -> Response:
     """End all of its leases now. Accepted: it has ended once its node says that nothing is left."""
-    return call.mutate(
-        lambda once: call.services.clusters.terminate(call.caller, id, once), lambda c: _shown(call, c), status=202
-    )
+    return _changed(call, lambda once: call.services.clusters.terminate(call.caller, id, once), 202)
+
+
+def _changed(call: Change, act: Callable[[Once | None], Cluster | Answer], status: int = 200) -> Response:
+    return call.mutate(act, lambda cluster: _shown(call, cluster), status=status)
 
 
 def _shown(call: CallHere | Change, cluster: Cluster) -> dict[str, Any]:

@@ -9,42 +9,23 @@ waiter registers before it looks).
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from starlette.types import Receive
 
+from vws.frontends.wakeful import Wakeful
 from vws.service.site import Site
 
 # The key under which followers of events wait; no node has this id.
 EVENTS = ""
 
 
-class Wakeups:
+class Wakeups(Wakeful):
     def __init__(self, site: Site) -> None:
+        super().__init__()
         self._site = site
         self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._news: set[str] = set()
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._unwatch: Callable[[], None] = lambda: None
-        self.stopping = False
-
-    # ------------------------------------------------------------ life
-
-    def open(self) -> None:
-        """Begin to listen to the site. Call it in the loop that serves."""
-        self._loop = asyncio.get_running_loop()
-        self._unwatch = self._site.watch(self._committed)
-
-    def close(self) -> None:
-        """Let all who wait go, now and from now on. May be called from any thread and from a signal handler."""
-        self.stopping = True
-        self._unwatch()
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(self._wake_all)
 
     # ------------------------------------------------------------ waiting
 
@@ -72,17 +53,10 @@ class Wakeups:
 
     # ------------------------------------------------------------ news
 
-    def _committed(self, nodes: frozenset[str], seq: int) -> None:
-        with self._lock:
-            is_first = not self._news
-            self._news |= {*nodes, EVENTS}
-        if is_first and self._loop is not None:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._spread)
+    def _watch(self) -> Callable[[], None]:
+        return self._site.watch(lambda nodes, seq: self._heard({*nodes, EVENTS}))
 
-    def _spread(self) -> None:
-        with self._lock:
-            news, self._news = self._news, set()
+    def _spread(self, news: set[str]) -> None:
         for key in news:
             self.wake(key)
 
