@@ -275,7 +275,9 @@ def test_a_member_that_breaks_later_is_made_anew_too():
     (lease,) = world.present.leases_of_cluster(cluster.id)
     assert lease.state is LeaseState.DEGRADED
     assert lease.reason == "slurm-worker-2 is failed: no boot; made anew"
+    assert how(world, cluster) == (ClusterState.CONFIGURING, lease.reason), "it goes on: who waits for it waits on"
     follow(world)
+    assert how(world, cluster)[0] is ClusterState.READY
     (lease,) = world.present.leases_of_cluster(cluster.id)
     assert (lease.state, lease.reason) == (LeaseState.ACTIVE, "")
 

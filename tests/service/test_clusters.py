@@ -175,7 +175,7 @@ def fail(here, cluster: Cluster, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("on_failure", "state"),
-    [("fail", ClusterState.FAILED), ("continue", ClusterState.CONFIGURING), ("replace", ClusterState.DEGRADED)],
+    [("fail", ClusterState.FAILED), ("continue", ClusterState.CONFIGURING), ("replace", ClusterState.CONFIGURING)],
 )
 def test_what_becomes_of_a_member_whose_hook_ends_badly_is_the_files_to_say(here, on_failure, state):
     file = FILE.replace("requires: [peer]}", f"requires: [peer], on-failure: {on_failure}}}")

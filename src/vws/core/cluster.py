@@ -23,7 +23,7 @@ from vws.core.lifecycle import UNORDERED, Command, Observation, State
 from vws.core.members import member_name
 from vws.core.requirements import LENGTH_MAX
 from vws.core.site import LEASE_AHEAD, Cluster, Group, GroupRoles, Lease, LeaseState, Network, OnFailure, Workspace
-from vws.core.standing import REPLACEMENTS_MAX, witness
+from vws.core.standing import REPLACEMENTS_MAX, broken_among, latest, to_be_replaced, witness
 from vws.core.terms import COUNT_MAX, GroupRequest, LeaseRequest, When, check_name, check_number
 
 NETWORKS_MAX = 8
@@ -31,7 +31,8 @@ NETWORKS_MAX = 8
 
 class ClusterState(StrEnum):
     """WAITING for its start or for room; LAUNCHING until all members ran once; CONFIGURING until all hooks have ended
-    well, and again while members come, go or wake; READY; DEGRADED while a member is lost, stopped or failed; FAILED:
+    well, and again while members come, go, wake or are replaced; READY; DEGRADED while a member is lost, stopped or
+    failed in whose place no other one comes; FAILED:
     a hook ended badly, or a member did not report in time; SUSPENDED as a whole."""
 
     WAITING = auto()
@@ -333,9 +334,9 @@ def stands(
         return ClusterState.SUSPENDED, ""
     if any(lease.state is LeaseState.PENDING and lease.active_at is None for lease in alive[:1]):
         return ClusterState.LAUNCHING, alive[0].reason
-    broken = [lease.reason for lease in alive if lease.state is LeaseState.DEGRADED]
-    if broken:
-        return ClusterState.DEGRADED, "; ".join(broken)
+    mending = [lease.reason for lease in alive if lease.state is LeaseState.DEGRADED]
+    if mending and _goes_on_broken(cluster, alive, members):
+        return ClusterState.DEGRADED, "; ".join(mending)
     if context is not None and context[0] is ContextState.FAILED:
         return ClusterState.FAILED, context[1]
     settled = all(lease.state is LeaseState.ACTIVE for lease in alive)
@@ -344,4 +345,14 @@ def stands(
     resting = [workspace for workspace in there if workspace.state is not State.RUNNING]
     if is_ready and resting:
         return ClusterState.CONFIGURING, f"{resting[0].name} is {resting[0].state}"
-    return (ClusterState.READY if is_ready else ClusterState.CONFIGURING), ""
+    return (ClusterState.READY, "") if is_ready else (ClusterState.CONFIGURING, "; ".join(mending))
+
+
+def _goes_on_broken(cluster: Cluster, leases: Sequence[Lease], members: Sequence[Workspace]) -> bool:
+    """Whether a member is broken in whose place no other one comes."""
+    for lease in leases:
+        made = [workspace for workspace in members if workspace.lease == lease.id]
+        replaced = to_be_replaced(cluster, lease, made)
+        if any(workspace not in replaced for workspace in broken_among(latest(made))):
+            return True
+    return False

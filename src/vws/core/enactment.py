@@ -227,7 +227,8 @@ def _replace(draft: Draft, ids: Ids) -> None:
     """Make members anew that have failed, where their cluster wants it, once nothing is left of them."""
     for id in draft.touched_leases:
         lease = draft.lease(id)
-        for workspace in to_be_replaced(draft, lease):
+        cluster = draft.find_cluster(lease.cluster)
+        for workspace in to_be_replaced(cluster, lease, draft.members(id)):
             if workspace.released_at is not None:
                 make_again(draft, lease, workspace, ids)
                 draft.say_lease("lease.replacing", lease, member=workspace.name, reason=workspace.reason)

@@ -12,14 +12,25 @@ when all that are left are done, so is the lease.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vws.core.deployment import NodeReport, WorkspaceFact, facts_of, readable
 from vws.core.draft import Draft
 from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
-from vws.core.site import LEASE_AHEAD, LEASE_FINAL, Lease, LeaseState, Node, NodeState, OnFailure, PlanPhase, Workspace
+from vws.core.site import (
+    LEASE_AHEAD,
+    LEASE_FINAL,
+    Cluster,
+    Lease,
+    LeaseState,
+    Node,
+    NodeState,
+    OnFailure,
+    PlanPhase,
+    Workspace,
+)
 
 TIME_OVER = "its time was over"
 SAVED = frozenset({State.SUSPENDED, State.RESTORING})
@@ -221,9 +232,9 @@ def _settle_lease(draft: Draft, lease: Lease) -> None:
             _end(draft, lease)
         return
     live = [w for w in members if w.state not in UNORDERED]
-    replaced = to_be_replaced(draft, lease)
+    replaced = to_be_replaced(draft.find_cluster(lease.cluster), lease, members)
     others = [w for w in latest(members) if w not in replaced]
-    broken = [w for w in others if w.state in BROKEN and not _is_done(w)]
+    broken = broken_among(others)
     busy = [w for w in live if not _is_done(w)]
     if lease.active_at is None and broken:
         begin_end(draft, lease, LeaseState.FAILED, _blame(broken))
@@ -251,12 +262,16 @@ def latest(members: Iterable[Workspace]) -> list[Workspace]:
     return list({(w.group, w.number): w for w in members}.values())
 
 
-def to_be_replaced(draft: Draft, lease: Lease) -> list[Workspace]:
-    """The members that have failed and, by their cluster's word, are to be made anew."""
-    cluster = draft.find_cluster(lease.cluster) if lease.cluster else None
+def broken_among(members: Iterable[Workspace]) -> list[Workspace]:
+    """Those that are lost, stopped or failed before their command had ended."""
+    return [w for w in members if w.state in BROKEN and not _is_done(w)]
+
+
+def to_be_replaced(cluster: Cluster | None, lease: Lease, members: Sequence[Workspace]) -> list[Workspace]:
+    """The members of a lease that have failed and, by their cluster's word, are to be made anew. members: all that
+    were ever made, in their order."""
     if cluster is None or lease.state in LEASE_FINAL | LEASE_AHEAD | {LeaseState.ENDING}:
         return []
-    members = draft.members(lease.id)
     made = Counter((w.group, w.number) for w in members)
     return [
         w
