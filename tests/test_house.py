@@ -19,7 +19,7 @@ PURE = {
     # Arithmetic with calendars; its clock (datetime.now) is ruled out by name below, zones are handed in.
     "dateutil.rrule",
     # Their readers of text in memory; nothing of them opens a file.
-    "yaml", "xml.parsers.expat",
+    "json", "yaml", "xml.parsers.expat",
     # The words by which the compiler of core/plan is told of machine integers; they mean nothing at run time.
     "mypy_extensions",
 }  # fmt: skip

@@ -14,7 +14,21 @@ from typing import Any, Protocol
 from vws.core.context import ContextRecord, Member
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
-from vws.core.site import Answer, Capacity, Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import (
+    Answer,
+    Capacity,
+    Changes,
+    Cluster,
+    Document,
+    Event,
+    Image,
+    ImageTag,
+    Lease,
+    Maintenance,
+    Node,
+    Token,
+    Workspace,
+)
 from vws.core.traits import UNSAID, Traits
 
 
@@ -41,7 +55,7 @@ class StaleRevision(Exception):
 class Snapshot:
     """All that is alive (`Store.load`), or all that changed after a revision (`Store.changed_since`).
 
-    Alive: leases not ended with all their workspaces (released ones too); nodes and images not removed; tokens
+    Alive: leases not ended with all their workspaces (released ones too); nodes, images and tags not removed; tokens
     neither revoked, nor expired long ago; maintenances neither over nor removed. In `changed_since`, ended and removed
     values are included.
     """
@@ -54,6 +68,7 @@ class Snapshot:
     tokens: tuple[Token, ...] = ()
     maintenances: tuple[Maintenance, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    image_tags: tuple[ImageTag, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,8 +173,8 @@ class Store(Protocol):
         ...
 
     def get(self, kind: type[Any], id: str) -> Any:
-        """The Lease, Workspace, Node, Image, Token or Maintenance of that id, alive or ended; None if there never was
-        one."""
+        """The Lease, Workspace, Node, Image, ImageTag, Token or Maintenance of that id, alive or ended; None if
+        there never was one."""
         ...
 
     def page(self, kind: type[Any], where: Filter, *, after: str | None, limit: int) -> Page:
@@ -173,6 +188,10 @@ class Store(Protocol):
     def last_seq(self) -> int: ...
 
     def answer(self, subject: str, client_token: str) -> Answer | None: ...
+
+    def documents(self, image: str) -> tuple[Document, ...]:
+        """All that is kept beside an image, in the order in which it was added."""
+        ...
 
     def heard(self, at_by_node: dict[str, float]) -> None:
         """Remember when nodes were last heard from; changes no revision."""

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.store.builders import ground, lease
 from vws.core.errors import Conflict, InvalidRequest, NameTaken, Unavailable
-from vws.core.site import Answer, Capacity, Changes, Event, Group, Lease, LeaseKind, LeaseState
+from vws.core.site import Answer, Capacity, Changes, Document, Event, Group, Lease, LeaseKind, LeaseState
 from vws.core.traits import Traits
 from vws.ports import Filter
 from vws.store import schema
@@ -81,7 +81,9 @@ def test_the_code_knows_its_newest_migration():
 
 
 @pytest.mark.parametrize(
-    ("kind", "table"), [*schema.TABLES.items(), (Event, schema.events), (Answer, schema.answers)], ids=str
+    ("kind", "table"),
+    [*schema.TABLES.items(), (Event, schema.events), (Answer, schema.answers), (Document, schema.image_documents)],
+    ids=str,
 )
 def test_columns_are_fields_in_their_order(kind, table):
     names = [field.name for field in fields(kind)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from vws.core.lifecycle import Desired, State
 from vws.core.present import Present
-from vws.core.site import Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import Changes, Cluster, Document, Event, Image, ImageTag, Lease, Maintenance, Node, Token, Workspace
 
 
 class Draft:
@@ -29,6 +29,8 @@ class Draft:
         self._tokens: dict[str, Token] = {}
         self._maintenances: dict[str, Maintenance] = {}
         self._clusters: dict[str, Cluster] = {}
+        self._image_tags: dict[str, ImageTag] = {}
+        self._documents: list[Document] = []
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -43,6 +45,8 @@ class Draft:
             tuple(self._events),
             maintenances=tuple(self._maintenances.values()),
             clusters=tuple(self._clusters.values()),
+            image_tags=tuple(self._image_tags.values()),
+            documents=tuple(self._documents),
         )
 
     # ------------------------------------------------------------ reading
@@ -119,6 +123,14 @@ class Draft:
     def put_image(self, image: Image) -> Image:
         self._images[image.id] = image
         return image
+
+    def put_image_tag(self, tag: ImageTag) -> ImageTag:
+        self._image_tags[tag.id] = tag
+        return tag
+
+    def add_document(self, document: Document) -> Document:
+        self._documents.append(document)
+        return document
 
     def put_token(self, token: Token) -> Token:
         self._tokens[token.id] = token

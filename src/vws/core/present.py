@@ -12,19 +12,21 @@ from heapq import heappop, heappush
 from typing import TypeVar
 
 from vws.core.outlook import Outlook
-from vws.core.site import Changes, Cluster, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import Changes, Cluster, Image, ImageTag, Lease, Maintenance, Node, Token, Workspace
 
 T = TypeVar("T")
 
 
 class Present:
-    """Live leases, unreleased workspaces, nodes, images, tokens, maintenances and clusters by id; and the plan."""
+    """Live leases, unreleased workspaces, nodes, images, their tags, tokens, maintenances and clusters by id; and the
+    plan."""
 
     def __init__(self, outlook: Outlook | None = None) -> None:
         self.leases: dict[str, Lease] = {}
         self.workspaces: dict[str, Workspace] = {}
         self.nodes: dict[str, Node] = {}
         self.images: dict[str, Image] = {}
+        self.image_tags: dict[str, ImageTag] = {}
         self.tokens: dict[str, Token] = {}
         self.maintenances: dict[str, Maintenance] = {}
         self.clusters: dict[str, Cluster] = {}
@@ -35,6 +37,7 @@ class Present:
         self._closing: dict[str, dict[str, Maintenance]] = {}
         self._of_cluster: dict[str, dict[str, Lease]] = {}
         self._lease_names: dict[str, str] = {}
+        self._tagged: dict[tuple[str, str], str] = {}
         self._of_owner: dict[str, dict[str, Lease]] = {}
         self._ends: list[tuple[int, str]] = []  # of hard leases, those that are over by now or soon first
 
@@ -82,6 +85,15 @@ class Present:
         found = self._lease_names.get(name)
         return self.leases.get(found) if found else None
 
+    def tagged(self, name: str, tag: str) -> ImageTag | None:
+        found = self._tagged.get((name, tag))
+        return self.image_tags.get(found) if found else None
+
+    def tags_of(self, image: str) -> list[ImageTag]:
+        """The live tags that point at an image, by name and tag."""
+        found = (tag for tag in list(self.image_tags.values()) if tag.image == image)
+        return sorted(found, key=lambda tag: (tag.name, tag.tag))
+
     def leases_of(self, owners: Iterable[str]) -> list[Lease]:
         """The live leases of some users."""
         found: list[Lease] = []
@@ -111,6 +123,10 @@ class Present:
             self._apply_node(node)
         for image in changes.images:
             _keep(self.images, image.id, image, alive=image.removed_at is None)
+        for tag in changes.image_tags:
+            _keep(self.image_tags, tag.id, tag, alive=tag.removed_at is None)
+            if tag.removed_at is None:
+                self._tagged[tag.name, tag.tag] = tag.id
         for token in changes.tokens:
             _keep(self.tokens, token.id, token, alive=token.revoked_at is None)
         for maintenance in changes.maintenances:

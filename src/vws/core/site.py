@@ -80,13 +80,17 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One file of an image, by its sha256; role: disk, kernel or initrd; format: qcow2, raw, kernel, initrd."""
+    """One file of an image, by its sha256; role: disk, kernel or initrd; format: qcow2, raw, kernel, initrd.
+
+    base: the sha256 of the disk that this one is a delta of; "": it stands alone.
+    """
 
     role: str
     sha256: str
     size_bytes: int
     format: str
     virtual_size_mib: int = 0
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,12 @@ class Image:
 
     ready: `ssh` (up when the guest's sshd answers) or `boot` (up when the domain runs).
     simulated: known to fake nodes only; it has no files.
+    name: the one it was first pushed under; its present names are `ImageTag`s.
+    sha256: of the file that was uploaded. What boots is bound by its digest (core/manifest.py).
+    shared: who may use it beside its owner and administrators: names of VOs, `public` for all.
+    base: the id of the image that its disk is a delta of; "": none.
+    retired_at: since when it is granted to nobody any more, as it is to be removed when its leases are over.
+    damaged: what is wrong with a file of it, found by `verify`; nothing new is granted while that is so.
     """
 
     id: str
@@ -112,6 +122,43 @@ class Image:
     simulated: bool = False
     created_at: float = 0.0
     removed_at: float | None = None
+    shared: tuple[str, ...] = ()
+    base: str = ""
+    retired_at: float | None = None
+    damaged: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTag:
+    """NAME:TAG points at an image. All live tags of one name have one owner, who pushed it first. Which images a tag
+    pointed at before is in the events (`image.tagged`)."""
+
+    id: str
+    name: str
+    tag: str
+    image: str
+    owner: str
+    set_at: float
+    removed_at: float | None = None
+
+
+class DocumentKind(StrEnum):
+    SBOM = auto()
+    PROVENANCE = auto()
+    ATTESTATION = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What is said of an image and kept beside it, as it came: never changed, never removed. by: who added it."""
+
+    id: str
+    image: str
+    kind: DocumentKind
+    media_type: str
+    content: bytes
+    added_at: float
+    by: str
 
 
 class OnFailure(StrEnum):
@@ -555,9 +602,11 @@ class Changes:
     answers: tuple[Answer, ...] = ()
     maintenances: tuple[Maintenance, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    image_tags: tuple[ImageTag, ...] = ()
+    documents: tuple[Document, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
-        """Both, the later value of each id winning; events and answers in order."""
+        """Both, the later value of each id winning; events, answers and documents in order."""
         return Changes(
             _latest(self.leases, later.leases),
             _latest(self.workspaces, later.workspaces),
@@ -568,6 +617,8 @@ class Changes:
             self.answers + later.answers,
             _latest(self.maintenances, later.maintenances),
             _latest(self.clusters, later.clusters),
+            _latest(self.image_tags, later.image_tags),
+            self.documents + later.documents,
         )
 
     def __bool__(self) -> bool:
@@ -582,6 +633,8 @@ class Changes:
                 self.answers,
                 self.maintenances,
                 self.clusters,
+                self.image_tags,
+                self.documents,
             )
         )
 

@@ -237,4 +237,5 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         snapshot.tokens,
         maintenances=snapshot.maintenances,
         clusters=snapshot.clusters,
+        image_tags=snapshot.image_tags,
     )

@@ -38,10 +38,12 @@ from vws.core.lifecycle import Desired, State
 from vws.core.site import (
     Capacity,
     Cluster,
+    DocumentKind,
     Group,
     GroupRoles,
     Image,
     ImageFile,
+    ImageTag,
     Lease,
     LeaseKind,
     LeaseState,
@@ -58,7 +60,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0007"
+REVISION = "0008"
 
 
 class Choice(TypeDecorator[Any]):
@@ -175,8 +177,39 @@ images = Table(
     _truth("simulated"),
     _time("created_at"),
     _time_if("removed_at"),
+    _nested("shared", tuple[str, ...]),
+    _text("base"),
+    _time_if("retired_at"),
+    _text("damaged"),
     _truth("live"),
     _whole("revision"),
+)
+
+image_tags = Table(
+    "image_tags",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("tag"),
+    _refers("image", "images"),
+    _text("owner"),
+    _time("set_at"),
+    _time_if("removed_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+# Written once and never changed; large, so that nothing is loaded but what is asked for.
+image_documents = Table(
+    "image_documents",
+    metadata,
+    _id(),
+    _refers("image", "images"),
+    _choice("kind", DocumentKind),
+    _text("media_type"),
+    Column("content", LargeBinary, nullable=False),
+    _time("added_at"),
+    _text("by"),
 )
 
 nodes = Table(
@@ -428,6 +461,7 @@ TABLES: dict[type[Any], Table] = {
     Token: tokens,
     Maintenance: maintenances,
     Cluster: clusters,
+    ImageTag: image_tags,
 }
 
 
@@ -453,7 +487,7 @@ UNIQUE: tuple[tuple[Table, tuple[str, ...], str], ...] = (
     (leases, ("name",), "name"),
     (workspaces, ("name",), "name"),
     (workspaces, ("network", "address"), "address"),
-    (images, ("name",), "name"),
+    (image_tags, ("name", "tag"), "tag"),
     (nodes, ("name",), "name"),
     (tokens, ("secret_sha256",), "secret"),
     (clusters, ("name",), "name"),
@@ -477,6 +511,8 @@ Index(None, workspaces.c.node, workspaces.c.id)
 Index(None, maintenances.c.node, maintenances.c.id)
 Index(None, clusters.c.owner, clusters.c.id)
 Index(None, leases.c.cluster, leases.c.id)
+Index(None, images.c.name, images.c.id)
+Index(None, image_documents.c.image, image_documents.c.id)
 for _name in ("owner", "lease", "workspace", "node"):
     Index(None, events.c[_name], events.c.seq)
 Index(None, answers.c.at)

@@ -19,24 +19,38 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, o
 from sqlalchemy.exc import IntegrityError
 
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
-from vws.core.site import Answer, Changes, Cluster, Event, Image, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import (
+    Answer,
+    Changes,
+    Cluster,
+    Document,
+    Event,
+    Image,
+    ImageTag,
+    Lease,
+    Maintenance,
+    Node,
+    Token,
+    Workspace,
+)
 from vws.ports import Filter, Page, Snapshot, StaleRevision
 from vws.store import schema
 from vws.store.contexts import SqlContexts
 from vws.store.cursors import cursor, read_cursor
 from vws.store.database import Database, open_database
-from vws.store.schema import TABLES, answers, events, heard, leases, nodes, site, tokens, workspaces
+from vws.store.schema import TABLES, answers, events, heard, image_documents, leases, nodes, site, tokens, workspaces
 from vws.store.upgrade import upgrade
 
 # A token that expired this long before the last event is not loaded at start.
 EXPIRED_LONG_AGO_S = 30 * 86400
 
 FIELDS: dict[type[Any], tuple[str, ...]] = {
-    kind: tuple(field.name for field in fields(kind)) for kind in (*TABLES, Event, Answer)
+    kind: tuple(field.name for field in fields(kind)) for kind in (*TABLES, Event, Answer, Document)
 }
 # References point to what is written before.
 WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Image, "images"),
+    (ImageTag, "image_tags"),
     (Node, "nodes"),
     (Cluster, "clusters"),
     (Lease, "leases"),
@@ -163,6 +177,10 @@ class SqlStore:
         found = self._values(Answer, _select(Answer).where(key))
         return found[0] if found else None
 
+    def documents(self, image: str) -> tuple[Document, ...]:
+        query = _select(Document).where(image_documents.c.image == image).order_by(image_documents.c.id)
+        return tuple(self._values(Document, query))
+
     def heard_at(self) -> dict[str, float]:
         with self._database.reading_one() as connection:
             return {row.node: row.at for row in connection.execute(select(heard))}
@@ -273,9 +291,10 @@ def _write_record(connection: Connection, changes: Changes, revision: int, last_
     ]
     if rows:
         connection.execute(events.insert(), rows)
-    if changes.answers:
-        rows = [{name: getattr(answer, name) for name in FIELDS[Answer]} for answer in changes.answers]
-        connection.execute(answers.insert(), rows)
+    for table, kind, values in ((answers, Answer, changes.answers), (image_documents, Document, changes.documents)):
+        rows = [{name: getattr(value, name) for name in FIELDS[kind]} for value in values]
+        if rows:
+            connection.execute(table.insert(), rows)
 
 
 def _upsert(insert: Callable[..., Any], table: Table) -> Any:
@@ -292,7 +311,7 @@ def _upsert_heard(insert: Callable[..., Any]) -> Any:
 
 
 def _select(kind: type[Any]) -> Select[Any]:
-    table = {Event: events, Answer: answers}.get(kind, TABLES.get(kind))
+    table = {Event: events, Answer: answers, Document: image_documents}.get(kind, TABLES.get(kind))
     assert table is not None, kind
     return select(*(table.c[name] for name in FIELDS[kind]))
 
