@@ -19,7 +19,11 @@ PURE = {
     # Arithmetic with calendars; its clock (datetime.now) is ruled out by name below, zones are handed in.
     "dateutil.rrule",
     # Their readers of text in memory; nothing of them opens a file.
-    "json", "yaml", "xml.parsers.expat",
+    "json", "tomllib", "yaml", "xml.parsers.expat",
+    # Of signatures, the arithmetic alone: keys are handed in, and nothing here makes one.
+    "cryptography", "securesystemslib",
+    # How Debian orders versions.
+    "debian.debian_support",
     # The words by which the compiler of core/plan is told of machine integers; they mean nothing at run time.
     "mypy_extensions",
 }  # fmt: skip
