@@ -11,7 +11,7 @@ A refusal says which limit of whom, what is held, and what would be accepted: fe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from vws.core.errors import LimitReached
@@ -29,20 +29,34 @@ def nothing_before(user: str, since: float) -> float:
     return 0.0
 
 
-@dataclass(frozen=True, slots=True)
 class Holdings:
     """What one party has: its leases that have not ended, without the one that is asked for, and what it had before.
 
-    before: (since) -> node-hours that its leases held from then until now, the running ones counted in.
+    before: (since) -> node-hours that its leases held from then until now, the running ones counted in. nodes: the
+    workspaces of all these leases, where they have been counted: only some limits have to look at each lease.
     """
 
-    title: str
-    held: tuple[Standing, ...] = ()
-    before: Callable[[float], float] = lambda since: 0.0
+    def __init__(
+        self,
+        title: str,
+        held: Iterable[Standing] = (),
+        before: Callable[[float], float] = lambda since: 0.0,
+        nodes: int | None = None,
+    ) -> None:
+        self.title = title
+        self.before = before
+        self._held = held
+        self._nodes = nodes
+
+    @cached_property
+    def held(self) -> tuple[Standing, ...]:
+        return tuple(self._held)
 
     @property
     def nodes(self) -> int:
-        return sum(standing.nodes for standing in self.held)
+        if self._nodes is None:
+            self._nodes = sum(standing.nodes for standing in self.held)
+        return self._nodes
 
     def peak(self, start: float, end: float) -> int:
         """The most workspaces at one instant of [start, end), by what is agreed."""
@@ -65,8 +79,13 @@ Admit = Callable[[Standing, Holdings, Limits, float], None]
 
 def holdings_of(party: Party, standings: Iterable[Standing], before: HeldBefore) -> Holdings:
     """What a party holds, of what everybody holds."""
-    held = tuple(standing for standing in standings if standing.owner in party.users)
-    return Holdings(party.title, held, lambda since: sum(before(user, since) for user in sorted(party.users)))
+    held = [standing for standing in standings if standing.owner in party.users]
+    return Holdings(party.title, held, spent_by(party, before))
+
+
+def spent_by(party: Party, before: HeldBefore) -> Callable[[float], float]:
+    """Node-hours that its users' leases held from an instant until now."""
+    return lambda since: sum(before(user, since) for user in sorted(party.users))
 
 
 def everyone(asked: Standing, holdings: Holdings, limits: Limits, now: float) -> None:

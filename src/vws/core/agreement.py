@@ -113,7 +113,7 @@ def draw_up(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner:
 def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     """Take a lease into the plan and the record; raises CannotFit or LimitReached."""
     outlook, now = draft.present.outlook, int(draft.now)
-    outlook.chosen.check(lease, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now, before)
+    outlook.chosen.check(lease, draft.changed_leases(), draft.now, before, draft.present.outstanding)
     demand = outlook.demand_of(lease, outlook.number())
     must_be_ready(draft.present, lease, demand, now)
     if lease.kind is LeaseKind.BEST_EFFORT and not outlook.could_ever(demand):
@@ -172,7 +172,7 @@ def instances_of(
 def exceptions_of(draft: Draft, instances: Sequence[Lease], before: HeldBefore) -> Iterator[Skipped]:
     """The instances that cannot be had beside those before them. They do not overlap, so that no room is taken by one
     which another asks for, but limits are theirs together."""
-    held = draft.leases_of(draft.present.outlook.chosen.beside(instances[0].owner))
+    held = draft.changed_leases()
     for lease in instances:
         reason = _why_no_instance(draft, lease, held, before)
         if reason:
@@ -186,7 +186,7 @@ def _why_no_instance(draft: Draft, lease: Lease, held: Sequence[Lease], before: 
     present, outlook, now = draft.present, draft.present.outlook, int(draft.now)
     demand = outlook.demand_of(lease, outlook.number())
     try:
-        outlook.chosen.check(lease, held, draft.now, before)
+        outlook.chosen.check(lease, held, draft.now, before, present.outstanding)
         must_be_ready(present, lease, demand, now)
     except (CannotFit, LimitReached) as refused:
         return refused.problem
@@ -331,7 +331,7 @@ def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
     longer = replace(lease, duration_s=lease.duration_s + duration_s)
     if lease.end is not None:
         longer = replace(longer, end=lease.end + duration_s)
-    outlook.chosen.check(longer, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now)
+    outlook.chosen.check(longer, draft.changed_leases(), draft.now, outstanding=draft.present.outstanding)
     _must_keep_its_deadline(lease, demand, duration_s, now)
     if not outlook.planner.prolong(demand, duration_s, now):
         raise _cannot_prolong(draft.present, lease, demand, duration_s, now)

@@ -56,8 +56,7 @@ class _Bargain:
         self._planner = present.outlook.planner
         self._lease, self._demand, self._now = lease, demand, now
         self._at = max(now, demand.at)
-        chosen = present.outlook.chosen
-        self._held = chosen.held(lease, present.leases_of(chosen.beside(lease.owner)))
+        self._held = present.outlook.chosen.held(lease, (), outstanding=present.outstanding)
         self._victims = self._planner.could_give_way(demand, VICTIMS_MAX)
 
     def offers(self) -> list[Offer]:

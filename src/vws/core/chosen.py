@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from vws.core.admission import (
@@ -13,10 +14,12 @@ from vws.core.admission import (
     everyone,
     holdings_of,
     nothing_before,
+    spent_by,
     within_limits,
 )
 from vws.core.errors import InvalidRequest, VwsError
 from vws.core.membership import Limits, Membership, Party
+from vws.core.outstanding import Outstanding
 from vws.core.policy import (
     HostRank,
     MaySuspend,
@@ -37,10 +40,9 @@ from vws.core.policy import (
     urgent_first,
     within_vo,
 )
-from vws.core.site import LEASE_FINAL, Lease, LeaseState
+from vws.core.site import Lease
 
 SEEN_MAX = 200_000
-OVER = LEASE_FINAL | {LeaseState.ENDING}
 
 ADMISSION: Mapping[str, Admit] = {"limits": within_limits, "everyone": everyone}
 ORDER: Mapping[str, Order] = {
@@ -112,10 +114,18 @@ class Chosen:
         parties = [p for p in self.membership.parties(owner) if p.limits.bind or self.admit is not within_limits]
         return frozenset[str]().union(*(party.users for party in parties))
 
-    def check(self, lease: Lease, leases: Iterable[Lease], now: float, before: HeldBefore = nothing_before) -> None:
+    def check(
+        self,
+        lease: Lease,
+        leases: Iterable[Lease],
+        now: float,
+        before: HeldBefore = nothing_before,
+        outstanding: Outstanding | None = None,
+    ) -> None:
         """Raise LimitReached (or what the site's own function raises) unless `lease` is admitted beside `leases`, those
-        that have not ended; one of the same id is taken for its former terms. before: what users held in the past."""
-        self.check_beside(lease, self.held(lease, leases, before), now)
+        that have not ended; one of the same id is taken for its former terms. before: what users held in the past.
+        outstanding: what there is beside `leases`, which may have other terms for some of it."""
+        self.check_beside(lease, self.held(lease, leases, before, outstanding), now)
 
     def check_beside(self, lease: Lease, held: Iterable[tuple[Holdings, Limits]], now: float) -> None:
         """The same for other terms of a lease for which it is known what is `held`: on a large site that is much."""
@@ -141,15 +151,27 @@ class Chosen:
         return [party for party in self.membership.parties(asked.owner) if party.limits.bind or own]
 
     def held(
-        self, asked: Lease, leases: Iterable[Lease], before: HeldBefore = nothing_before
+        self,
+        asked: Lease,
+        leases: Iterable[Lease],
+        before: HeldBefore = nothing_before,
+        outstanding: Outstanding | None = None,
     ) -> list[tuple[Holdings, Limits]]:
-        """What the parties whose limits a lease must keep hold of `leases`, without that lease, and those limits."""
+        """What the parties whose limits a lease must keep hold of all these, without that lease, and those limits."""
         parties = self._bound(self.standing(asked))
-        users = frozenset[str]().union(*(party.users for party in parties))
-        held = [
-            self.standing(lease)
-            for lease in leases
-            # What is being removed was given back, whatever is left of it.
-            if lease.owner in users and lease.id != asked.id and lease.state not in OVER
-        ]
-        return [(holdings_of(party, held, before), party.limits) for party in parties]
+        if not parties:
+            return []
+        changed, outstanding = Outstanding(), outstanding or Outstanding()
+        instead = {asked.id}
+        for lease in leases:
+            instead.add(lease.id)
+            if lease.id != asked.id:
+                changed.put(lease)
+        return [(self._holdings(party, changed, outstanding, instead, before), party.limits) for party in parties]
+
+    def _holdings(
+        self, party: Party, changed: Outstanding, outstanding: Outstanding, instead: set[str], before: HeldBefore
+    ) -> Holdings:
+        nodes = changed.nodes(party.users) + outstanding.nodes(party.users, instead)
+        leases = chain(outstanding.of(party.users, instead), changed.of(party.users))
+        return Holdings(party.title, map(self.standing, leases), spent_by(party, before), nodes)

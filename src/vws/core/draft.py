@@ -62,13 +62,9 @@ class Draft:
         """All that have not been forgotten, as they are by now."""
         return list((self.present.leases | self._leases).values())
 
-    def leases_of(self, owners: frozenset[str]) -> list[Lease]:
-        """All of some users that have not been forgotten, as they are by now."""
-        present = self.present.leases_of(owners)
-        if not self._leases:
-            return present
-        mine = [lease for lease in self._leases.values() if lease.owner in owners]
-        return [lease for lease in present if lease.id not in self._leases] + mine
+    def changed_leases(self) -> list[Lease]:
+        """Those that have been decided on so far."""
+        return list(self._leases.values())
 
     def cluster(self, id: str) -> Cluster:
         return self._clusters.get(id) or self.present.clusters[id]

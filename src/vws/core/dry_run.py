@@ -56,7 +56,7 @@ def _answer(
 
 def _consider_one(draft: Draft, lease: Lease, before: HeldBefore) -> Answer:
     present, outlook, now = draft.present, draft.present.outlook, int(draft.now)
-    outlook.chosen.check(lease, draft.leases_of(outlook.chosen.beside(lease.owner)), draft.now, before)
+    outlook.chosen.check(lease, draft.changed_leases(), draft.now, before, present.outstanding)
     demand = outlook.demand_of(lease, outlook.number())
     must_be_ready(present, lease, demand, now)
     if lease.kind is LeaseKind.BEST_EFFORT and not outlook.could_ever(demand):

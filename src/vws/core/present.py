@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from typing import TypeVar
 
 from vws.core.outlook import Outlook
+from vws.core.outstanding import Outstanding
 from vws.core.site import Changes, Cluster, Image, ImageTag, Lease, Maintenance, Node, Token, Workspace
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ class Present:
         self._of_cluster: dict[str, dict[str, Lease]] = {}
         self._lease_names: dict[str, str] = {}
         self._tagged: dict[tuple[str, str], str] = {}
-        self._of_owner: dict[str, dict[str, Lease]] = {}
+        self.outstanding = Outstanding()
         self._ends: list[tuple[int, str]] = []  # of hard leases, those that are over by now or soon first
 
     @classmethod
@@ -94,13 +95,6 @@ class Present:
         found = (tag for tag in list(self.image_tags.values()) if tag.image == image)
         return sorted(found, key=lambda tag: (tag.name, tag.tag))
 
-    def leases_of(self, owners: Iterable[str]) -> list[Lease]:
-        """The live leases of some users."""
-        found: list[Lease] = []
-        for owner in sorted(owners):
-            found.extend(self._of_owner.get(owner, {}).values())
-        return found
-
     def over_by(self, now: float) -> list[Lease]:
         """Live leases that were granted for a time which has ended."""
         found: dict[str, Lease] = {}
@@ -151,7 +145,7 @@ class Present:
     def _apply_lease(self, lease: Lease) -> None:
         before = self.leases.get(lease.id)
         self.leases[lease.id] = lease
-        self._of_owner.setdefault(lease.owner, {})[lease.id] = lease
+        self.outstanding.put(lease)
         if lease.end is not None and not lease.kind.soft and (before is None or before.end != lease.end):
             heappush(self._ends, (lease.end, lease.id))
         self._lease_names[lease.name] = lease.id
@@ -181,7 +175,6 @@ class Present:
             if lease.ended:
                 self.leases.pop(lease.id, None)
                 self._members.pop(lease.id, None)
-                self._of_owner.get(lease.owner, {}).pop(lease.id, None)
                 self._of_cluster.get(lease.cluster, {}).pop(lease.id, None)
                 if self._lease_names.get(lease.name) == lease.id:
                     del self._lease_names[lease.name]
