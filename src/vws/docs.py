@@ -1,4 +1,4 @@
-"""The documents that are made from the code: docs/openapi.json, docs/states.md and vws/cluster.schema.json.
+"""The documents that are made from the code: docs/openapi.json, docs/states.md, vws/*.schema.json.
 
 python -m vws.docs            writes them
 python -m vws.docs --check    says which are stale, and fails if any is
@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import vws
-from vws.core import cluster_keys
+from vws.core import cluster_keys, recipe_keys
 from vws.core.lifecycle import COMMANDS, FINAL, GOALS, OBSERVATIONS, SETTLED, Command, Observation, State
 
 DIRECTORY = Path(vws.__file__).parents[2] / "docs"
@@ -62,6 +62,10 @@ def openapi() -> str:
 
 def cluster_schema() -> str:
     return json.dumps(cluster_keys.schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def recipe_schema() -> str:
+    return json.dumps(recipe_keys.schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 # ---------------------------------------------------------------- states
@@ -132,9 +136,14 @@ def _listed(chosen: Iterable[State]) -> str:
 
 # ---------------------------------------------------------------- files
 
-DOCUMENTS = {"openapi.json": openapi, "states.md": states, "cluster.schema.json": cluster_schema}
+DOCUMENTS = {
+    "openapi.json": openapi,
+    "states.md": states,
+    "cluster.schema.json": cluster_schema,
+    "recipe.schema.json": recipe_schema,
+}
 # What is installed with the package, for editors to find.
-INSTALLED = {"cluster.schema.json": Path(vws.__file__).with_name("cluster.schema.json")}
+INSTALLED = {name: Path(vws.__file__).with_name(name) for name in DOCUMENTS if name.endswith(".schema.json")}
 
 
 def target(directory: Path, name: str) -> Path:

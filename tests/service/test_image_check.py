@@ -135,13 +135,13 @@ def _noise(path):
 # ---------------------------------------------------------------- bundles
 
 
-def bundle(path, files, manifest=None, extra=()):
+def bundle(path, files, manifest=None, extra=(), documents=()):
     described = {name: {"sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     document = {"format": "vws-appliance/1", "boot": "direct", "cmdline": "quiet", "files": described} | (
         manifest or {}
     )
     with tarfile.open(path, "w") as tar:
-        for name, data in [("appliance.json", json.dumps(document).encode()), *files.items()]:
+        for name, data in [("appliance.json", json.dumps(document).encode()), *files.items(), *documents]:
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
@@ -159,12 +159,26 @@ def test_a_bundle_gives_its_files_and_how_it_boots(tmp_path, qcow2):
     assert [file.role for file, _ in found.files] == ["kernel", "initrd", "disk"]
     assert (found.boot, found.cmdline, found.memory_mib_min, found.disk_mib_min) == ("direct", "quiet", 96, 64)
     assert all(path.read_bytes() == files[path.name] for _, path in found.files)
+    assert found.documents == ()
+
+
+def test_a_bundle_may_boot_from_its_disk_and_brings_what_is_said_of_it(tmp_path, qcow2):
+    said = [("provenance.json", b"{}"), ("sbom.cdx.json", b"not even read")]
+    found = look(
+        bundle(tmp_path / "b", {"disk.qcow2": qcow2.read_bytes()}, {"boot": "disk", "cmdline": ""}, documents=said)
+    )
+    assert (found.boot, [file.role for file, _ in found.files], found.disk_mib_min) == ("disk", ["disk"], 64)
+    assert [(kind.value, content) for kind, _, content in found.documents] == [
+        ("sbom", b"not even read"),
+        ("provenance", b"{}"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("files", "manifest", "said"),
     [
         ({"kernel": b"k"}, {}, "not those"),
+        (FILES, {"boot": "disk"}, "not those"),
         (FILES, {"format": "other/1"}, "another kind"),
         (FILES, {"files": {"kernel": {"sha256": "00"}, "initrd": {"sha256": "00"}}}, "not the one"),
         (FILES, {"cmdline": "a\nb"}, "no plain text"),

@@ -31,6 +31,8 @@ _FILLABLE: Final[Json] = {"$ref": "#/$defs/filled"}
 # What schemas refer to: a text with a parameter in it.
 DEFINITIONS: Final[Json] = {"filled": {"type": "string", "pattern": r"\$\{"}}
 SHOWN_MAX: Final = 60
+# For files without parameters, in which "${" is a text like others.
+VERBATIM: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,12 @@ class Spot:
     @property
     def filled(self) -> bool:
         """Whether a parameter's value was put in."""
+        if self.values is VERBATIM:
+            return False
         return isinstance(self.node, Scalar) and isinstance(self.node.value, str) and "${" in self.node.value
 
     def fill(self, text: str) -> str:
-        return _FILLED_IN.sub(self._value_of, text)
+        return text if self.values is VERBATIM else _FILLED_IN.sub(self._value_of, text)
 
     def _value_of(self, found: re.Match[str]) -> str:
         name = found[1]
@@ -113,6 +117,19 @@ def meant(name: str, possible: Any) -> str:
     """ "; did you mean this?", if one is near."""
     near = difflib.get_close_matches(shorten(name), sorted(possible), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def without_parameters(schema: Any) -> Any:
+    """The schema of the same file where parameters mean nothing."""
+    if isinstance(schema, list):
+        return [without_parameters(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    options = [each for each in schema.get("anyOf", ()) if each != _FILLABLE]
+    if len(options) == 1:
+        return without_parameters({name: each for name, each in schema.items() if name != "anyOf"} | options[0])
+    kept = schema | ({"anyOf": options} if options else {})
+    return {name: without_parameters(each) for name, each in kept.items()}
 
 
 class Shape(Protocol):

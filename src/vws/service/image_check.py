@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from vws.core import qcow2
 from vws.core.errors import InvalidRequest, Unavailable
-from vws.core.site import ImageFile
+from vws.core.site import DocumentKind, ImageFile
 from vws.core.terms import DISK_MIB_MAX
 
 ACCEPTED = "a qcow2 or raw disk image, or a VWS appliance bundle (make appliance)"
@@ -39,7 +39,10 @@ COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xf
 
 @dataclass(frozen=True)
 class Found:
-    """What is in an image: its files, each with the path of its bytes, and how it boots (core/site.py: Image)."""
+    """What is in an image: its files, each with the path of its bytes, and how it boots (core/site.py: Image).
+
+    documents: what a bundle says of itself, each with its media type.
+    """
 
     boot: str
     files: tuple[tuple[ImageFile, Path], ...]
@@ -48,6 +51,7 @@ class Found:
     ready: str = "ssh"
     memory_mib_min: int = 0
     disk_mib_min: int = 0
+    documents: tuple[tuple[DocumentKind, str, bytes], ...] = ()
 
 
 def examine(path: Path, parts: Path) -> Found:
@@ -141,6 +145,14 @@ def _digest(path: Path) -> str:
 
 # member of the tar -> (role, format)
 MEMBERS = {"kernel": ("kernel", "kernel"), "initrd": ("initrd", "initrd"), "disk.qcow2": ("disk", "qcow2")}
+# How it boots -> the members that it must have.
+NEEDED = {"direct": {"kernel", "initrd"}, "disk": {"disk.qcow2"}}
+# member -> what it is; kept as it came, and never read.
+DOCUMENTS = {
+    "sbom.cdx.json": (DocumentKind.SBOM, "application/vnd.cyclonedx+json"),
+    "provenance.json": (DocumentKind.PROVENANCE, "application/vnd.in-toto+json"),
+}
+DOCUMENT_BYTES_MAX = 16 << 20
 
 
 class _PlainMember(tarfile.TarInfo):
@@ -182,14 +194,15 @@ def _unpack(path: Path, parts: Path) -> None:
 
 
 def _check_member(member: tarfile.TarInfo, parts: Path, bytes_max: int) -> None:
-    if member.name not in (MANIFEST, *MEMBERS):
-        raise _wrong(
-            f"an appliance bundle does not hold {member.name[:60]!r}", f"only {', '.join((MANIFEST, *MEMBERS))}"
-        )
+    known = (MANIFEST, *MEMBERS, *DOCUMENTS)
+    if member.name not in known:
+        raise _wrong(f"an appliance bundle does not hold {member.name[:60]!r}", f"only {', '.join(known)}")
     if (parts / member.name).exists():
         raise _wrong(f"the bundle holds {member.name} twice", "each member once")
     if not 0 <= member.size <= bytes_max:
         raise _wrong(f"the bundle's {member.name} says it has {member.size} bytes, more than came", "the whole bundle")
+    if member.name in DOCUMENTS and member.size > DOCUMENT_BYTES_MAX:
+        raise _wrong(f"the bundle's {member.name} is too long", f"at most {DOCUMENT_BYTES_MAX >> 20} MiB")
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -201,28 +214,35 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise _wrong("the bundle's appliance.json is not JSON") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("boot") != "direct":
-        raise _wrong("the bundle's appliance.json is of another kind", f'"format": "{FORMAT}", "boot": "direct"')
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("boot") not in NEEDED:
+        boots = " or ".join(f'"{boot}"' for boot in NEEDED)
+        raise _wrong("the bundle's appliance.json is of another kind", f'"format": "{FORMAT}", "boot": {boots}')
     return manifest
 
 
 def _found(manifest: dict[str, Any], parts: Path) -> Found:
     present = {name for name in MEMBERS if (parts / name).exists()}
     declared = manifest.get("files")
-    if not {"kernel", "initrd"} <= present or not isinstance(declared, dict) or set(declared) != present:
+    boot = str(manifest["boot"])
+    allowed = set(MEMBERS) if boot == "direct" else NEEDED[boot]
+    if not isinstance(declared, dict) or set(declared) != present or not NEEDED[boot] <= present <= allowed:
         raise _wrong(
-            "the bundle's files are not those that appliance.json names", "kernel, initrd and maybe disk.qcow2"
+            "the bundle's files are not those that appliance.json names",
+            "kernel, initrd and maybe disk.qcow2; of one that boots from its disk, disk.qcow2",
         )
     files = tuple((_member(name, declared[name], parts / name), parts / name) for name in MEMBERS if name in present)
     disk = next((file.virtual_size_mib for file, _ in files if file.role == "disk"), 0)
     return Found(
-        boot="direct",
+        boot=boot,
         files=files,
         cmdline=_text(manifest, "cmdline", CMDLINE_LENGTH_MAX),
         user=_text(manifest, "user", 32) or "root",
         ready=_choice(manifest, "ready", ("ssh", "boot")),
         memory_mib_min=_whole(manifest, "memory_mib_min"),
         disk_mib_min=disk,
+        documents=tuple(
+            (*DOCUMENTS[name], (parts / name).read_bytes()) for name in DOCUMENTS if (parts / name).exists()
+        ),
     )
 
 
