@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "vws"
 PURE = {
     "__future__", "ast", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "difflib", "enum",
     "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools", "keyword", "math", "operator", "re",
-    "types", "typing", "vws.core",
+    "types", "typing", "urllib.parse", "vws.core",
     # Arithmetic with calendars; its clock (datetime.now) is ruled out by name below, zones are handed in.
     "dateutil.rrule",
     # Their readers of text in memory; nothing of them opens a file.
