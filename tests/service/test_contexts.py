@@ -286,7 +286,7 @@ def test_people_see_their_own(process):
 def test_a_context_is_made_once_per_client_token(process):
     def make(fingerprint="f", name="c"):
         once = Once("token", fingerprint, 201, str)
-        return process.contexts.create(ANN, ContextSpec(name), PAIR, once)
+        return process.contexts.create(ANN, ContextSpec(name), PAIR, 3600, once)
 
     id = make()
     assert make() == id
@@ -303,6 +303,16 @@ def test_who_is_late_is_said_by_the_passing_of_time(process):
     assert record.state is ContextState.FAILED
     assert record.reason == "a has not reported within 5 s; b has not reported within 5 s"
     assert "context.failed" in process.kinds()
+
+
+def test_a_context_without_a_cluster_is_closed_when_its_time_is_over(process):
+    id = process.contexts.create(ANN, ContextSpec("desks"), PAIR, 3600)
+    process.rig.clock.time += 3601
+    process.contexts._writer.ask(id, lambda context, now: context.pass_time(now)).result(10)
+    record = process.contexts.context(ANN, id).record
+    assert (record.state, record.reason) == (ContextState.CLOSED, "its time was over")
+    with pytest.raises(InvalidRequest, match="duration_s"):
+        process.contexts.create(ANN, ContextSpec("desks"), PAIR, 0)
 
 
 def test_events_of_guests_leave_the_sites_revision_and_take_their_turn(process):

@@ -14,6 +14,7 @@ from vws.cli.cluster_folder import Bundle, bundle
 from vws.cli.names import NAME
 from vws.cli.parameters import parameters_of, set_option
 from vws.cli.session import Session, pass_session, site_options
+from vws.cli.sizes import DURATION
 
 Json = dict[str, Any]
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -40,11 +41,14 @@ def context() -> None:
 @set_option
 @click.option("--name", type=NAME, help="Call it this, in place of the file's name.")
 @click.option(
+    "--for", "duration_s", type=DURATION, default="30d", show_default=True, help="It is closed after so long."
+)
+@click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="FOLDER",
     help="Where to write the members' scripts, NAME.user-data.",
 )  # fmt: skip
 @pass_session
-def create(session: Session, file: Path, given: tuple[str, ...], name: str | None, out: Path) -> None:
+def create(session: Session, file: Path, given: tuple[str, ...], name: str | None, duration_s: int, out: Path) -> None:
     """Expect the members that a cluster file describes, and write what makes a machine each of them.
 
     Each script goes to one machine: as user-data of a cloud, or run there as root. It holds a one-time secret, so the
@@ -53,12 +57,12 @@ def create(session: Session, file: Path, given: tuple[str, ...], name: str | Non
     \b
     Examples:
       vws context create cluster.yaml --out members
-      vws context create cluster.yaml --set workers=8 --name run-7 --out members
+      vws context create cluster.yaml --set workers=8 --name run-7 --for 6h --out members
     """
     from vws.guest.delivery import DIRECT, Contact, start_script
 
     found = bundle(file, parameters_of(given))
-    made = session.client.create_context(**_asked(found, name))
+    made = session.client.create_context(**_asked(found, name), duration_s=duration_s)
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     written = []
     for member in made["secrets"]:
@@ -102,6 +106,7 @@ COLUMNS: list[output.Column] = [
     ("STATE", lambda c: output.state(c["state"])),
     ("OWNER", lambda c: c["owner"]),
     ("MADE", lambda c: output.moment(c["created_at"])),
+    ("ENDS", lambda c: output.moment(c["ends_at"]) if c["ends_at"] else "with its cluster"),
     ("REASON", lambda c: c["reason"]),
     ("ID", lambda c: c["id"]),
 ]

@@ -60,7 +60,7 @@ class Client(Connection):
     def create_context(self, name: str, members: list[Json], **spec: Any) -> Json:
         """A context of machines that VWS does not boot: its id, url, ca_pem, and each member's one-time secret.
 
-        members: dicts with name, provides and requires. spec: roles, data, introduce, ssh, within_s.
+        members: dicts with name, provides and requires. spec: roles, data, introduce, ssh, within_s, duration_s.
         """
         return self._change("POST", "/v1/contexts", {"name": name, "members": members, **spec})
 

@@ -40,6 +40,7 @@ from vws.core.waits import check_member, check_waits
 # Beyond a hook's own time limit, which its agent enforces.
 GRACE_S = 30.0
 REFUSALS_EVERY_S = 3600.0
+TIME_OVER = "its time was over"
 
 
 class Context:
@@ -133,12 +134,12 @@ class Context:
         else:
             self._touch(replace(member, due_at=now, late=""))
 
-    def close(self, now: float) -> None:
+    def close(self, now: float, reason: str = "") -> None:
         """No more changes; agents stop, and secrets that members published are forgotten."""
         if self.closed:
             return
         self._advance()
-        self.record = replace(self.record, state=ContextState.CLOSED, closed_at=now)
+        self.record = replace(self.record, state=ContextState.CLOSED, closed_at=now, reason=reason)
         secret = {value.name for role in self.record.spec.roles for value in role.publishes if value.secret}
         for member in list(self.members.values()):
             kept = tuple(value for value in member.values if value.name not in secret)
@@ -262,6 +263,8 @@ class Context:
 
     def pass_time(self, now: float) -> None:
         """Who has not done in time what only it keeps others waiting for is late, until it has."""
+        if self.record.ends_at is not None and now >= self.record.ends_at:
+            self.close(now, TIME_OVER)
         if self.closed:
             return
         self._judge_unsure()
@@ -450,6 +453,8 @@ class Context:
         return ContextState.OPEN if self._undone or not any(True for _ in self.present()) else ContextState.READY
 
     def _settle_state(self, now: float) -> None:
+        if self.closed:
+            return
         state, before = self._state(), self.record
         reason = (
             "; ".join(self._failing[name] for name in sorted(self._failing)[:5]) if state is ContextState.FAILED else ""

@@ -254,7 +254,7 @@ class RoleState:
 class ContextRecord:
     """A context without its members. information: what was known of site, VO and user when it was opened. revision: how
     often its record was written; version: how often it had news. cluster: the id of the one whose members it has, ""
-    for machines that VWS did not boot."""
+    for machines that VWS did not boot. ends_at: when it is closed by itself; a cluster's ends with the cluster."""
 
     id: str
     name: str
@@ -270,6 +270,7 @@ class ContextRecord:
     ready_at: float | None = None
     closed_at: float | None = None
     cluster: str = ""
+    ends_at: float | None = None
 
 
 # ---------------------------------------------------------------- what comes of it

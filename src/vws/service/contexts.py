@@ -32,7 +32,7 @@ from vws.core.errors import ContextClosed, InvalidRequest, NotFound, TooLarge, U
 from vws.core.information import Informed, as_data
 from vws.core.saying import LOG_BYTES_MAX, VALUE_BYTES_MAX
 from vws.core.site import Answer, Cluster, Role, Workspace
-from vws.core.terms import check_name
+from vws.core.terms import DURATION_S_MAX, check_name, check_number
 from vws.core.waits import check_context, check_member
 from vws.ports import ContextLog, Filter, Page
 from vws.service.access import Caller
@@ -120,6 +120,7 @@ class Contexts:
         keys: Sequence[str] = (),
         actor: str = "",
         cluster: str = "",
+        ends_at: float | None = None,
         once: Once | None = None,
         subject: str = "",
     ) -> str:
@@ -133,7 +134,7 @@ class Contexts:
         if not spec.domain:
             spec = replace(spec, domain=f"{spec.name}.{self._informed.site.domain}")
         id, now = self._site.ids.new("ctx"), self._site.clock.now()
-        record = ContextRecord(id, spec.name, owner, spec, as_data(known), now, cluster=cluster)
+        record = ContextRecord(id, spec.name, owner, spec, as_data(known), now, cluster=cluster, ends_at=ends_at)
 
         def act(context: Context, now: float) -> str:
             for member in () if cluster else members:
@@ -227,15 +228,20 @@ class Contexts:
 
     # ------------------------------------------------------------ for people
 
-    def create(self, caller: Caller, spec: ContextSpec, members: Sequence[Expected], once: Once | None = None) -> str:
-        """A context of machines that VWS did not boot; the id of the first answer under the same client token."""
+    def create(
+        self, caller: Caller, spec: ContextSpec, members: Sequence[Expected], duration_s: int, once: Once | None = None
+    ) -> str:
+        """A context of machines that VWS did not boot, closed after so long; the id of the first answer under the same
+        client token."""
         caller.must_be(Role.ADMIN, Role.USER)
         kept = self._site.store.answer(caller.subject, once.client_token) if once else None
         if once is not None and kept is not None:
             return str(json.loads(once.check(kept).body)["id"])
         if any(member.workspace for member in members):
             raise InvalidRequest("a workspace is named", field="members.workspace", possible="vws cluster launch")
-        return self.open(caller.subject, spec, members, once=once, subject=caller.subject)
+        check_number(duration_s, "duration_s", 1, DURATION_S_MAX, "s")
+        end = self._site.clock.now() + duration_s
+        return self.open(caller.subject, spec, members, ends_at=end, once=once, subject=caller.subject)
 
     def contexts(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
         """ContextRecords: all for an administrator, one's own for others."""

@@ -60,7 +60,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0008"
+REVISION = "0009"
 
 
 class Choice(TypeDecorator[Any]):
@@ -412,6 +412,7 @@ contexts = Table(
     _time_if("ready_at"),
     _time_if("closed_at"),
     _text("cluster"),
+    _time_if("ends_at"),
     _truth("live"),
 )
 

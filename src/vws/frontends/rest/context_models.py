@@ -77,6 +77,7 @@ class ContextRequest(Asked):
     introduce: Annotated[Introduce, Field(strict=False)] = Introduce.ALL
     ssh: Annotated[Ssh, Field(strict=False)] = Ssh.MUTUAL
     within_s: Annotated[Whole, Field(description="For a member to report, and for a hook to end, seconds.")] = 600
+    duration_s: Annotated[Whole, Field(description="After which it is closed, seconds.")] = 30 * 86400
 
 
 # ---------------------------------------------------------------- answers
@@ -136,6 +137,7 @@ class ContextSummary(BaseModel):
     created_at: float
     ready_at: float | None
     closed_at: float | None
+    ends_at: float | None = Field(description="When it is closed by itself; null: with its cluster.")
 
 
 class ContextStatus(ContextSummary):

@@ -31,6 +31,7 @@ BODY_BYTES_MAX = 8 << 20
 def create_context(body: models.ContextRequest, call: ChangeHere) -> Response:
     """Expect these members, wherever they run. The answer has what each machine needs to join, its secret first."""
     asked = body.model_dump(mode="json")
+    duration_s = asked.pop("duration_s")
     members = [from_json(Expected, member, "members") for member in asked.pop("members")]
     spec = from_json(ContextSpec, asked, "context")
     contexts = call.services.contexts
@@ -45,7 +46,7 @@ def create_context(body: models.ContextRequest, call: ChangeHere) -> Response:
             "secrets": secrets,
         }
 
-    return call.mutate(lambda once: contexts.create(call.caller, spec, members, once), show, status=201)
+    return call.mutate(lambda once: contexts.create(call.caller, spec, members, duration_s, once), show, status=201)
 
 
 @routes.get("/v1/contexts", operation_id="list_contexts", response_model=models.ContextPage, responses=READING)
@@ -95,7 +96,7 @@ def close_context(id: str, call: ChangeHere) -> Response:
 
 
 def _summary(record: ContextRecord) -> dict[str, Any]:
-    names = ("id", "name", "owner", "state", "reason", "version", "created_at", "ready_at", "closed_at")
+    names = ("id", "name", "owner", "state", "reason", "version", "created_at", "ready_at", "closed_at", "ends_at")
     return {name: getattr(record, name) for name in names} | {"domain": record.spec.domain}
 
 
