@@ -26,6 +26,8 @@ from vws.core.site import (
     Lease,
     Maintenance,
     Node,
+    Revocation,
+    Signer,
     Token,
     Workspace,
 )
@@ -56,8 +58,8 @@ class Snapshot:
     """All that is alive (`Store.load`), or all that changed after a revision (`Store.changed_since`).
 
     Alive: leases not ended with all their workspaces (released ones too); nodes, images and tags not removed; tokens
-    neither revoked, nor expired long ago; maintenances neither over nor removed. In `changed_since`, ended and removed
-    values are included.
+    neither revoked, nor expired long ago; maintenances neither over nor removed; all signers; revocations not lifted.
+    In `changed_since`, ended and removed values are included.
     """
 
     revision: int
@@ -69,6 +71,8 @@ class Snapshot:
     maintenances: tuple[Maintenance, ...] = ()
     clusters: tuple[Cluster, ...] = ()
     image_tags: tuple[ImageTag, ...] = ()
+    signers: tuple[Signer, ...] = ()
+    revocations: tuple[Revocation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Filter:
     lease: str | None = None
     workspace: str | None = None
     node: str | None = None
+    image: str | None = None
     name: str | None = None
     series: str | None = None
     cluster: str | None = None

@@ -234,7 +234,7 @@ def test_anything_in_a_tracker_is_read_or_left_out(entry):
     [
         ("", "there is no rule", "[[rule]]"),
         ("[[rule]", "image-policy.toml is not TOML: ", "TOML"),
-        ('[[rule]]\nfor = "all"\n\nsigner = "desy"\n', "toml:4, rule 1: 'signer' is no key; did you mean signers", "fo"),
+        ('[[rule]]\nfor = "all"\n\nsigner = "desy"\n', "toml:4, rule 1: 'signer' is no key; did you mean sig", "for"),
         ('[[rule]]\n# none\n[[rule]]\nfor = "all"\n', "toml:1, rule 1: it is not said for whom it is", '"vo:cms"'),
         ('[[rule]]\nfor = ["cms"]\n', "toml:2, rule 1: 'cms' is nobody", '"user:ann"'),
         ('[[rule]]\nfor = ["vo:atlas"]\n', "there is no VO atlas", "a VO of site.toml: cms"),

@@ -12,7 +12,21 @@ from typing import Any
 
 from vws.core.lifecycle import Desired, State
 from vws.core.present import Present
-from vws.core.site import Changes, Cluster, Document, Event, Image, ImageTag, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import (
+    Changes,
+    Cluster,
+    Document,
+    Event,
+    Image,
+    ImageTag,
+    Lease,
+    Maintenance,
+    Node,
+    Revocation,
+    Signer,
+    Token,
+    Workspace,
+)
 
 
 class Draft:
@@ -31,6 +45,8 @@ class Draft:
         self._clusters: dict[str, Cluster] = {}
         self._image_tags: dict[str, ImageTag] = {}
         self._documents: list[Document] = []
+        self._signers: dict[str, Signer] = {}
+        self._revocations: dict[str, Revocation] = {}
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -47,6 +63,8 @@ class Draft:
             clusters=tuple(self._clusters.values()),
             image_tags=tuple(self._image_tags.values()),
             documents=tuple(self._documents),
+            signers=tuple(self._signers.values()),
+            revocations=tuple(self._revocations.values()),
         )
 
     # ------------------------------------------------------------ reading
@@ -125,8 +143,21 @@ class Draft:
         return tag
 
     def add_document(self, document: Document) -> Document:
+        """Keep it beside its image, which is written with it: whoever remembers what is said of an image sees by that
+        that there is more."""
         self._documents.append(document)
+        image = self.present.images.get(document.image)
+        if image is not None:
+            self._images.setdefault(image.id, replace(image))
         return document
+
+    def put_signer(self, signer: Signer) -> Signer:
+        self._signers[signer.id] = signer
+        return signer
+
+    def put_revocation(self, revocation: Revocation) -> Revocation:
+        self._revocations[revocation.id] = revocation
+        return revocation
 
     def put_token(self, token: Token) -> Token:
         self._tokens[token.id] = token

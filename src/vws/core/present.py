@@ -11,9 +11,22 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import TypeVar
 
+from vws.core.image_policy import Judge, everything_allowed
 from vws.core.outlook import Outlook
 from vws.core.outstanding import Outstanding
-from vws.core.site import Changes, Cluster, Image, ImageTag, Lease, Maintenance, Node, Token, Workspace
+from vws.core.site import (
+    Changes,
+    Cluster,
+    Image,
+    ImageTag,
+    Lease,
+    Maintenance,
+    Node,
+    Revocation,
+    Signer,
+    Token,
+    Workspace,
+)
 
 T = TypeVar("T")
 
@@ -28,6 +41,9 @@ class Present:
         self.nodes: dict[str, Node] = {}
         self.images: dict[str, Image] = {}
         self.image_tags: dict[str, ImageTag] = {}
+        self.signers: dict[str, Signer] = {}  # the revoked ones too: what they signed is refused in their name
+        self.revocations: dict[str, Revocation] = {}  # by digest
+        self.judge: Judge = everything_allowed
         self.tokens: dict[str, Token] = {}
         self.maintenances: dict[str, Maintenance] = {}
         self.clusters: dict[str, Cluster] = {}
@@ -121,6 +137,10 @@ class Present:
             _keep(self.image_tags, tag.id, tag, alive=tag.removed_at is None)
             if tag.removed_at is None:
                 self._tagged[tag.name, tag.tag] = tag.id
+        for signer in changes.signers:
+            self.signers[signer.id] = signer
+        for revocation in changes.revocations:
+            _keep(self.revocations, revocation.digest, revocation, alive=revocation.lifted_at is None)
         for token in changes.tokens:
             _keep(self.tokens, token.id, token, alive=token.revoked_at is None)
         for maintenance in changes.maintenances:

@@ -161,6 +161,36 @@ class Document:
     by: str
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Whose word about images the site knows. pem: a public key or a certificate; keyid, kind: what core/trust.py says
+    of it. by: who put it on record. reason: why it was revoked."""
+
+    id: str
+    name: str
+    keyid: str
+    kind: str
+    pem: str
+    added_at: float
+    by: str
+    revoked_at: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What nobody may run any more, whatever it is called: by the digest of what boots. name: of the image when it was
+    revoked. lifted_at: since when it may be run again."""
+
+    id: str
+    digest: str
+    name: str
+    reason: str
+    by: str
+    made_at: float
+    lifted_at: float | None = None
+
+
 class OnFailure(StrEnum):
     """Of a member that does not come up, or whose hooks end badly: another in its place, the end of the cluster's
     being ready, or a cluster without it."""
@@ -175,6 +205,8 @@ class Group:
     """disk_mib: of its root's and its other disks together. first: the number of its first member. networks: the names
     of its cluster's networks that each member is on, the main one first; (): the node's own.
     requirement: an expression that each member's node must meet ("": any), see core/requirements.py.
+    signers: who vouched for its image when it was granted, of whom one must still do when it boots; (): nobody needs
+    to. isolated: by the image policy, its members reach nothing but their node's gateway and their cluster.
 
     apart: no two members on one node. together: all members on one node. bandwidth_mbit: of its node's network, kept
     free for each.
@@ -194,6 +226,8 @@ class Group:
     first: int = 1
     networks: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
+    signers: tuple[str, ...] = ()
+    isolated: bool = False
 
     @property
     def numbers(self) -> range:
@@ -604,6 +638,8 @@ class Changes:
     clusters: tuple[Cluster, ...] = ()
     image_tags: tuple[ImageTag, ...] = ()
     documents: tuple[Document, ...] = ()
+    signers: tuple[Signer, ...] = ()
+    revocations: tuple[Revocation, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
         """Both, the later value of each id winning; events, answers and documents in order."""
@@ -619,6 +655,8 @@ class Changes:
             _latest(self.clusters, later.clusters),
             _latest(self.image_tags, later.image_tags),
             self.documents + later.documents,
+            _latest(self.signers, later.signers),
+            _latest(self.revocations, later.revocations),
         )
 
     def __bool__(self) -> bool:
@@ -635,6 +673,8 @@ class Changes:
                 self.clusters,
                 self.image_tags,
                 self.documents,
+                self.signers,
+                self.revocations,
             )
         )
 

@@ -238,4 +238,6 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         maintenances=snapshot.maintenances,
         clusters=snapshot.clusters,
         image_tags=snapshot.image_tags,
+        signers=snapshot.signers,
+        revocations=snapshot.revocations,
     )

@@ -52,7 +52,9 @@ from vws.core.site import (
     Nic,
     Node,
     Plan,
+    Revocation,
     Role,
+    Signer,
     Token,
     Workspace,
 )
@@ -210,6 +212,36 @@ image_documents = Table(
     Column("content", LargeBinary, nullable=False),
     _time("added_at"),
     _text("by"),
+)
+
+signers = Table(
+    "signers",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("keyid"),
+    _text("kind"),
+    _text("pem"),
+    _time("added_at"),
+    _text("by"),
+    _time_if("revoked_at"),
+    _text("reason"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    _id(),
+    _text("digest"),
+    _text("name"),
+    _text("reason"),
+    _text("by"),
+    _time("made_at"),
+    _time_if("lifted_at"),
+    _truth("live"),
+    _whole("revision"),
 )
 
 nodes = Table(
@@ -463,6 +495,8 @@ TABLES: dict[type[Any], Table] = {
     Maintenance: maintenances,
     Cluster: clusters,
     ImageTag: image_tags,
+    Signer: signers,
+    Revocation: revocations,
 }
 
 
@@ -473,8 +507,10 @@ def live(value: Any) -> bool:
             return not value.ended
         case Workspace():
             return value.released_at is None
-        case Token():
+        case Token() | Signer():
             return value.revoked_at is None
+        case Revocation():
+            return value.lifted_at is None
         case Cluster():
             return value.ended_at is None
     return value.removed_at is None
@@ -492,6 +528,8 @@ UNIQUE: tuple[tuple[Table, tuple[str, ...], str], ...] = (
     (nodes, ("name",), "name"),
     (tokens, ("secret_sha256",), "secret"),
     (clusters, ("name",), "name"),
+    (signers, ("name",), "name"),
+    (revocations, ("digest",), "digest"),
 )
 
 for _table, _columns, _ in UNIQUE:
@@ -514,7 +552,7 @@ Index(None, clusters.c.owner, clusters.c.id)
 Index(None, leases.c.cluster, leases.c.id)
 Index(None, images.c.name, images.c.id)
 Index(None, image_documents.c.image, image_documents.c.id)
-for _name in ("owner", "lease", "workspace", "node"):
+for _name in ("owner", "lease", "workspace", "node", "image"):
     Index(None, events.c[_name], events.c.seq)
 Index(None, answers.c.at)
 Index("uq_contexts_name_live", contexts.c.name, unique=True, **_WHILE_LIVE)

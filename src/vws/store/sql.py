@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
@@ -30,6 +30,8 @@ from vws.core.site import (
     Lease,
     Maintenance,
     Node,
+    Revocation,
+    Signer,
     Token,
     Workspace,
 )
@@ -38,7 +40,19 @@ from vws.store import schema
 from vws.store.contexts import SqlContexts
 from vws.store.cursors import cursor, read_cursor
 from vws.store.database import Database, open_database
-from vws.store.schema import TABLES, answers, events, heard, image_documents, leases, nodes, site, tokens, workspaces
+from vws.store.schema import (
+    TABLES,
+    answers,
+    events,
+    heard,
+    image_documents,
+    leases,
+    nodes,
+    signers,
+    site,
+    tokens,
+    workspaces,
+)
 from vws.store.upgrade import upgrade
 
 # A token that expired this long before the last event is not loaded at start.
@@ -51,6 +65,8 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
 WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Image, "images"),
     (ImageTag, "image_tags"),
+    (Signer, "signers"),
+    (Revocation, "revocations"),
     (Node, "nodes"),
     (Cluster, "clusters"),
     (Lease, "leases"),
@@ -145,7 +161,7 @@ class SqlStore:
         with self._database.reading() as connection:
             return _snapshot(
                 connection,
-                lambda table: of_live_leases if table is workspaces else table.c.live,
+                lambda table: _alive(table, of_live_leases),
                 tokens_expired_before=_long_ago(connection),
             )
 
@@ -333,6 +349,11 @@ def _snapshot(
     return Snapshot(connection.execute(select(site.c.revision)).scalar_one(), **found)
 
 
+def _alive(table: Table, of_live_leases: ColumnElement[bool]) -> ColumnElement[bool]:
+    """What the site has in mind: of signers the revoked ones too."""
+    return of_live_leases if table is workspaces else true() if table is signers else table.c.live
+
+
 def _id(value: Any) -> str:
     return str(value.id)
 
@@ -347,7 +368,7 @@ def _long_ago(connection: Connection) -> float | None:
 
 
 def _conditions(table: Table, where: Filter) -> Iterator[ColumnElement[bool]]:
-    for name in ("owner", "lease", "workspace", "node", "name", "series", "cluster"):
+    for name in ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster"):
         wanted = getattr(where, name)
         if wanted is not None:
             yield _column(table, name) == wanted
