@@ -77,6 +77,15 @@ def test_the_legend_names_steps_and_leases_that_are_shown():
     assert not [line for line in found if line.startswith("██ m")]
 
 
+def test_the_legend_says_how_a_lease_stands_now():
+    booted = replace(bar("n1", 0, 10, "lse-1", Step.BOOT), state="starting")
+    runs = replace(bar("n1", 10, 50, "lse-1"), state="running")
+    later = replace(bar("n1", 50, 90, "lse-1"), state="planned")
+    for now, state in ((5, "starting"), (20, "running"), (-5, "starting")):
+        (line,) = [line for line in lines_of(plan(booted, runs, later, now=now)) if "lse-1" in line]
+        assert line.endswith(state)
+
+
 def test_many_leases_are_counted():
     bars = [bar("n1", i * HOUR_S, (i + 1) * HOUR_S, f"lse-{i}") for i in range(10)]
     assert lines_of(plan(*bars))[-1] == "and 2 more leases"

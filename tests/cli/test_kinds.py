@@ -285,3 +285,13 @@ def test_a_series_is_listed_and_ended_as_a_whole(vws: Run, client: FakeClient) -
         assert vws("lease", "cancel", *line).exit_code == 2
     client.lives = []
     assert "No lease of srs-1 lives" in vws("lease", "cancel", "--series", "srs-1").stderr
+
+
+def test_members_that_are_alike_are_told_in_one_line() -> None:
+    many = [{"name": f"c-{n}", "state": "starting", "node": "nod-1", "step": "booting"} for n in range(1, 8)]
+    members = [*many, {"name": "c-8", "state": "failed", "node": "nod-1", "reason": "no boot"}]
+    assert list(told_of(members, {"nod-1": "n1"})) == [
+        "c-1, c-2 and 5 more are starting: booting",
+        "c-8 is failed on n1: no boot",
+    ]
+    assert list(told_of(many[:1], {"nod-1": "n1"})) == ["c-1 is starting on n1: booting"]

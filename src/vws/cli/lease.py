@@ -39,6 +39,10 @@ def waitable(command: Any) -> Any:
     return command
 
 
+# Of more members that are alike only some are named.
+ALIKE_MAX = 5
+
+
 @click.group()
 def lease() -> None:
     """Leases: ask for workspaces, change what was agreed, give them back.
@@ -340,13 +344,23 @@ def explain(session: Session, /, lease_id: str | None, **given: Any) -> None:
     click.echo(f"{answer.get('name') or answer['lease']} is {output.state(answer['state'])}" + _because(answer))
     for line in explained(answer):
         click.echo(line)
-    nodes = {w["node"]: w["node_name"] for w in found["workspaces"]}
-    for member in answer["members"]:
-        where = f" on {nodes.get(member['node']) or member['node']}" if member.get("node") else ""
-        click.echo(
-            f"  {member.get('name') or member['workspace']} is {output.state(member['state'])}{where}"
-            + _because(member)
-        )
+    for line in told_of(answer["members"], {w["node"]: w["node_name"] for w in found["workspaces"]}):
+        click.echo(f"  {line}")
+
+
+def told_of(members: list[Json], nodes: Json) -> Iterator[str]:
+    """How members are; of many that are alike in one line."""
+    alike: dict[tuple[str, str], list[Json]] = {}
+    for member in members:
+        alike.setdefault((output.state(member["state"]), _because(member)), []).append(member)
+    for (state, why), those in alike.items():
+        names = [member.get("name") or member["workspace"] for member in those]
+        if len(those) > ALIKE_MAX:
+            yield f"{names[0]}, {names[1]} and {len(names) - 2} more are {state}{why}"
+            continue
+        for name, member in zip(names, those, strict=True):
+            where = f" on {nodes.get(member['node']) or member['node']}" if member.get("node") else ""
+            yield f"{name} is {state}{where}{why}"
 
 
 def explained(answer: Json) -> Iterator[str]:
