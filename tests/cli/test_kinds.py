@@ -13,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from tests.cli.conftest import FakeClient, lease, workspace
+from vws.cli.lease import told_of
 
 Run = Callable[..., Result]
 
