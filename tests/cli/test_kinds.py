@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
@@ -291,8 +292,8 @@ def test_a_series_is_listed_and_ended_as_a_whole(vws: Run, client: FakeClient) -
 def test_members_that_are_alike_are_told_in_one_line() -> None:
     many = [{"name": f"c-{n}", "state": "starting", "node": "nod-1", "step": "booting"} for n in range(1, 8)]
     members = [*many, {"name": "c-8", "state": "failed", "node": "nod-1", "reason": "no boot"}]
-    assert list(told_of(members, {"nod-1": "n1"})) == [
+    assert [click.unstyle(line) for line in told_of(members, {"nod-1": "n1"})] == [
         "c-1, c-2 and 5 more are starting: booting",
         "c-8 is failed on n1: no boot",
     ]
-    assert list(told_of(many[:1], {"nod-1": "n1"})) == ["c-1 is starting on n1: booting"]
+    assert [click.unstyle(line) for line in told_of(many[:1], {"nod-1": "n1"})] == ["c-1 is starting on n1: booting"]
