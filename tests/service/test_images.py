@@ -14,7 +14,7 @@ from tests.service.conftest import ANN
 from tests.service.test_image_check import FILES, bundle
 from vws.core.errors import ClientTokenReused, NameTaken, Unavailable
 from vws.core.site import Answer
-from vws.service import image_check
+from vws.service import tar_stream
 from vws.service.once import Once
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
@@ -90,7 +90,7 @@ def test_a_full_disk_while_unpacking_is_told_and_leaves_nothing(rig, tmp_path, m
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(image_check.shutil, "copyfileobj", full)
+    monkeypatch.setattr(tar_stream.shutil, "copyfileobj", full)
     data = bundle(tmp_path / "bundle", FILES).read_bytes()
     with pytest.raises(Unavailable, match="No space left on device"):
         upload(rig, data, "small")

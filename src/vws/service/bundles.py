@@ -1,0 +1,156 @@
+"""Appliance bundles: a tar of appliance.json, kernel, initrd and perhaps disk.qcow2, in and out.
+
+One file that holds all that boots, and of which each part is bound by its sha256. What does not belong into it is
+refused by its header alone: nothing is unpacked that was not asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vws.core.image_formats import wrong as _wrong
+from vws.core.site import Document, DocumentKind, Image, ImageFile
+from vws.service import tar_stream
+from vws.service.disk_check import Found, digest, examine_disk
+from vws.service.tar_stream import Member, in_memory
+
+FORMAT = "vws-appliance/1"
+MANIFEST = "appliance.json"
+MANIFEST_BYTES_MAX = 1 << 20
+CMDLINE_LENGTH_MAX = 2048
+
+# member of the tar -> (role, format)
+MEMBERS = {"kernel": ("kernel", "kernel"), "initrd": ("initrd", "initrd"), "disk.qcow2": ("disk", "qcow2")}
+# How it boots -> the members that it must have.
+NEEDED = {"direct": {"kernel", "initrd"}, "disk": {"disk.qcow2"}}
+# member -> what it is; kept as it came, and never read.
+DOCUMENTS = {
+    "sbom.cdx.json": (DocumentKind.SBOM, "application/vnd.cyclonedx+json"),
+    "provenance.json": (DocumentKind.PROVENANCE, "application/vnd.in-toto+json"),
+}
+DOCUMENTS_NAMES = {kind: name for name, (kind, _) in DOCUMENTS.items()}
+DOCUMENT_BYTES_MAX = 16 << 20
+
+
+def unpack(path: Path, parts: Path) -> Found:
+    """What is in a bundle, its members in the folder `parts`. Raises InvalidRequest with field "file"."""
+    tar_stream.unpack(path, parts, _place, "the bundle")
+    return _found(_manifest(parts / MANIFEST), parts)
+
+
+def _place(name: str) -> str:
+    known = (MANIFEST, *MEMBERS, *DOCUMENTS)
+    if name not in known:
+        raise _wrong(f"an appliance bundle does not hold {name[:60]!r}", f"only {', '.join(known)}")
+    return name
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise _wrong("this tar file is no appliance bundle: appliance.json is missing")
+    if path.stat().st_size > MANIFEST_BYTES_MAX:
+        raise _wrong("the bundle's appliance.json is too long", f"at most {MANIFEST_BYTES_MAX} bytes")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise _wrong("the bundle's appliance.json is not JSON") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("boot") not in NEEDED:
+        boots = " or ".join(f'"{boot}"' for boot in NEEDED)
+        raise _wrong("the bundle's appliance.json is of another kind", f'"format": "{FORMAT}", "boot": {boots}')
+    return manifest
+
+
+def _found(manifest: dict[str, Any], parts: Path) -> Found:
+    present = {name for name in MEMBERS if (parts / name).exists()}
+    declared = manifest.get("files")
+    boot = str(manifest["boot"])
+    allowed = set(MEMBERS) if boot == "direct" else NEEDED[boot]
+    if not isinstance(declared, dict) or set(declared) != present or not NEEDED[boot] <= present <= allowed:
+        raise _wrong(
+            "the bundle's files are not those that appliance.json names",
+            "kernel, initrd and maybe disk.qcow2; of one that boots from its disk, disk.qcow2",
+        )
+    files = tuple((_member(name, declared[name], parts / name), parts / name) for name in MEMBERS if name in present)
+    disk = next((file.virtual_size_mib for file, _ in files if file.role == "disk"), 0)
+    return Found(
+        boot=boot,
+        files=files,
+        cmdline=_text(manifest, "cmdline", CMDLINE_LENGTH_MAX),
+        user=_text(manifest, "user", 32) or "root",
+        ready=_choice(manifest, "ready", ("ssh", "boot")),
+        memory_mib_min=_whole(manifest, "memory_mib_min"),
+        disk_mib_min=disk,
+        documents=tuple((*DOCUMENTS[name], _document(parts / name)) for name in DOCUMENTS if (parts / name).exists()),
+    )
+
+
+def _document(path: Path) -> bytes:
+    if path.stat().st_size > DOCUMENT_BYTES_MAX:
+        raise _wrong(f"the bundle's {path.name} is too long", f"at most {DOCUMENT_BYTES_MAX >> 20} MiB")
+    return path.read_bytes()
+
+
+def _member(name: str, declared: Any, path: Path) -> ImageFile:
+    role, kind = MEMBERS[name]
+    sha256 = digest(path)
+    if not isinstance(declared, dict) or declared.get("sha256") != sha256:
+        raise _wrong(f"the bundle's {name} is not the one that appliance.json describes", "an undamaged copy of it")
+    if kind == "qcow2":
+        return examine_disk(path, role, kind)
+    return ImageFile(role, sha256, path.stat().st_size, kind)
+
+
+def _text(manifest: dict[str, Any], key: str, length_max: int) -> str:
+    value = manifest.get(key, "")
+    if not isinstance(value, str) or len(value) > length_max or not value.isprintable():
+        raise _wrong(f"{key} in appliance.json is no plain text", f"at most {length_max} printable characters")
+    return value
+
+
+def _choice(manifest: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str:
+    value = manifest.get(key, allowed[0])
+    if value not in allowed:
+        raise _wrong(f"{key} in appliance.json is {value!r:.60}", " or ".join(allowed))
+    return str(value)
+
+
+def _whole(manifest: dict[str, Any], key: str) -> int:
+    value = manifest.get(key, 0)
+    if type(value) is not int or not 0 <= value < 1 << 40:
+        raise _wrong(f"{key} in appliance.json is {value!r:.60}", "a whole number of MiB")
+    return value
+
+
+# ---------------------------------------------------------------- out
+
+
+def members(
+    image: Image, content: Callable[[ImageFile], Iterable[bytes]], documents: Iterable[Document] = ()
+) -> list[Member]:
+    """The members of the bundle of an image whose disk, if any, is one qcow2 that stands alone."""
+    names = {role: name for name, (role, _) in MEMBERS.items()}
+    files = {names[file.role]: file for file in sorted(image.files, key=lambda file: list(names).index(file.role))}
+    said = {DOCUMENTS_NAMES[each.kind]: each.content for each in documents if each.kind in DOCUMENTS_NAMES}
+    return [
+        in_memory(MANIFEST, _described(image, files)),
+        *(Member(name, file.size_bytes, partial(content, file)) for name, file in files.items()),
+        *(in_memory(name, data) for name, data in sorted(said.items())),
+    ]
+
+
+def _described(image: Image, files: Mapping[str, ImageFile]) -> bytes:
+    manifest = {
+        "format": FORMAT,
+        "name": image.name,
+        "boot": image.boot,
+        "cmdline": image.cmdline,
+        "memory_mib_min": image.memory_mib_min,
+        "ready": image.ready,
+        "user": image.user,
+        "files": {name: {"sha256": file.sha256, "size": file.size_bytes} for name, file in files.items()},
+    }
+    return json.dumps(manifest, indent=2).encode() + b"\n"

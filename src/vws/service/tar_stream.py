@@ -1,0 +1,110 @@
+"""Tars of plain files: written piece by piece as they are sent, read with nothing believed.
+
+What is exported as a tar is never on the disk as one: its members are files that are there already, and everything
+about them is known before the first byte is sent, so that the tar's length is too.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from vws.core.image_formats import wrong
+
+PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Member:
+    name: str
+    size_bytes: int
+    content: Callable[[], Iterable[bytes]]
+
+
+def in_memory(name: str, data: bytes) -> Member:
+    return Member(name, len(data), lambda: (data,))
+
+
+def length_bytes(members: Iterable[Member]) -> int:
+    """Of the tar that `written` gives."""
+    blocks = sum(1 + -(-member.size_bytes // tarfile.BLOCKSIZE) for member in members)
+    return (blocks + 2) * tarfile.BLOCKSIZE
+
+
+def written(members: Iterable[Member]) -> Iterator[bytes]:
+    """The tar, piece by piece. OSError if a member has not the bytes that it should have."""
+    for member in members:
+        info = tarfile.TarInfo(member.name)  # owner and time are 0 unless said
+        info.size = member.size_bytes
+        yield info.tobuf(tarfile.GNU_FORMAT)  # ustar ends at 8 GiB a member
+        count = 0
+        for piece in member.content():
+            count += len(piece)
+            yield piece
+        if count != member.size_bytes:
+            raise OSError(f"{member.name} has {count} bytes, not {member.size_bytes}")
+        yield bytes(-count % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+class PlainMember(tarfile.TarInfo):
+    """A member that is its own bytes and nothing else, told from its header alone.
+
+    A sparse member is as long as it says, however few bytes came; extended headers are read into memory, however many
+    came. Both are refused before tarfile follows them.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+            raise wrong(
+                f"the tar's {member.name[:60]!r} is not a plain file (sparse, a link, or with an extended header)",
+                "a tar of plain files: tar --format=ustar",
+            )
+        return member
+
+
+def unpack(path: Path, folder: Path, place: Callable[[str], str | None], complete: str) -> None:
+    """Write the members of a tar into `folder`.
+
+    place: the name under which a member is kept there, a plain one; None for a directory that is passed over; it raises
+    InvalidRequest for what does not belong into such a tar. complete: what is called so, "the bundle". Raises
+    InvalidRequest with field "file".
+    """
+    bytes_max = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:", tarinfo=PlainMember) as tar:
+            for member in tar:
+                _unpack_member(tar, member, folder, place, complete, bytes_max)
+    except (tarfile.TarError, EOFError) as error:
+        raise wrong(f"this tar file cannot be read: {error}") from None
+
+
+def _unpack_member(
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    folder: Path,
+    place: Callable[[str], str | None],
+    complete: str,
+    bytes_max: int,
+) -> None:
+    name = place(member.name.removeprefix("./"))
+    if name is None and member.isdir():
+        return
+    if name is None or member.isdir():
+        raise wrong(f"{complete}'s {member.name[:60]!r} is a folder where a file should be", complete)
+    if (folder / name).exists():
+        raise wrong(f"{complete} holds {member.name[:80]} twice", "each member once")
+    if not 0 <= member.size <= bytes_max:
+        raise wrong(
+            f"{complete}'s {member.name[:80]} says it has {member.size} bytes, more than came", f"all of {complete}"
+        )
+    stream = tar.extractfile(member)
+    assert stream is not None
+    with (folder / name).open("xb") as target:
+        shutil.copyfileobj(stream, target, PIECE_BYTES)
