@@ -32,11 +32,13 @@ from vws.core.chosen import REGISTRY
 from vws.core.information import SiteInformation
 from vws.core.lifecycle import COMMANDS, Command, State
 from vws.core.membership import VO, Limits, User, UserGroup
+from vws.core.pools import PoolConfig
 from vws.core.rates import Configured
 from vws.core.site import LeaseState, NodeState, Role
 from vws.core.tariff import PRICES, Band, Tariff
 from vws.core.wire import from_json, to_json
 from vws.frontends.rest import (
+    addresses,
     contexts,
     events,
     guests,
@@ -287,7 +289,7 @@ SECTIONS = {
     "[service]": ServiceConfig, "[site]": SiteInformation, "[planning]": PlanningConfig, "[rates]": Configured,
     "[node]": NodeConfig, "[fake]": FakeConfig,
     "[policy]": PolicyConfig, "[vos.NAME]": VO, "[groups.NAME]": UserGroup, "[users.NAME]": User,
-    "[tariff]": Tariff, "[[tariff.bands]]": Band,
+    "[pools.NAME]": PoolConfig, "[tariff]": Tariff, "[[tariff.bands]]": Band,
 }  # fmt: skip
 
 
@@ -383,7 +385,10 @@ def test_every_state_of_a_node_and_every_role_is_in_the_admin_guide():
 @pytest.mark.parametrize(
     ("guides", "parts"),
     [
-        ((USER, ADMIN), (leases, workspaces, guests, images, nodes, maintenances, plan, tokens, events, usage, site)),
+        (
+            (USER, ADMIN),
+            (leases, workspaces, guests, images, nodes, maintenances, addresses, plan, tokens, events, usage, site),
+        ),
         ((CONTEXTUALISING,), (contexts,)),
         ((ARCHITECTURE,), (link,)),
     ],

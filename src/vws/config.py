@@ -14,6 +14,7 @@ from pathlib import Path
 from vws.core.errors import InvalidRequest
 from vws.core.information import SiteInformation
 from vws.core.membership import VO, User, UserGroup
+from vws.core.pools import Pool, PoolConfig, pools_of
 from vws.core.rates import Configured, check_configured
 from vws.core.standing import Patience
 from vws.core.tariff import Tariff
@@ -56,7 +57,7 @@ class ServiceConfig:
 class SiteConfig:
     """The whole of site.toml: [service], [site] (what guests ask of it), [planning], [rates] (how long things take),
     [node] (this host as a node), [fake] (simulated nodes instead of it), [policy], [tariff] (what time costs), and the
-    users' [vos.NAME], [groups.NAME] and [users.NAME]."""
+    users' [vos.NAME], [groups.NAME] and [users.NAME]; [pools.NAME] are addresses that it sets aside."""
 
     service: ServiceConfig = field(default_factory=ServiceConfig)
     site: SiteInformation = field(default_factory=SiteInformation)
@@ -69,6 +70,12 @@ class SiteConfig:
     vos: dict[str, VO] = field(default_factory=dict)
     groups: dict[str, UserGroup] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    pools: dict[str, PoolConfig] = field(default_factory=dict)
+
+    @property
+    def address_pools(self) -> dict[str, Pool]:
+        """Raises InvalidRequest naming the key that is wrong."""
+        return pools_of(self.pools, guest_network=self.service.guest_network)
 
     @property
     def members(self) -> Members:
@@ -171,6 +178,7 @@ def read(path: Path) -> SiteConfig:
     check_policy(config.policy, config.members, config.tariff)
     check_configured(config.rates)
     rules_of(config.planning)
+    _ = config.address_pools
     config.node.traits()
     for fake in (config.fake, *map(config.fake.like, config.fake.kinds)):
         fake.traits()

@@ -180,6 +180,7 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         price_of(config.tariff),
         rules_of(config.planning),
         Informed(config.site, config.vos, config.users),
+        config.address_pools,
     )
     blobs = FileBlobs(directory.service / "blobs")
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)

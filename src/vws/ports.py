@@ -15,6 +15,7 @@ from vws.core.context import ContextRecord, Member
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import (
+    Address,
     Answer,
     Capacity,
     Changes,
@@ -58,8 +59,8 @@ class Snapshot:
     """All that is alive (`Store.load`), or all that changed after a revision (`Store.changed_since`).
 
     Alive: leases not ended with all their workspaces (released ones too); nodes, images and tags not removed; tokens
-    neither revoked, nor expired long ago; maintenances neither over nor removed; all signers; revocations not lifted.
-    In `changed_since`, ended and removed values are included.
+    neither revoked, nor expired long ago; maintenances neither over nor removed; all signers; revocations not lifted;
+    addresses reserved or held. In `changed_since`, ended and removed values are included.
     """
 
     revision: int
@@ -73,6 +74,7 @@ class Snapshot:
     image_tags: tuple[ImageTag, ...] = ()
     signers: tuple[Signer, ...] = ()
     revocations: tuple[Revocation, ...] = ()
+    addresses: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Filter:
     name: str | None = None
     series: str | None = None
     cluster: str | None = None
+    pool: str | None = None
     live: bool = False
     states: tuple[str, ...] = field(default=())
 

@@ -88,6 +88,20 @@ def maintenance(**changes: Any) -> Json:
     } | changes  # fmt: skip
 
 
+def pool(**changes: Any) -> Json:
+    return {
+        "name": "campus", "range": "192.0.2.0/24", "gateway": "192.0.2.1", "default": True, "require": "", "size": 48,
+        "free": 46, "held": 1, "reserved": 1, "reserved_max": 2,
+    } | changes  # fmt: skip
+
+
+def address(**changes: Any) -> Json:
+    return {
+        "id": "adr-1", "pool": "campus", "address": "192.0.2.17", "owner": "ada", "name": "www", "cluster": "",
+        "cluster_name": "", "member": "", "created_at": 900.0, "released_at": None,
+    } | changes  # fmt: skip
+
+
 def usage(*rows: Json, **changes: Any) -> Json:
     amounts = {side: {"node_hours": 0.0, "cpu_hours": 0.0, "charge": 0.0} for side in ("reserved", "used")}
     return {
@@ -227,6 +241,34 @@ class FakeClient:
     def plan_maintenance(self, node: str, duration_s: int, reason: str, *, start: int | None) -> Json:
         self._change("plan_maintenance", node, duration_s, reason, start)
         return maintenance(start=start or 1000)
+
+    def pools(self) -> list[Json]:
+        return [pool(), pool(name="far", default=False, require='"far" in labels', free=0)]
+
+    def reserve_address(self, name: str, **more: Any) -> Json:
+        self._change("reserve_address", name, more)
+        return address(name=name, owner=more["owner"] or "ada")
+
+    def addresses(self, **where: Any) -> Iterator[Json]:
+        self.asked.append(("addresses", where))
+        return iter(
+            [
+                address(),
+                address(
+                    id="adr-2",
+                    address="192.0.2.18",
+                    name="",
+                    cluster="cls-1",
+                    cluster_name="shop",
+                    member="front-1",
+                    released_at=None if where.get("live") else 2000.0,
+                ),
+            ]
+        )
+
+    def release_address(self, id: str) -> Json:
+        self._change("release_address", id)
+        return address()
 
     def maintenances(self, **where: Any) -> Iterator[Json]:
         self.asked.append(("maintenances", where))

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.store.builders import NOW, answer, event, ground, image, lease, maintenance, node, token, workspace
+from tests.store.builders import NOW, address, answer, event, ground, image, lease, maintenance, node, token, workspace
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
+    Address,
     Changes,
     Cluster,
     Disk,
@@ -136,20 +137,31 @@ def test_values_come_back_as_they_went_in(store):
             "cls-000001",
             "slurm",
             "ann",
-            (Network("net-000001", "private", "10.20.0.0/24", outgoing=True),),
+            (Network("net-000001", "private", "10.20.0.0/24", outgoing=True, pool="campus", router="10.20.0.9"),),
             (GroupRoles("head", ("head",), ("worker",), OnFailure.REPLACE),),
             "ctx-000001",
             "vws: cluster/1\nname: slürm\n",
             NOW,
         ),
+        Address: address(name="www", cluster="cls-000001", member="head-1"),
     }
-    images, nodes, leases, workspaces, tokens, maintenances, clusters = ((value,) for value in values.values())
+    images, nodes, leases, workspaces, tokens, maintenances, clusters, addresses = ((v,) for v in values.values())
     store.commit(
-        Changes(leases, workspaces, nodes, images, tokens, maintenances=maintenances, clusters=clusters), expected=0
+        Changes(
+            leases,
+            workspaces,
+            nodes,
+            images,
+            tokens,
+            maintenances=maintenances,
+            clusters=clusters,
+            addresses=addresses,
+        ),
+        expected=0,
     )
     for kind, value in values.items():
         assert store.get(kind, value.id) == value
-    assert store.load() == Snapshot(1, leases, workspaces, nodes, images, tokens, maintenances, clusters)
+    assert store.load() == Snapshot(1, leases, workspaces, nodes, images, tokens, maintenances, clusters, addresses)
 
 
 def test_a_commit_replaces_whole_values(grounded, put):
@@ -516,3 +528,15 @@ def test_an_address_is_one_of_its_network(grounded, put):
     put(workspaces=(workspace(2, address=workspace().address, network="net-000002"),))
     with pytest.raises(Conflict, match=r"the address .* is held by wsp-000001"):
         put(workspaces=(workspace(3, address=workspace().address, network="net-000001"),))
+
+
+def test_an_address_of_a_pool_has_one_holder(grounded, put):
+    put(addresses=(address(1), address(2, pool="far"), address(3, address="192.0.2.18")))
+    with pytest.raises(Conflict, match=r"the address 192\.0\.2\.17 is held by adr-000001"):
+        put(addresses=(address(4, name="www"),))
+    put(addresses=(address(1, released_at=NOW), address(4, name="www")))
+    assert [a.id for a in grounded.page(Address, Filter(pool="campus", live=True), after=None, limit=9).items] == [
+        "adr-000003",
+        "adr-000004",
+    ]
+    assert grounded.changed_since(1).addresses[0].released_at == NOW

@@ -287,7 +287,7 @@ REFUSALS = [
     ("10.20.0.0/24", "10.0.0.0/8", "/16 to /30"),
     ("10.20.0.0/24", "10.20.0.0/300", "cannot be used"),
     ("range: 10.20.0.0/24, outgoing: false", "outgoing: true", "networks.private says no range"),
-    ("public: true", "public: true, outgoing: true", "is public and has outgoing too"),
+    ("public: true", "public: true, outgoing: true", "networks.site has public and outgoing too"),
     ("public: true", "range: 10.20.0.128/25", "the ranges of private and site overlap"),
     # contents
     ("from: files/key", "from: files/kez", "files/kez cannot be read: there is no such file"),

@@ -89,7 +89,7 @@ class Bench:
         found += [path.name for path in self.directory.glob("networks/*")]
         if self.place.exists:
             links = self.place.commands.run("ip", "-brief", "link").decode().split()
-            found += [word for word in links if word.startswith(("vb", "vr", "vo"))]
+            found += [word for word in links if word.startswith(("vb", "vr", "vo", "vp"))]
             tables = self.place.commands.run("nft", "list", "tables").decode().splitlines()
             found += [table for table in tables if "vws_vb" in table]
         return found

@@ -6,6 +6,7 @@ from typing import Any
 
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
+    Address,
     Answer,
     Capacity,
     Changes,
@@ -62,6 +63,11 @@ def token(number: int = 1, **fields: Any) -> Token:
 def maintenance(number: int = 1, **fields: Any) -> Maintenance:
     given = {"node": "nod-000001", "start": 1_800_003_600, "end": 1_800_007_200, "reason": "new disks"}
     return Maintenance(f"mnt-{number:06d}", **{**given, "created_at": NOW, **fields})
+
+
+def address(number: int = 1, **fields: Any) -> Address:
+    given = {"pool": "campus", "address": "192.0.2.17", "owner": "ann", "created_at": NOW}
+    return Address(f"adr-{number:06d}", **{**given, **fields})
 
 
 def event(number: int = 1, **fields: Any) -> Event:

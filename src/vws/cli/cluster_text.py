@@ -71,7 +71,7 @@ def _groups(file: ClusterFile) -> str:
             members_of(group),
             group.request.image,
             _each(group),
-            ", ".join(group.request.networks) or "the node's",
+            _networks_of(group),
             ", ".join(group.roles.provides),
             ", ".join(group.roles.requires),
             ON_FAILURE[group.roles.on_failure],
@@ -79,6 +79,11 @@ def _groups(file: ClusterFile) -> str:
         for group in file.groups
     ]
     return output.table(headers, rows)
+
+
+def _networks_of(group: ClusterGroup) -> str:
+    named = f" with the address {group.request.address}" if group.request.address else ""
+    return (", ".join(group.request.networks) or "the node's") + named
 
 
 def members_of(group: ClusterGroup) -> str:
@@ -103,6 +108,8 @@ def _networks(file: ClusterFile) -> Iterator[str]:
 
 
 def _kind_of(network: NetworkRequest) -> str:
+    if network.pool:
+        return f"public addresses of the site's pool {network.pool}"
     if network.public:
         return "public addresses of the site"
     return f"{network.cidr}, {'with a way out' if network.outgoing else 'no way out'}"

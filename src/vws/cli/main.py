@@ -23,6 +23,7 @@ MODULES = {
     "image": "vws.cli.image:image",
     "lease": "vws.cli.lease:lease",
     "cluster": "vws.cli.cluster:cluster",
+    "address": "vws.cli.address:address",
     "context": "vws.cli.context:context",
     "workspace": "vws.cli.workspace:workspace",
     "ssh": "vws.cli.ssh:ssh",

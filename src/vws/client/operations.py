@@ -247,6 +247,31 @@ class Client(Connection):
         """{"token": ..., "url": ...}: the word with which `vws node join` makes another host a node, once."""
         return self._change("POST", "/v1/nodes/invitations", {"lifetime_s": lifetime_s})
 
+    # ------------------------------------------------------------ addresses
+
+    def pools(self) -> list[Json]:
+        """The pools of addresses that the site has set aside."""
+        found: list[Json] = self._json("GET", "/v1/pools")["items"]
+        return found
+
+    def reserve_address(
+        self, name: str, *, pool: str | None = None, address: str = "", owner: str | None = None
+    ) -> Json:
+        """An address of a pool (None: the default one) that is yours, or `owner`'s, until it is released."""
+        body = {"name": name, "pool": pool, "address": address, "owner": owner}
+        return self._change("POST", "/v1/addresses", body)
+
+    def addresses(self, **where: Any) -> Iterator[Json]:
+        """where: live, owner, pool."""
+        return self._pages("/v1/addresses", where)
+
+    def address(self, id: str) -> Json:
+        """By id, by the name under which it is reserved, or itself."""
+        return self._json("GET", _path("addresses", id))
+
+    def release_address(self, id: str) -> Json:
+        return self._change("DELETE", _path("addresses", id))
+
     # ------------------------------------------------------------ maintenance
 
     def plan_maintenance(self, node: str, duration_s: int, reason: str, *, start: int | None = None) -> Json:

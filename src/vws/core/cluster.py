@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 
+from vws.core.addresses import give, pool_named
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.agreement import Ids, cancel, command, grant
 from vws.core.context import ContextState
 from vws.core.deployment import WorkspaceFact
 from vws.core.draft import Draft
-from vws.core.errors import CommandRefused, Conflict, InvalidRequest, NameTaken
+from vws.core.errors import CannotFit, CommandRefused, Conflict, InUse, InvalidRequest, NameTaken, VwsError
 from vws.core.lifecycle import UNORDERED, Command, Observation, State
 from vws.core.members import member_name
+from vws.core.pools import Pool, default_of
 from vws.core.requirements import LENGTH_MAX
 from vws.core.site import LEASE_AHEAD, Cluster, Group, GroupRoles, Lease, LeaseState, Network, OnFailure, Workspace
 from vws.core.standing import REPLACEMENTS_MAX, broken_among, latest, to_be_replaced, witness
@@ -54,13 +56,19 @@ NAME_LENGTH_MAX = 30
 class NetworkRequest:
     """A network that a cluster is to have. cidr: its range; outgoing: whether its members reach what the node reaches.
 
-    public: no network of its own, but the node's, whose addresses others can reach.
+    public: no network of its own, but the one of the site's default pool, or the node's own where there is no pool.
+    pool: the same, of the pool of that name.
     """
 
     name: str
     cidr: str = ""
     outgoing: bool = False
     public: bool = False
+    pool: str = ""
+
+    @property
+    def private(self) -> bool:
+        return not (self.public or self.pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +99,96 @@ def launch(
             asked=request.name,
             possible="another name (--name)",
         )
+    pools = pools_meant(draft, request)
     cluster = Cluster(
         id=id or ids("cls"),
         name=request.name,
         owner=owner,
-        networks=tuple(Network(ids("net"), n.name, n.cidr, n.outgoing) for n in request.networks if not n.public),
+        networks=tuple(_networks(request, pools, ids)),
         roles=tuple(_roles(request, group) for group in request.lease.groups),
         context=request.context,
         file=request.file,
         created_at=draft.now,
     )
     draft.put_cluster(cluster)
-    asked = replace(alone(request), cluster=cluster.id)
+    asked = replace(alone(request, pools), cluster=cluster.id)
+    give(draft, cluster, asked.groups, ids)
     grant(draft, asked, owner=owner, ids=ids, before=before)
     draft.say("cluster.launched", owner=owner, cluster=cluster.id, name=cluster.name)
     return cluster
 
 
-def alone(request: ClusterRequest) -> LeaseRequest:
-    """The lease of a launch as it would be planned, for asking without launching."""
-    private = any(not network.public for network in request.networks)
-    return replace(request.lease, name=request.name, one_node=private)
+def alone(request: ClusterRequest, pools: Mapping[str, Pool]) -> LeaseRequest:
+    """The lease of a launch as it would be planned, for asking without launching. pools: by `pools_meant`."""
+    groups = tuple(_where_pools_are(group, pools) for group in request.lease.groups)
+    one_node = any(network.private for network in request.networks)
+    return replace(request.lease, groups=groups, name=request.name, one_node=one_node)
+
+
+def lacking(draft: Draft, request: ClusterRequest, *, owner: str, ids: Ids) -> VwsError | None:
+    """Why a launch would get no addresses of pools, None if it would. The draft is not to be kept."""
+    networks = tuple(_networks(request, pools_meant(draft, request), ids))
+    cluster = Cluster(ids("cls"), request.name, owner, networks, (), "", "", draft.now)
+    try:
+        give(draft, cluster, request.lease.groups, ids)
+    except (CannotFit, InUse) as error:
+        return error
+    return None
+
+
+def pools_meant(draft: Draft, request: ClusterRequest) -> dict[str, Pool]:
+    """The pools of its public networks, by these networks' names. Raises InvalidRequest where none or two are meant."""
+    found: dict[str, Pool] = {}
+    for network in request.networks:
+        pool = _pool_meant(draft, network)
+        if pool is not None:
+            twice = next((name for name, other in found.items() if other.name == pool.name), None)
+            if twice is not None:
+                raise InvalidRequest(
+                    f"the networks {twice} and {network.name} are of the same pool, {pool.name}",
+                    field=f"networks.{network.name}",
+                    asked=pool.name,
+                    possible="one of them, or another pool",
+                )
+            found[network.name] = pool
+    return found
+
+
+def _pool_meant(draft: Draft, network: NetworkRequest) -> Pool | None:
+    pools = draft.present.pools
+    if network.pool:
+        return pool_named(draft, network.pool, f"networks.{network.name}.pool")
+    if not network.public or not pools:
+        return None
+    pool = default_of(pools)
+    if pool is None:
+        raise InvalidRequest(
+            f"the site has several pools, and none of them is the default for {network.name}",
+            field=f"networks.{network.name}.public",
+            asked=True,
+            possible=f"pool: NAME instead, one of: {', '.join(pools)}",
+        )
+    return pool
+
+
+def _networks(request: ClusterRequest, pools: Mapping[str, Pool], ids: Ids) -> Iterator[Network]:
+    """Those that nodes have for it: its private ones, and those of pools."""
+    for network in request.networks:
+        pool = pools.get(network.name)
+        if pool is not None:
+            yield Network(pool.network, network.name, pool.cidr, True, pool.name, pool.gateway)
+        elif network.private:
+            yield Network(ids("net"), network.name, network.cidr, network.outgoing)
+
+
+def _where_pools_are(group: GroupRequest, pools: Mapping[str, Pool]) -> GroupRequest:
+    required = [pools[name].require for name in group.networks if name in pools and pools[name].require]
+    if not required:
+        return group
+    parts = [part for part in (group.requirement, *dict.fromkeys(required)) if part]
+    whole = parts[0] if len(parts) == 1 else " and ".join(f"({part})" for part in parts)
+    check_number(len(whole), f"groups.{group.name}.require", 0, LENGTH_MAX, "characters, with what its pools require")
+    return replace(group, requirement=whole)
 
 
 def _roles(request: ClusterRequest, group: GroupRequest) -> GroupRoles:
@@ -134,13 +211,13 @@ def check_cluster(request: ClusterRequest) -> None:
     if len(set(names)) < len(names):
         raise InvalidRequest("two networks have one name", field="networks", asked=names, possible="different names")
     for group in request.lease.groups:
-        _check_group(group, names, private={n.name for n in request.networks if not n.public})
+        _check_group(group, names, private={n.name for n in request.networks if n.private})
 
 
 def _check_network(network: NetworkRequest) -> None:
     where = f"networks.{network.name}"
     check_name(network.name, where)
-    if network.public:
+    if not network.private:
         return
     possible = "a private range such as 10.20.0.0/24, of 4 to 65536 addresses"
     try:
@@ -174,6 +251,20 @@ def _check_group(group: GroupRequest, names: Sequence[str], *, private: set[str]
             )
     if len(set(group.networks)) < len(group.networks):
         raise InvalidRequest("a network is named twice", field=f"{where}.networks", asked=list(group.networks))
+    if group.address:
+        _check_address(group, [name for name in group.networks if name not in private])
+
+
+def _check_address(group: GroupRequest, public: Sequence[str]) -> None:
+    """One address is one member's, and has one network to be in."""
+    if group.count != 1 or len(public) != 1:
+        of = f"{group.count} members" if group.count != 1 else f"{len(public)} public networks"
+        raise InvalidRequest(
+            f"{group.name} names an address and has {of}",
+            field=f"groups.{group.name}.address",
+            asked=group.address[:60],
+            possible="one member on one public network",
+        )
 
 
 # ---------------------------------------------------------------- changing
@@ -204,6 +295,7 @@ def grow(
         cluster=cluster.id,
         one_node=first.one_node,
     )  # fmt: skip
+    give(draft, cluster, asked.groups, ids)
     lease = grant(draft, asked, owner=cluster.owner, ids=ids, before=before)
     assert isinstance(lease, Lease)
     roles = tuple(replace(r, last=last + count) if r.group == group else r for r in cluster.roles)

@@ -64,6 +64,7 @@ class NetworkEntry:
     range: str = ""
     outgoing: bool = False
     public: bool = False
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class GroupEntry:
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
+    address: str = ""
     on_failure: str = OnFailure.FAIL
     requirement: str = ""
     apart: bool = False
@@ -200,7 +202,8 @@ NETWORK: Final = Record(
             "Its addresses; the first is the gateway's. Two clusters may have the same.",
         ),
         "outgoing": Key(Flag(), "Whether its members reach the world outside, as the node does."),
-        "public": Key(Flag(), "Addresses from the pool that the site sets aside, instead of a network of its own."),
+        "public": Key(Flag(), "Addresses that the site sets aside, instead of a network of its own."),
+        "pool": Key(_name("a pool's name"), "The same, from that one of the site's pools."),
     },
 )
 CONTENT: Final = {
@@ -275,6 +278,10 @@ GROUP: Final = Record(
             bandwidth(1, BANDWIDTH_MBIT_MAX), "Of the node's network, kept free for each.", field="bandwidth_mbit"
         ),
         "networks": Key(ListOf(_NETWORK, NETWORKS_MAX), "The main one first. Default: the only one there is."),
+        "address": Key(
+            Text("the name of a reserved address, or itself", r"[a-z0-9][a-z0-9.-]*", length_max=NAME_LENGTH_MAX),
+            "Of its one member in its public network: an address that you have reserved. Default: any.",
+        ),
         "provides": Key(ListOf(_ROLE), "Its roles."),
         "requires": Key(ListOf(_REQUIRED), "Roles whose providers it has to know, and information of the site."),
         "disks": Key(ListOf(DISK, DISKS_MAX), "Blank disks of each member."),

@@ -21,7 +21,17 @@ from itertools import combinations
 from typing import Final, NoReturn
 
 from vws.core.cluster import NetworkRequest, check_cluster
-from vws.core.cluster_keys import CLUSTER, FILESYSTEMS, VERSION, Content, Entries, FileEntry, GroupEntry, SideEntry
+from vws.core.cluster_keys import (
+    CLUSTER,
+    FILESYSTEMS,
+    VERSION,
+    Content,
+    Entries,
+    FileEntry,
+    GroupEntry,
+    NetworkEntry,
+    SideEntry,
+)
 from vws.core.cluster_parameters import choose
 from vws.core.cluster_spec import ClusterFile, ClusterGroup, cluster_request, lease_request
 from vws.core.context import (
@@ -118,18 +128,22 @@ class _Resolution:
     def networks(self) -> tuple[NetworkRequest, ...]:
         found = []
         for name, entry in self.entries.networks.items():
-            if entry.public and (entry.range or entry.outgoing):
-                said = "range" if entry.range else "outgoing"
-                self.wrong(
-                    ("networks", name, said),
-                    f"networks.{name} is public and has {said} too",
-                    "public: true alone (the site has the addresses), or range and outgoing",
-                )
-            if not entry.public and not entry.range:
-                self.wrong(("networks", name), f"networks.{name} says no range", "range: 10.20.0.0/24, or public: true")
-            found.append(NetworkRequest(name, entry.range, entry.outgoing, entry.public))
+            self.check_network(name, entry)
+            found.append(NetworkRequest(name, entry.range, entry.outgoing, entry.public, entry.pool))
         self.check_apart([network for network in found if network.cidr])
         return tuple(found)
+
+    def check_network(self, name: str, entry: NetworkEntry) -> None:
+        said = [key for key in ("public", "pool", "range", "outgoing") if getattr(entry, key)]
+        if said[:1] in (["public"], ["pool"]) and len(said) > 1:
+            self.wrong(
+                ("networks", name, said[1]),
+                f"networks.{name} has {said[0]} and {said[1]} too",
+                "public: true or pool: NAME alone (the site has the addresses), or range and outgoing",
+            )
+        if not said or said == ["outgoing"]:
+            possible = "range: 10.20.0.0/24, or public: true, or pool: NAME"
+            self.wrong(("networks", name), f"networks.{name} says no range", possible)
 
     def check_apart(self, private: list[NetworkRequest]) -> None:
         for one, other in combinations(private, 2):
@@ -177,6 +191,7 @@ class _Resolution:
             bandwidth_mbit=entry.bandwidth_mbit,
             networks=self.networks_of(path, entry),
             disks=disks,
+            address=entry.address,
         )
         self.check_required(path, entry)
         roles = GroupRoles(name, entry.provides, entry.requires, OnFailure(entry.on_failure))

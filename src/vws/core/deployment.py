@@ -36,7 +36,8 @@ class NetworkOrder:
     """A network of a cluster, which a node has beside its own while it is ordered.
 
     cidr: its range, which other networks of the node may have too; gateway: the node's address in it. outgoing: it has
-    a way out by the node's own network. domain: that of its members' names; "": the node's.
+    a way out by the node's own network. domain: that of its members' names; "": the node's. public: a pool's, which
+    guests of several clusters are on, and whose addresses are reached from outside as they are.
     """
 
     id: str
@@ -44,6 +45,7 @@ class NetworkOrder:
     gateway: str
     outgoing: bool = False
     domain: str = ""
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,9 @@ def _networks_of(workspace: Workspace, cluster: Cluster) -> Iterator[NetworkOrde
     used = {nic.network for nic in workspace.nics}
     for network in cluster.networks:
         if network.id in used:
-            yield NetworkOrder(network.id, network.cidr, network.gateway, network.outgoing, cluster.domain)
+            public = bool(network.pool)
+            domain = "" if public else cluster.domain
+            yield NetworkOrder(network.id, network.cidr, network.gateway, network.outgoing, domain, public)
 
 
 def _order(workspace: Workspace, lease: Lease, image: Image) -> WorkspaceOrder:

@@ -7,12 +7,14 @@ other members), each seeing the ones before it. A `Draft` is where they gather;
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from vws.core.lifecycle import Desired, State
 from vws.core.present import Present
 from vws.core.site import (
+    Address,
     Changes,
     Cluster,
     Document,
@@ -47,6 +49,7 @@ class Draft:
         self._documents: list[Document] = []
         self._signers: dict[str, Signer] = {}
         self._revocations: dict[str, Revocation] = {}
+        self._addresses: dict[str, Address] = {}
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -65,6 +68,7 @@ class Draft:
             documents=tuple(self._documents),
             signers=tuple(self._signers.values()),
             revocations=tuple(self._revocations.values()),
+            addresses=tuple(self._addresses.values()),
         )
 
     # ------------------------------------------------------------ reading
@@ -90,6 +94,18 @@ class Draft:
     def find_cluster(self, id: str) -> Cluster | None:
         """One that has not been forgotten."""
         return self._clusters.get(id) or self.present.clusters.get(id)
+
+    def addresses_of_pool(self, pool: str) -> list[Address]:
+        """Those that are reserved or held by now."""
+        return self._as_by_now(self.present.addresses_of_pool(pool), lambda address: address.pool == pool)
+
+    def addresses_of_cluster(self, id: str) -> list[Address]:
+        """Those of pools that its members hold by now."""
+        return self._as_by_now(self.present.addresses_of_cluster(id), lambda address: address.cluster == id)
+
+    def _as_by_now(self, present: list[Address], wanted: Callable[[Address], bool]) -> list[Address]:
+        found = {address.id: address for address in present} | self._addresses
+        return [address for address in found.values() if wanted(address) and address.released_at is None]
 
     def addresses_in(self, network: str, cluster: str) -> set[str]:
         """Those in a network of a cluster that are held by its workspaces."""
@@ -170,6 +186,10 @@ class Draft:
     def put_cluster(self, cluster: Cluster) -> Cluster:
         self._clusters[cluster.id] = cluster
         return cluster
+
+    def put_address(self, address: Address) -> Address:
+        self._addresses[address.id] = address
+        return address
 
     def put_workspace(self, workspace: Workspace) -> Workspace:
         """Keep what was seen of a workspace; its node is told nothing new."""

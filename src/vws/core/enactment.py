@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from vws.core.addresses import take_back
 from vws.core.draft import Draft
 from vws.core.errors import CommandRefused
 from vws.core.lifecycle import UNORDERED, Command, Desired, State
@@ -58,6 +59,7 @@ def settle_plan(draft: Draft, ids: Ids) -> None:
     settle(draft)
     _replace(draft, ids)
     _write(draft, outlook)
+    take_back(draft)
     _close_clusters(draft)
 
 

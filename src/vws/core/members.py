@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from vws.core.draft import Draft
 from vws.core.lifecycle import Desired, State
-from vws.core.site import Group, Lease, Nic, Node, Workspace
+from vws.core.site import Group, Lease, Network, Nic, Node, Workspace
 from vws.core.usage import member_of
 
 Ids = Callable[[str], str]
@@ -32,9 +32,10 @@ def make_again(draft: Draft, lease: Lease, before: Workspace, ids: Ids) -> None:
 def _make(draft: Draft, lease: Lease, group: Group, number: int, node: Node, held: _Held, *, id: str, end: int) -> None:
     whole = draft.cluster(lease.cluster).name if lease.cluster else lease.name
     name = name_of(whole, group, number)
-    nics = tuple(held.give(node, network) for network in group.networks or ("",))
-    member = _member(draft, lease, group, number, name=name, node=node, nics=nics, id=id, end=end)
-    draft.say_workspace("workspace.planned", draft.order(member), address=member.address, **member_of(member))
+    member = member_name(group.name, number)
+    nics = tuple(held.give(node, network, member) for network in group.networks or ("",))
+    made = _member(draft, lease, group, number, name=name, node=node, nics=nics, id=id, end=end)
+    draft.say_workspace("workspace.planned", draft.order(made), address=made.address, **member_of(made))
 
 
 def name_of(whole: str, group: Group, number: int) -> str:
@@ -85,9 +86,11 @@ class _Held:
         self._cluster = draft.cluster(cluster) if cluster else None
         self._held: dict[str, set[str]] = {}
 
-    def give(self, node: Node, name: str) -> Nic:
+    def give(self, node: Node, name: str, member: str) -> Nic:
         """An interface on the network of that name in the cluster; on the node's own if there is none."""
         network = self._cluster.network(name) if self._cluster is not None else None
+        if network is not None and network.pool:
+            return self._of_pool(network, member)
         id, cidr = (network.id, network.cidr) if network is not None else ("", node.subnet)
         if (id or cidr) not in self._held:
             self._held[id or cidr] = self._addresses(node, id)
@@ -97,6 +100,13 @@ class _Held:
         address = next(text for text in hosts if text not in held)
         held.add(address)
         return Nic(id, address, mac_of(address, id))
+
+    def _of_pool(self, network: Network, member: str) -> Nic:
+        """With the address that was given at the grant (core/addresses.py)."""
+        assert self._cluster is not None
+        given = self._draft.addresses_of_cluster(self._cluster.id)
+        address = next(a.address for a in given if (a.pool, a.member) == (network.pool, member))
+        return Nic(network.id, address, mac_of(address, network.id))
 
     def _addresses(self, node: Node, network: str) -> set[str]:
         if not network:

@@ -7,14 +7,16 @@ committed, `plan_anew` makes it again from what is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from typing import TypeVar
 
 from vws.core.image_policy import Judge, everything_allowed
 from vws.core.outlook import Outlook
 from vws.core.outstanding import Outstanding
+from vws.core.pools import Pool
 from vws.core.site import (
+    Address,
     Changes,
     Cluster,
     Image,
@@ -32,10 +34,10 @@ T = TypeVar("T")
 
 
 class Present:
-    """Live leases, unreleased workspaces, nodes, images, their tags, tokens, maintenances and clusters by id; and the
-    plan."""
+    """Live leases, unreleased workspaces, nodes, images, their tags, tokens, maintenances, clusters and addresses of
+    pools by id; the plan; and the site's pools by name."""
 
-    def __init__(self, outlook: Outlook | None = None) -> None:
+    def __init__(self, outlook: Outlook | None = None, pools: Mapping[str, Pool] | None = None) -> None:
         self.leases: dict[str, Lease] = {}
         self.workspaces: dict[str, Workspace] = {}
         self.nodes: dict[str, Node] = {}
@@ -47,12 +49,16 @@ class Present:
         self.tokens: dict[str, Token] = {}
         self.maintenances: dict[str, Maintenance] = {}
         self.clusters: dict[str, Cluster] = {}
+        self.addresses: dict[str, Address] = {}
+        self.pools = pools or {}
         self.outlook = outlook or Outlook()
         self._members: dict[str, dict[str, Workspace]] = {}
         self._on_node: dict[str, dict[str, Workspace]] = {}
         self._addresses: dict[str, set[str]] = {}
         self._closing: dict[str, dict[str, Maintenance]] = {}
         self._of_cluster: dict[str, dict[str, Lease]] = {}
+        self._of_pool: dict[str, dict[str, Address]] = {}
+        self._held_by: dict[str, dict[str, Address]] = {}
         self._lease_names: dict[str, str] = {}
         self._tagged: dict[tuple[str, str], str] = {}
         self.outstanding = Outstanding()
@@ -81,6 +87,14 @@ class Present:
     def leases_of_cluster(self, id: str) -> list[Lease]:
         """The live leases of a cluster, in their order."""
         return sorted(self._of_cluster.get(id, {}).values(), key=lambda lease: lease.id)
+
+    def addresses_of_pool(self, pool: str) -> list[Address]:
+        """Those that are reserved or held."""
+        return list(self._of_pool.get(pool, {}).values())
+
+    def addresses_of_cluster(self, id: str) -> list[Address]:
+        """Those of pools that its members hold."""
+        return list(self._held_by.get(id, {}).values())
 
     def on_node(self, node: str) -> list[Workspace]:
         """The workspaces that a node has not yet released."""
@@ -151,6 +165,8 @@ class Present:
             _keep(self.clusters, cluster.id, cluster, alive=cluster.ended_at is None)
             if cluster.ended_at is not None:
                 self._of_cluster.pop(cluster.id, None)
+        for address in changes.addresses:
+            self._apply_address(address)
         for lease in changes.leases:
             self._apply_lease(lease)
         for workspace in changes.workspaces:
@@ -161,6 +177,16 @@ class Present:
 
     def _apply_node(self, node: Node) -> None:
         _keep(self.nodes, node.id, node, alive=node.removed_at is None)
+
+    def _apply_address(self, address: Address) -> None:
+        before = self.addresses.get(address.id)
+        if before is not None and before.cluster != address.cluster:
+            _keep(self._held_by[before.cluster], address.id, address, alive=False) if before.cluster else None
+        alive = address.released_at is None
+        _keep(self.addresses, address.id, address, alive=alive)
+        _keep(self._of_pool.setdefault(address.pool, {}), address.id, address, alive=alive)
+        if address.cluster:
+            _keep(self._held_by.setdefault(address.cluster, {}), address.id, address, alive=alive)
 
     def _apply_lease(self, lease: Lease) -> None:
         before = self.leases.get(lease.id)

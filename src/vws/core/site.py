@@ -349,17 +349,19 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of a cluster. cidr: its range, of which the first address is the gateway's. outgoing: whether its
-    members reach what the node reaches."""
+    """A network of a cluster. cidr: its range, of which the first address is the gateway's if `router` names no other.
+    outgoing: whether its members reach what the node reaches. pool: of the site's, whose network it is; "": its own."""
 
     id: str
     name: str
     cidr: str
     outgoing: bool = False
+    pool: str = ""
+    router: str = ""
 
     @property
     def gateway(self) -> str:
-        return str(next(ipaddress.ip_network(self.cidr).hosts()))
+        return self.router or str(next(ipaddress.ip_network(self.cidr).hosts()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,8 +407,27 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """One of a pool's (core/pools.py): reserved by its owner under a name, or held by a member of a cluster, or both.
+
+    name: "" if it is not reserved. cluster, member: who holds it, by the cluster's id and the name in it; "": nobody.
+    released_at: when it went back into its pool.
+    """
+
+    id: str
+    pool: str
+    address: str
+    owner: str
+    created_at: float
+    name: str = ""
+    cluster: str = ""
+    member: str = ""
+    released_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Nic:
-    """An interface of a workspace. network: a cluster's network's id; "": the node's own."""
+    """An interface of a workspace. network: the id of a cluster's network, or a pool's; "": the node's own."""
 
     network: str
     address: str
@@ -640,6 +661,7 @@ class Changes:
     documents: tuple[Document, ...] = ()
     signers: tuple[Signer, ...] = ()
     revocations: tuple[Revocation, ...] = ()
+    addresses: tuple[Address, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
         """Both, the later value of each id winning; events, answers and documents in order."""
@@ -657,6 +679,7 @@ class Changes:
             self.documents + later.documents,
             _latest(self.signers, later.signers),
             _latest(self.revocations, later.revocations),
+            _latest(self.addresses, later.addresses),
         )
 
     def __bool__(self) -> bool:
@@ -675,6 +698,7 @@ class Changes:
                 self.documents,
                 self.signers,
                 self.revocations,
+                self.addresses,
             )
         )
 

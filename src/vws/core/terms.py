@@ -108,7 +108,8 @@ class Disk:
 @dataclass(frozen=True, slots=True)
 class GroupRequest:
     """`count` equal workspaces of one image (a name or an id). disk_mib: of the root's and the other disks together.
-    first, networks: of a cluster's members, as in `Group`.
+    first, networks: of a cluster's members, as in `Group`. address: the reserved one that a single member has in its
+    public network, by its name or itself; "": any.
 
     requirement: an expression that their nodes must meet, see core/requirements.py; "": any node.
     apart: each on a node of its own. together: all on one node. bandwidth_mbit: of its node's network, kept free for
@@ -128,6 +129,7 @@ class GroupRequest:
     first: int = 1
     networks: tuple[str, ...] = ()
     disks: tuple[Disk, ...] = ()
+    address: str = ""
 
     @property
     def size(self) -> Size:

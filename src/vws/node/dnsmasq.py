@@ -160,6 +160,15 @@ class Dnsmasq:
                 found |= {path.name for path in folder.iterdir()}
         return found
 
+    def addresses(self) -> set[str]:
+        """All that workspaces have been given."""
+        found: set[str] = set()
+        with contextlib.suppress(FileNotFoundError):
+            for path in self._addresses.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    found |= {line.split(",")[1] for line in path.read_text().splitlines()}
+        return found
+
     def leave(self, id: str) -> None:
         """Take address and name back, and first the lease of them: what is cut off in between can be repeated as long
         as the entry tells whose lease it is. HypervisorError while dnsmasq holds on to it."""

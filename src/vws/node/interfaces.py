@@ -58,6 +58,18 @@ def give_address(place: Machine, there: Links, name: str, address: ipaddress.IPv
     run("ip", "link", "set", name, "up")
 
 
+def route_hosts(place: Machine, name: str, addresses: set[str], *via: str) -> None:
+    """Have routes by the interface for just these addresses, beside those that it has by itself. via: words of
+    iproute2 that say to whom."""
+    run = place.commands.run
+    listed = json.loads(run("ip", "-json", "-4", "route", "show", "dev", name, "proto", "static") or "[]")
+    there = {route["dst"] for route in listed if "/" not in route["dst"] and route["dst"] != "default"}
+    for address in sorted(addresses - there):
+        run("ip", "route", "replace", f"{address}/32", *via, "dev", name, "proto", "static")
+    for address in sorted(there - addresses):
+        run("ip", "route", "delete", f"{address}/32", "dev", name)
+
+
 def route_settings(name: str, *, forward: bool) -> dict[str, str]:
     return {
         "net/ipv4/ip_forward": "1" if forward else "0",

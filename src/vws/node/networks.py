@@ -1,5 +1,5 @@
 """All networks of a node: its own, on which a workspace is by default (network.py), and one room for each network of a
-cluster (room.py).
+cluster or of a pool (room.py).
 
 What there is to be comes with the orders. A network that they no longer name goes
 with the last workspace that has an address in it: a guest that is being shut down
@@ -114,13 +114,15 @@ class Networks:
 
     def enter(self, order: WorkspaceOrder) -> None:
         """Give a workspace its addresses and names; a repeat is harmless. HypervisorError if a network is not there.
-        On the node's own network it has the name that nobody else at the site has."""
+        On the node's own network and on public ones it has the name that nobody else at the site has."""
         with self._lock:
             for network in dict.fromkeys(nic.network for nic in order.interfaces):
                 nics = [(nic.mac, nic.address) for nic in order.interfaces if nic.network == network]
                 if network:
                     self._check_open(network)
-                    self._rooms[network].dnsmasq.enter(order.id, nics, order.hostname, order.name)
+                    # Members of several clusters may be on a public one.
+                    names = (order.name,) if self._wanted[network].public else (order.hostname, order.name)
+                    self._rooms[network].enter(order.id, nics, *names)
                 else:
                     self.own.dnsmasq.enter(order.id, nics, order.name)
 
@@ -143,7 +145,7 @@ class Networks:
         with self._lock:
             for room in self._rooms.values():
                 if id in room.dnsmasq.ids():
-                    room.dnsmasq.leave(id)
+                    room.leave(id)
             self.sweep()
 
     def place_of(self, network: str) -> Machine:

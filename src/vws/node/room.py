@@ -1,4 +1,5 @@
-"""One network of a cluster: a bridge for its guests, and a room of its own for all that has an address in it.
+"""One network of a cluster, or of a pool: a bridge for its guests, and a room of its own for all that has an address in
+it.
 
 Two networks may have the same range, so their addresses must never meet in one
 table of routes. The bridge, which is where the guests' taps are (`place`), has no
@@ -16,6 +17,11 @@ needs to know of one address only. From there it may go into the world: not to t
 node's own guests, not to other rooms, and of the machine itself it reaches the
 name server of the node's own network alone.
 
+A public network (a pool's, core/pools.py) has no masquerading: its guests' addresses are routed, each by itself, since
+others of the same range may be on other nodes or be no guests at all. Hence the gateway's address stands alone in the
+room, which answers for all others of the range (proxy ARP), and its way out is called vp..., for others' ways may lead
+to it.
+
 Everything follows from networks/ID/order.json; it is written first and removed
 last, so what was cut off is found again.
 """
@@ -28,7 +34,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vws.core.deployment import NetworkOrder
@@ -45,6 +51,7 @@ from vws.node.interfaces import (
     links,
     make_bridge,
     remove_link,
+    route_hosts,
     route_settings,
     set_kernel,
 )
@@ -55,6 +62,8 @@ from vws.node.state import write_whole
 
 _INSIDE, _OUT = "net0", "out0"
 _FIRST_WAY = ipaddress.IPv4Address("169.254.128.0")
+# At once, and not after as much as 0.8 s by chance.
+_ANSWER_FOR_OTHERS = {f"net/ipv4/conf/{_INSIDE}/proxy_arp": "1", f"net/ipv4/neigh/{_INSIDE}/proxy_delay": "0"}
 _NO_IPV6 = {"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1"}
 
 
@@ -68,7 +77,8 @@ class Room:
         self._outside = place
         self._own_bridge = own
         self.bridge = bridge_name(tag, id)
-        self._port, self._way = interface_name("vr", tag, id), interface_name("vo", tag, id)
+        self._port = interface_name("vr", tag, id)
+        self._closed_way, self._public_way = interface_name("vo", tag, id), interface_name("vp", tag, id)
         self._table = f"vws_{self.bridge}"
         self._mac = mac_for(f"{tag}/{id}")
         self.place = Namespace(f"{place.name or f'vws-{tag}'}-{id}")
@@ -79,6 +89,14 @@ class Room:
     @property
     def doorway(self) -> Doorway:
         return Doorway(self.place, ADDRESS, PORT)
+
+    @property
+    def _way(self) -> str:
+        return self._public_way if self._public else self._closed_way
+
+    @property
+    def _public(self) -> bool:
+        return self._order is not None and self._order.public
 
     def kept(self) -> NetworkOrder | None:
         """What it was opened for last, as it is on disk."""
@@ -98,23 +116,25 @@ class Room:
         """Have everything as it should be; what already is stays untouched. way: the number for a way out, that no
         other network of the node has; upstream: the name server of the node's own network."""
         check_network_order(order)
-        self._whole_at = None
+        self._whole_at, self._order = None, order
         self._keep(order, way)
         address = ipaddress.IPv4Interface(f"{order.gateway}/{order.cidr.partition('/')[2]}")
         self.place.make()
         set_kernel(self.place, _NO_IPV6)
         outside = links(self._outside)
         self._make_bridge(outside)
-        self._join(outside, address)
+        self._join(outside, ipaddress.IPv4Interface(f"{order.gateway}/32") if order.public else address)
         ways = _ways(way)
         self._make_way(outside, ways if order.outgoing else None)
         self._write_rules(ways[0] if order.outgoing else None, address, upstream)
         inside = links(self.place)
         # After the way out, so that nothing is forwarded that the rules do not know.
         set_kernel(self.place, route_settings(_INSIDE, forward=order.outgoing))
+        if order.public:
+            set_kernel(self.place, _ANSWER_FOR_OTHERS)
+            self._route(way)
         options = _options(order, upstream if order.outgoing else None)
         self.dnsmasq.serve(address, _INSIDE, inside[_INSIDE]["ifindex"], order.domain or DOMAIN, options)
-        self._order = order
 
     def _keep(self, order: NetworkOrder, way: int) -> None:
         self.dnsmasq.make_folders()
@@ -128,7 +148,7 @@ class Room:
         return self._order == order and not self.due()
 
     def due(self) -> bool:
-        """Is it time to open it again?"""
+        """Is it time to open it again? So it is after an opening that failed."""
         if self._order is None or self._whole_at is None or time.monotonic() > self._whole_at + REOPEN_AFTER_S:
             return True
         here = self.place.exists and address_of(self.place, _INSIDE) == self._order.gateway
@@ -193,6 +213,23 @@ class Room:
         give_address(self.place, inside, _OUT, ways[1])
         self.place.commands.run("ip", "route", "replace", "default", "via", str(ways[0].ip), "dev", _OUT)
 
+    # -------------------------------------------------------- workspaces
+
+    def enter(self, id: str, nics: Sequence[tuple[str, str]], *names: str) -> None:
+        """As of dnsmasq; on a public network what is sent to its addresses arrives from now on."""
+        self.dnsmasq.enter(id, nics, *names)
+        self._route(self.way())
+
+    def leave(self, id: str) -> None:
+        self.dnsmasq.leave(id)
+        self._route(self.way())
+
+    def _route(self, way: int | None) -> None:
+        if self._public and way is not None and self.place.exists:
+            addresses = self.dnsmasq.addresses()
+            route_hosts(self.place, _INSIDE, addresses)
+            route_hosts(self._outside, self._way, addresses, "via", str(_ways(way)[1].ip))
+
     # -------------------------------------------------------- rules
 
     def _write_rules(
@@ -202,9 +239,12 @@ class Room:
         upstream: ipaddress.IPv4Address | None,
     ) -> None:
         """Every value in these texts has been checked to be a network, an address or an interface."""
-        outside = self._quiet() + (self._ways_out(way, upstream) if way else "")
+        outside, inside = self._quiet(), ""
+        if way and self._public:
+            outside, inside = outside + self._ways_both(upstream), _routed(address.network)
+        elif way:
+            outside, inside = outside + self._ways_out(way, upstream), _masquerade(address.network)
         self._outside.commands.run("nft", "-f", "-", stdin=self._tabled(outside).encode())
-        inside = _masquerade(address.network) if way else ""
         self.place.commands.run("nft", "-f", "-", stdin=self._tabled(inside).encode())
 
     def _tabled(self, chains: str) -> str:
@@ -221,12 +261,32 @@ class Room:
             }}
         """
 
-    def _ways_out(self, way: ipaddress.IPv4Interface, upstream: ipaddress.IPv4Address | None) -> str:
-        names = f'iifname "{self._way}" ip daddr {upstream} meta l4proto {{ tcp, udp }} th dport 53 accept'
+    def _names_of(self, upstream: ipaddress.IPv4Address | None) -> str:
+        """Of the machine itself guests reach the name server of the node's own network."""
+        asked = f'iifname "{self._way}" ip daddr {upstream} meta l4proto {{ tcp, udp }} th dport 53 accept'
+        return asked if upstream else ""
+
+    def _ways_both(self, upstream: ipaddress.IPv4Address | None) -> str:
+        """Of a public network: anybody may call, and its guests may call all but those that are private."""
         return f"""
             chain input {{
                 type filter hook input priority filter; policy accept;
-                {names if upstream else ""}
+                iifname "{self._way}" ct state established,related accept
+                {self._names_of(upstream)}
+                iifname "{self._way}" drop
+            }}
+            chain forward {{
+                type filter hook forward priority filter; policy accept;
+                iifname "{self._way}" ct state established,related accept
+                iifname "{self._way}" oifname {{ "{self._own_bridge}", "vo*" }} drop
+            }}
+        """
+
+    def _ways_out(self, way: ipaddress.IPv4Interface, upstream: ipaddress.IPv4Address | None) -> str:
+        return f"""
+            chain input {{
+                type filter hook input priority filter; policy accept;
+                {self._names_of(upstream)}
                 iifname "{self._way}" drop
             }}
             chain forward {{
@@ -248,7 +308,7 @@ class Room:
         self.dnsmasq.end()
         if self._outside.inode() is not None:
             there = links(self._outside)
-            for name in (self._way, self._port, self.bridge):
+            for name in (self._closed_way, self._public_way, self._port, self.bridge):
                 if name in there:
                     remove_link(self._outside, name)
             rules = "".join(f"table {of} {self._table}\ndelete table {of} {self._table}\n" for of in ("netdev", "ip"))
@@ -275,6 +335,17 @@ def _options(order: NetworkOrder, upstream: ipaddress.IPv4Address | None) -> lis
     # Who the node's own guests are is not their neighbours' business.
     names = [f"--server={upstream}", f"--local=/{DOMAIN}/"] if upstream else []
     return [f"--dhcp-option=option:classless-static-route,{routes}", f"--dhcp-option={router}", "--no-resolv", *names]
+
+
+def _routed(network: ipaddress.IPv4Network) -> str:
+    """In the room of a public network: between its guests and the world, as it is."""
+    return f"""
+        chain forward {{
+            type filter hook forward priority filter; policy drop;
+            iifname "{_INSIDE}" oifname "{_OUT}" ip saddr {network} accept
+            iifname "{_OUT}" oifname "{_INSIDE}" accept
+        }}
+    """
 
 
 def _masquerade(network: ipaddress.IPv4Network) -> str:

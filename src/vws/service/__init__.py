@@ -9,6 +9,7 @@ from typing import Any
 from vws.core.errors import Unavailable
 from vws.ports import Blobs, Clock, Ids, Store
 from vws.service.access import Access
+from vws.service.addresses import Addresses
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
 from vws.service.images import Images
@@ -36,6 +37,7 @@ class Services:
     plans: Plans
     contexts: Contexts
     clusters: Clusters
+    addresses: Addresses
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -64,4 +66,5 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Plans(site),
         contexts,
         Clusters(site, contexts, usage),
+        Addresses(site),
     )

@@ -140,8 +140,11 @@ class Clusters:
         decisions.check_cluster(request)
         with self._site.lock:
             draft = Draft(self._site.present, actor=caller.subject, now=self._site.clock.now())
-            alone = decisions.alone(request)
+            alone = decisions.alone(request, decisions.pools_meant(draft, request))
             fit = consider(draft, alone, owner=caller.subject, ids=self._site.ids.new, before=self._held_before)
+            lacking = decisions.lacking(draft, request, owner=caller.subject, ids=self._site.ids.new)
+        if lacking is not None:
+            fit |= {"fits": False, "reason": lacking.problem, "offers": list(lacking.details.get("offers", ()))}
         return file, fit | {"price": self._usage.estimate(alone, fit["start"], caller.subject)}
 
     # ------------------------------------------------------------ changing

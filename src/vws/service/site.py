@@ -8,7 +8,7 @@ again on the new state; a refusal too is only believed when the state it was mad
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from vws.core.errors import Unavailable, VwsError
 from vws.core.information import Informed
 from vws.core.outlook import Outlook
 from vws.core.plan.rules import Rules
+from vws.core.pools import Pool
 from vws.core.present import Present
 from vws.core.rates import Configured
 from vws.core.site import Answer, Changes, Event
@@ -50,6 +51,7 @@ class Settings:
     price: Price = per_node_hour
     rules: Rules | None = None
     informed: Informed = field(default_factory=Informed)
+    pools: Mapping[str, Pool] = field(default_factory=dict)
 
 
 class Site:
@@ -62,7 +64,7 @@ class Site:
         self._listeners: list[Listener] = []
         self._untold: set[str] = set()  # nodes with new orders, since the listeners were last told
         self._trouble = ""
-        self.present = Present(Outlook(settings.rules, settings.chosen))
+        self.present = Present(Outlook(settings.rules, settings.chosen), settings.pools)
         snapshot = store.load()
         self.revision = snapshot.revision
         self.seq = store.last_seq()
@@ -240,4 +242,5 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         image_tags=snapshot.image_tags,
         signers=snapshot.signers,
         revocations=snapshot.revocations,
+        addresses=snapshot.addresses,
     )

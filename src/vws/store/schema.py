@@ -36,6 +36,7 @@ from sqlalchemy import (
 from vws.core.context import ContextSpec, ContextState, DataSpec, Expected, Identity, Ran, RoleState, Value
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
+    Address,
     Capacity,
     Cluster,
     DocumentKind,
@@ -62,7 +63,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0009"
+REVISION = "0011"
 
 
 class Choice(TypeDecorator[Any]):
@@ -304,6 +305,23 @@ clusters = Table(
     _whole("revision"),
 )
 
+# Addresses of the site's pools, while they are reserved or held and after.
+addresses = Table(
+    "addresses",
+    metadata,
+    _id(),
+    _text("pool"),
+    _text("address"),
+    _text("owner"),
+    _time("created_at"),
+    _text("name"),
+    _text("cluster"),
+    _text("member"),
+    _time_if("released_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
 leases = Table(
     "leases",
     metadata,
@@ -497,6 +515,7 @@ TABLES: dict[type[Any], Table] = {
     ImageTag: image_tags,
     Signer: signers,
     Revocation: revocations,
+    Address: addresses,
 }
 
 
@@ -505,7 +524,7 @@ def live(value: Any) -> bool:
     match value:
         case Lease():
             return not value.ended
-        case Workspace():
+        case Workspace() | Address():
             return value.released_at is None
         case Token() | Signer():
             return value.revoked_at is None
@@ -530,6 +549,7 @@ UNIQUE: tuple[tuple[Table, tuple[str, ...], str], ...] = (
     (clusters, ("name",), "name"),
     (signers, ("name",), "name"),
     (revocations, ("digest",), "digest"),
+    (addresses, ("pool", "address"), "address"),
 )
 
 for _table, _columns, _ in UNIQUE:
@@ -549,6 +569,7 @@ Index(None, workspaces.c.lease, workspaces.c.id)
 Index(None, workspaces.c.node, workspaces.c.id)
 Index(None, maintenances.c.node, maintenances.c.id)
 Index(None, clusters.c.owner, clusters.c.id)
+Index(None, addresses.c.owner, addresses.c.id)
 Index(None, leases.c.cluster, leases.c.id)
 Index(None, images.c.name, images.c.id)
 Index(None, image_documents.c.image, image_documents.c.id)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
 from vws.core.site import (
+    Address,
     Answer,
     Changes,
     Cluster,
@@ -73,6 +74,7 @@ WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Workspace, "workspaces"),
     (Token, "tokens"),
     (Maintenance, "maintenances"),
+    (Address, "addresses"),
 )
 # What a filter's field means where it is no column of that name.
 MEANINGS: dict[tuple[Table, str], str] = {
@@ -369,6 +371,7 @@ def _long_ago(connection: Connection) -> float | None:
 
 def _conditions(table: Table, where: Filter) -> Iterator[ColumnElement[bool]]:
     for name in ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster"):
+    for name in ("owner", "lease", "workspace", "node", "name", "series", "cluster", "pool"):
         wanted = getattr(where, name)
         if wanted is not None:
             yield _column(table, name) == wanted

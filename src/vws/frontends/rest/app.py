@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from vws import __version__
 from vws.core.errors import VwsError
 from vws.frontends.rest import (
+    addresses,
     clusters,
     contexts,
     events,
@@ -49,6 +50,7 @@ _PARTS = (
     maintenances,
     clusters,
     contexts,
+    addresses,
     plan,
     tokens,
     events,

@@ -65,6 +65,7 @@ class ClusterNetwork(BaseModel):
     name: str
     cidr: str = Field(description="Its range.")
     outgoing: bool = Field(description="Whether its members reach what their node reaches.")
+    pool: str = Field(description="The site's pool whose network it is; empty: its own.")
 
 
 class ClusterRoles(BaseModel):

@@ -136,7 +136,10 @@ def _shown(call: CallHere | Change, cluster: Cluster) -> dict[str, Any]:
         "end": max(ends, default=None),
         "context": cluster.context,
         "context_state": record.state if record is not None else None,
-        "networks": [{"id": n.id, "name": n.name, "cidr": n.cidr, "outgoing": n.outgoing} for n in cluster.networks],
+        "networks": [
+            {"id": n.id, "name": n.name, "cidr": n.cidr, "outgoing": n.outgoing, "pool": n.pool}
+            for n in cluster.networks
+        ],
         "groups": [
             {"group": r.group, "provides": r.provides, "requires": r.requires, "on_failure": r.on_failure}
             for r in cluster.roles
