@@ -161,7 +161,9 @@ def test_values_come_back_as_they_went_in(store):
     )
     for kind, value in values.items():
         assert store.get(kind, value.id) == value
-    assert store.load() == Snapshot(1, leases, workspaces, nodes, images, tokens, maintenances, clusters, addresses)
+    assert store.load() == Snapshot(
+        1, leases, workspaces, nodes, images, tokens, maintenances, clusters, addresses=addresses
+    )
 
 
 def test_a_commit_replaces_whole_values(grounded, put):
