@@ -370,8 +370,7 @@ def _long_ago(connection: Connection) -> float | None:
 
 
 def _conditions(table: Table, where: Filter) -> Iterator[ColumnElement[bool]]:
-    for name in ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster"):
-    for name in ("owner", "lease", "workspace", "node", "name", "series", "cluster", "pool"):
+    for name in ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster", "pool"):
         wanted = getattr(where, name)
         if wanted is not None:
             yield _column(table, name) == wanted
