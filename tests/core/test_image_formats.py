@@ -52,6 +52,7 @@ TAR = (257, b"ustar\x0000")
         ([(0, b"./kernel"), TAR], "bundle"),
         ([(0, b"oci-layout"), TAR], "oci"),
         ([(0, b"blobs/sha256/00"), TAR], "oci"),
+        ([(0, b"machine.ovf"), TAR], "ova"),
         ([(0, b"\x1f\x8b")], "tar"),
         ([(0, b"\x28\xb5\x2f\xfd")], "tar"),
         # whatever a guest wrote into its disk, the disk's own mark is first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+import tarfile
 
 import pytest
 
@@ -108,6 +109,35 @@ def test_an_iso_that_boots_from_a_cd_only_is_taken_as_data_if_that_is_said(tmp_p
     assert "CD drive only" in refused(path).problem
     ((file, _),) = examine(path, tmp_path / "parts", "iso").files
     assert file.format == "raw"
+
+
+def ova(path, *members):
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, source in members:
+            tar.add(source, name)
+    return path
+
+
+@pytest.fixture
+def described(tmp_path):
+    (tmp_path / "description").write_text("<Envelope/>")
+    return tmp_path / "description"
+
+
+def test_of_an_ova_its_disk_is_taken(tmp_path, described):
+    made = disk(tmp_path / "made", "vmdk", "-o", "subformat=streamOptimized")
+    path = ova(tmp_path / "ova", ("m.ovf", described), ("m.mf", described), ("m-disk1.vmdk", made))
+    ((file, at),) = examine(path, tmp_path / "parts").files
+    assert file.format == "qcow2"
+    assert same_content(raw_disk(tmp_path / "raw"), "raw", at, "qcow2")
+    assert [left.name for left in (tmp_path / "parts").iterdir()] == ["disk.qcow2"]
+
+
+def test_an_ova_of_no_disk_or_of_two_is_refused(tmp_path, described):
+    made = disk(tmp_path / "made", "vmdk")
+    assert "no disk" in refused(ova(tmp_path / "none", ("m.ovf", described))).problem
+    two = ova(tmp_path / "two", ("m.ovf", described), ("1.vmdk", made), ("2.vmdk", made))
+    assert "twice" in refused(two).problem
 
 
 def test_a_raw_disk_that_looks_like_qcow2_inside_is_never_opened_as_one(tmp_path):

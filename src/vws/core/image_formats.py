@@ -18,7 +18,7 @@ Read = Callable[[int, int], bytes]
 
 # As `vws image import --format` and `export --format` call them; VHD is vpc in QEMU's words.
 DISKS = ("qcow2", "raw", "vmdk", "vpc", "vhdx", "vdi")
-IMPORTED = (*DISKS, "iso", "tar", "bundle", "oci")
+IMPORTED = (*DISKS, "iso", "tar", "bundle", "oci", "ova")
 EXPORTED = (*DISKS, "bundle", "oci")
 ALIASES = {"vhd": "vpc"}
 NAMES = {
@@ -32,6 +32,7 @@ NAMES = {
     "tar": "a tar, as of a root file system",
     "bundle": "a VWS appliance bundle",
     "oci": "a tar of an OCI image layout",
+    "ova": "an OVA appliance",
 }
 BUNDLE_MEMBERS = (b"appliance.json", b"kernel", b"initrd", b"disk.qcow2")
 OCI_MEMBERS = (b"oci-layout", b"index.json", b"blobs", b"blobs/", b"blobs/sha256", b"blobs/sha256/")
@@ -67,7 +68,7 @@ _REFUSED = (
     ),
 )
 ACCEPTED = (
-    "a disk image (qcow2, raw, vmdk, vhd, vhdx, vdi, iso), a root file system's tar, a VWS appliance bundle "
+    "a disk image (qcow2, raw, vmdk, vhd, vhdx, vdi, iso), an OVA, a root file system's tar, a VWS appliance bundle "
     "(make appliance) or an OCI layout as `vws image export` writes it"
 )
 
@@ -128,6 +129,8 @@ def _kind_of_tar(name: bytes) -> str:
     first = name.split(b"\0")[0].removeprefix(b"./")
     if first in BUNDLE_MEMBERS:
         return "bundle"
+    if first.endswith(b".ovf"):  # which the standard wants first
+        return "ova"
     return "oci" if first in OCI_MEMBERS or first.startswith(b"blobs/sha256/") else "tar"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from vws.core import image_formats
 from vws.core.image_formats import wrong
 from vws.core.site import ImageFile
-from vws.service import bundles, conversion, oci_layout, root_disk
+from vws.service import bundles, conversion, oci_layout, root_disk, tar_stream
 from vws.service.disk_check import BYTES_MAX, Found, check_whole, digest, examine_disk, look, reader
 
 __all__ = ("Found", "examine")
@@ -36,6 +36,8 @@ def examine(path: Path, parts: Path, declared: str | None = None, bytes_max: int
         return bundles.unpack(path, parts)
     if kind == "oci":
         return oci_layout.unpack(path, parts)
+    if kind == "ova":
+        return _appliance(path, parts, bytes_max)
     if kind == "tar":
         return _root(path, parts, bytes_max)
     return _converted(path, kind, parts, bytes_max)
@@ -43,6 +45,17 @@ def examine(path: Path, parts: Path, declared: str | None = None, bytes_max: int
 
 def _of_disk(disk: ImageFile, path: Path) -> Found:
     return Found("disk", ((disk, path),), disk_mib_min=disk.virtual_size_mib)
+
+
+def _appliance(path: Path, parts: Path, bytes_max: int) -> Found:
+    """Of an OVA its one disk. What its description asks of a machine is for other hypervisors; a lease says it here."""
+    tar_stream.unpack(path, parts, lambda name: "disk.vmdk" if name.endswith(".vmdk") else None, "the OVA")
+    disk = parts / "disk.vmdk"
+    if not disk.exists():
+        raise wrong("this OVA holds no disk (.vmdk)", "an OVA with one disk")
+    found = _converted(disk, "vmdk", parts, bytes_max)
+    disk.unlink()
+    return found
 
 
 def _converted(path: Path, kind: str, parts: Path, bytes_max: int) -> Found:

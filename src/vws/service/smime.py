@@ -66,8 +66,19 @@ def _verify(message: bytes, ca_pem: str, now: float, work: Path) -> Signed:
     authority.write_text(ca_pem)
     for made in (payload, signer):
         made.touch()
-    command: list[str | Path] = [program("openssl", "openssl"), "cms", "-verify", "-inform", "SMIME", "-in", given, "-CAfile", authority]
-    command += ["-no-CApath", "-no-CAstore", "-purpose", "any", "-attime", str(int(now)), "-signer", signer]
+    command: list[str | Path] = [program("openssl", "openssl"), "cms", "-verify", "-inform", "SMIME", "-in", given]
+    command += [
+        "-CAfile",
+        authority,
+        "-no-CApath",
+        "-no-CAstore",
+        "-purpose",
+        "any",
+        "-attime",
+        str(int(now)),
+        "-signer",
+        signer,
+    ]
     outcome = run(
         [*command, "-out", payload], "verifying this message", _BOUNDS, read=[given, authority], write=[payload, signer]
     )

@@ -72,7 +72,7 @@ class PlainMember(tarfile.TarInfo):
 def unpack(path: Path, folder: Path, place: Callable[[str], str | None], complete: str) -> None:
     """Write the members of a tar into `folder`.
 
-    place: the name under which a member is kept there, a plain one; None for a directory that is passed over; it raises
+    place: the name under which a member is kept there, a plain one; None for one that is passed over; it raises
     InvalidRequest for what does not belong into such a tar. complete: what is called so, "the bundle". Raises
     InvalidRequest with field "file".
     """
@@ -94,9 +94,9 @@ def _unpack_member(
     bytes_max: int,
 ) -> None:
     name = place(member.name.removeprefix("./"))
-    if name is None and member.isdir():
+    if name is None:
         return
-    if name is None or member.isdir():
+    if member.isdir():
         raise wrong(f"{complete}'s {member.name[:60]!r} is a folder where a file should be", complete)
     if (folder / name).exists():
         raise wrong(f"{complete} holds {member.name[:80]} twice", "each member once")
