@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import ipaddress
 import math
-import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -68,7 +67,7 @@ class Outlook:
         self.nodes: list[str] = []  # ids, by the planner's index
         self._index: dict[str, int] = {}
         self._node_values: dict[str, Node] = {}
-        self._masks: dict[tuple[str, int], list[bool]] = {}
+        self._masks: dict[tuple[str, int], NodeSet] = {}
         self._windows: dict[str, tuple[int, Amount, Maintenance]] = {}
         self._numbers = 0
         self._overhead_mib = 0
@@ -84,7 +83,7 @@ class Outlook:
         if self.chosen.host_rank not in (spread, best_fit):
             self.rules.host_rank = self._rank
         self._images_on: dict[str, set[str]] = {}  # by image, the nodes that have had it
-        self._holding: dict[str, list[bool]] = {}  # the same by the planner's index
+        self._holding: dict[str, NodeSet] = {}  # the same by the planner's index
         self._leases: Mapping[str, Lease] = {}
         self._images: Mapping[str, Image] = {}
         self._now = 0
@@ -153,7 +152,7 @@ class Outlook:
             self._node_values.pop(node.id)
         if _is_other(before, node):
             for (requirement, cpus), mask in self._masks.items():
-                mask[index] = is_fit(node, requirement, cpus)
+                mask.set(index, is_fit(node, requirement, cpus))
             self.planner.timeline.changed()
             self._overhead_known = False
         state = node.state if node.removed_at is None else NodeState.LOST
@@ -169,19 +168,23 @@ class Outlook:
         if index is None:
             index = self._index[id] = self.planner.add_node(NOTHING)
             self.nodes.append(id)
-            for mask in (*self._masks.values(), *self._holding.values()):
-                mask.append(False)
+            for nodes in (*self._masks.values(), *self._holding.values()):
+                nodes.each.append(False)
             # What a record has planned there has to go elsewhere.
             self.disturbed = True
         return index
 
     def mask(self, requirement: str, cpus: int) -> list[bool]:
         """By index, whether a node can hold a member that asks for that; kept right as nodes change."""
+        return self._fit(requirement, cpus).each
+
+    def _fit(self, requirement: str, cpus: int) -> NodeSet:
         key = (requirement, cpus)
         found = self._masks.get(key)
         if found is None:
             values = (self._node_values.get(id) for id in self.nodes)
-            found = self._masks[key] = [node is not None and is_fit(node, requirement, cpus) for node in values]
+            fits = [node is not None and is_fit(node, requirement, cpus) for node in values]
+            found = self._masks[key] = NodeSet(fits)
         return found
 
     def _take_window(self, window: Maintenance, now: int) -> None:
@@ -399,7 +402,7 @@ class Outlook:
             apart=group.apart,
             together=group.together,
             eligible=self.mask(group.requirement, group.cpus),
-            prefers=self._holders(group.image),
+            prefers=self._holders(group.image).each,
         )
         part.kept_size = Amount(0, 0, group.disk_mib, 0, 1)
         return part
@@ -462,14 +465,14 @@ class Outlook:
         for workspace in workspaces:
             if workspace.came_up and workspace.node in self._index:
                 self._images_on.setdefault(workspace.image, set()).add(workspace.node)
-                self._holders(workspace.image)[self._index[workspace.node]] = True
+                self._holders(workspace.image).set(self._index[workspace.node], True)
 
-    def _holders(self, image: str) -> list[bool]:
-        """By index, whether a node is known to hold an image; kept right as nodes come."""
+    def _holders(self, image: str) -> NodeSet:
+        """The nodes that are known to hold an image; kept right as nodes come."""
         found = self._holding.get(image)
         if found is None:
             here = self._images_on.get(image, set())
-            found = self._holding[image] = [node in here for node in self.nodes]
+            found = self._holding[image] = NodeSet([node in here for node in self.nodes])
         return found
 
     def _may_suspend(self, hard: Demand, victim: Demand) -> bool:
@@ -489,8 +492,7 @@ class Outlook:
         needed: dict[str, float] = {}
         for group in lease.groups:
             image, here = self._images.get(group.image), self._holders(group.image)
-            fits = self.mask(group.requirement, group.cpus)
-            if image is not None and any(map(operator.gt, fits, here)):
+            if image is not None and not self._fit(group.requirement, group.cpus).is_within(here):
                 needed[image.id] = image.size_bytes / MIB
         return stage_s(self.rates, sum(needed.values()))
 
@@ -556,6 +558,23 @@ class Outlook:
 
 
 # ---------------------------------------------------------------- nodes
+
+
+class NodeSet:
+    """Some of the nodes: by index for the planner, which asks of one node at a time; and as the bits of a number, for
+    what is asked of all of them at once."""
+
+    def __init__(self, each: list[bool]) -> None:
+        self.each = each
+        self._bits = sum(1 << index for index, is_in in enumerate(each) if is_in)
+
+    def set(self, index: int, is_in: bool) -> None:
+        self.each[index] = is_in
+        bit = 1 << index
+        self._bits = self._bits | bit if is_in else self._bits & ~bit
+
+    def is_within(self, other: NodeSet) -> bool:
+        return not self._bits & ~other._bits
 
 
 def room_of(node: Node) -> Amount:

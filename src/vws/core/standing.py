@@ -185,8 +185,8 @@ def _natural_outcome(lease: Lease) -> LeaseState:
 def listen(draft: Draft, silent_for_s: dict[str, float], patience: Patience) -> None:
     """Call nodes silent or lost that were not heard from for so long; their workspaces become lost with them."""
     least_s = min(patience.silent_after_s, patience.lost_after_s)
-    quiet = [id for id in draft.present.nodes if silent_for_s.get(id, 0.0) > least_s]
-    for id in quiet:
+    quiet = {id for id, age in silent_for_s.items() if age > least_s}
+    for id in [id for id in draft.present.nodes if id in quiet] if quiet else []:
         node, age = draft.node(id), silent_for_s[id]
         if not node.sequence or (node.lost and age > patience.lost_after_s):
             continue

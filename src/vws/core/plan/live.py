@@ -442,8 +442,7 @@ class SitePlanner(Planner):
         profile = self.timeline.profiles[node]
         self._capacity = self._capacity.plus(capacity).minus(profile.capacity)
         self.moves += 1
-        profile.resize(capacity)
-        self.timeline.changed()
+        self.timeline.resize(node, capacity)
         self._has_freed_all()
 
     def set_open(self, node: int, is_open: bool, awake: bool) -> None:

@@ -308,29 +308,40 @@ class Placing:
         """The nodes open until `wanted` where most is left with one member there, as many as members at most, in
         order: what is left, negated; whether it is not preferred, the node, how many members are there, for how many
         it has room. Until when a node is open is looked at last, for most are none of the emptiest."""
-        timeline, needed = self.timeline, part.openings_needed
+        emptiest = Emptiest(part.openings_needed)
+        for most_left, nodes in self._by_emptiness(part.asked, at):
+            self._look_for_emptiest(part, at, wanted, nodes, most_left, emptiest)
+        return emptiest.chosen()
+
+    def _by_emptiness(self, size: Amount, at: int) -> list[tuple[float, list[int]]]:
+        """The nodes that may have room at `at`, in groups, with what may at most be left of one in a group. Those
+        where that is most come first: they may be enough."""
+        if at == self.timeline.now:
+            return [(1.0, self.timeline.nodes_for(size, at))]
+        groups = [(_left(capacity, capacity, size, 1), nodes) for capacity, nodes in self.timeline.alike()]
+        groups.sort(key=_most_left, reverse=True)
+        return groups
+
+    def _look_for_emptiest(
+        self, part: Part, at: int, wanted: int, nodes: list[int], most_left: float, emptiest: Emptiest
+    ) -> None:
+        timeline = self.timeline
         size, most, eligible, prefers = part.asked, part.most_per_node, part.eligible, part.prefers
-        found: list[tuple[float, int]] = []
-        least = 0.0  # no less than that is of use
-        for node in timeline.nodes_for(size, at):
+        for node in nodes:
+            if emptiest.beats(most_left, node << 2 * NODE_BITS):
+                return
             if not timeline.open[node] or (eligible is not None and not eligible[node]):
                 continue
             profile = timeline.profiles[node]
             step = profile.during(at)
             left = _left(step, profile.capacity, size, 1)
-            if left < least:
+            rather = 0 if prefers is None or prefers[node] else 1
+            key = (rather << NODE_BITS | node) << 2 * NODE_BITS
+            if emptiest.beats(left, key):
                 continue
             room = int(step.count(size, wanted, most))
-            if room == 0:
-                continue
-            rather = 0 if prefers is None or prefers[node] else 1
-            found.append((-left, ((rather << NODE_BITS | node) << NODE_BITS | 1) << NODE_BITS | room))
-            if len(found) == 2 * needed:
-                found.sort()
-                del found[needed:]
-                least = -found[-1][0]
-        found.sort()
-        return found[:needed]
+            if room > 0:
+                emptiest.add(left, key | 1 << NODE_BITS | room)
 
     def _preferred(self, demand: Demand, part: Part, openings: list[int], needed: int, at: int) -> list[int]:
         """Nodes where it was saved first; then by the site's rank, or those that are preferred; then best fit."""
@@ -364,6 +375,36 @@ class Placing:
         if len(chosen) < len(parts):
             return None
         return [host for i in range(len(parts)) for host in chosen[i]]
+
+
+@final
+class Emptiest:
+    """The nodes of which most is left, as many as are needed at most; of those with as much left the lower keys."""
+
+    def __init__(self, needed: int) -> None:
+        self._needed = needed
+        self._found: list[tuple[float, int]] = []
+        self._least = 0.0
+        self._last = 1 << 3 * NODE_BITS + 1
+
+    def beats(self, left: float, key: int) -> bool:
+        """Whether so many have been found that one like that is none of them."""
+        return left < self._least or (left == self._least and key > self._last)
+
+    def add(self, left: float, key: int) -> None:
+        self._found.append((-left, key))
+        if len(self._found) == 2 * self._needed:
+            self._found = self.chosen()
+            self._least, self._last = -self._found[-1][0], self._found[-1][1]
+
+    def chosen(self) -> list[tuple[float, int]]:
+        """In order, with what is left negated."""
+        self._found.sort()
+        return self._found[: self._needed]
+
+
+def _most_left(group: tuple[float, list[int]]) -> float:
+    return group[0]
 
 
 def _left(free: Amount, capacity: Amount, size: Amount, count: int) -> float:

@@ -49,6 +49,7 @@ class Timeline:
         # given room, after which some of the former are full.
         self._idle: list[int] = []
         self._all: list[int] = []
+        self._alike: list[tuple[Amount, list[int]]] = []  # empty: not known
         self._is_idle: list[bool] = [False for _ in capacities]
         self._idle_until = 0
         self._idle_asked = 0
@@ -63,7 +64,14 @@ class Timeline:
         self.awake.append(False)
         self._is_idle.append(False)
         self._idle_until = 0
+        self._alike = []
         return len(self.profiles) - 1
+
+    def resize(self, node: int, capacity: Amount) -> None:
+        """The node has another capacity from now on, whatever is taken of it."""
+        self.profiles[node].resize(capacity)
+        self._alike = []
+        self.changed()
 
     # ------------------------------------------------------------ holding
 
@@ -155,6 +163,15 @@ class Timeline:
         if len(self._all) < len(self.profiles):
             self._all = list(range(len(self.profiles)))
         return self._all
+
+    def alike(self) -> list[tuple[Amount, list[int]]]:
+        """All nodes, those of equal capacity together."""
+        if not self._alike:
+            found: dict[Amount, list[int]] = {}
+            for node in range(len(self.profiles)):
+                found.setdefault(self.profiles[node].capacity, []).append(node)
+            self._alike = list(found.items())
+        return self._alike
 
     def _find_idle(self, at: int) -> None:
         self._idle = []
