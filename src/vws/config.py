@@ -54,12 +54,22 @@ class ServiceConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    """[images] in site.toml. policy: the file that says which images whom may run, relative to the site's directory;
+    "": everybody may run all."""
+
+    policy: str = ""
+
+
+@dataclass(frozen=True)
 class SiteConfig:
-    """The whole of site.toml: [service], [site] (what guests ask of it), [planning], [rates] (how long things take),
-    [node] (this host as a node), [fake] (simulated nodes instead of it), [policy], [tariff] (what time costs), and the
-    users' [vos.NAME], [groups.NAME] and [users.NAME]; [pools.NAME] are addresses that it sets aside."""
+    """The whole of site.toml: [service], [images], [site] (what guests ask of it), [planning], [rates] (how long
+    things take), [node] (this host as a node), [fake] (simulated nodes instead of it), [policy], [tariff] (what time
+    costs), and the users' [vos.NAME], [groups.NAME] and [users.NAME]; [pools.NAME] are addresses that it sets
+    aside."""
 
     service: ServiceConfig = field(default_factory=ServiceConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
     site: SiteInformation = field(default_factory=SiteInformation)
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     rates: Configured = field(default_factory=Configured)

@@ -84,11 +84,13 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
     services.reconciler.start()
     services.contexts.start()
     services.clusters.start()
+    services.image_policy.start()
     log.info("serving %s as uid %d", config.service.public_url, os.geteuid())
     _spare_the_collector()
     try:
         server.run(sockets=[listener])
     finally:
+        services.image_policy.stop()
         services.clusters.stop()
         services.contexts.stop()
         services.reconciler.stop()
@@ -181,6 +183,7 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         rules_of(config.planning),
         Informed(config.site, config.vos, config.users),
         config.address_pools,
+        image_policy=directory.path / config.images.policy if config.images.policy else None,
     )
     blobs = FileBlobs(directory.service / "blobs")
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)

@@ -49,7 +49,8 @@ def policy(text, flaws=None):
 def facts(*attestations, signers=("desy", "cern"), bill=None, **more):
     of = digest(image())
     attested = tuple(judged(each, of, trusted(*signers), NOW) for each in attestations)
-    return Facts("debian", of, NOW - 3 * DAY, attested=attested, bill=bill, **more)
+    bills = (bill,) if bill else ()
+    return Facts("debian", of, NOW - 3 * DAY, attested=attested, bills=bills, **more)
 
 
 def refused(text, *attestations, asked=CARL, flaws=None, **more):

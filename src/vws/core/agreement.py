@@ -15,6 +15,7 @@ from vws.core.admission import HeldBefore, nothing_before
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
+from vws.core.image_gate import admitted, say_allowed
 from vws.core.lifecycle import UNORDERED, Command
 from vws.core.offers import refusal, too_soon, why_not
 from vws.core.plan.demand import Demand
@@ -68,7 +69,7 @@ def grant(
 ) -> Lease | Series:
     """The lease for `request`, in the plan and begun if it begins now; several for a rule.
 
-    Raises CannotFit (with why, and what would be accepted), InvalidRequest, NameTaken, LimitReached.
+    Raises CannotFit (with why, and what would be accepted), InvalidRequest, NameTaken, LimitReached, ImageRefused.
     """
     request, images = resolve(draft.present, request, now=int(draft.now))
     draft.present.outlook.turn_to(int(draft.now))
@@ -83,17 +84,18 @@ def grant(
 
 
 def draw_up(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner: str, id: str) -> Lease:
-    """The lease that is asked for, not yet agreed to."""
+    """The lease that is asked for, not yet agreed to. Raises NameTaken, ImageRefused."""
     now = int(draft.now)
     kind = LeaseKind.RESERVATION if request.when is When.PERIODIC else LeaseKind(str(request.when))
     start = None if kind.soft else now if request.start is None else request.start
+    asked = tuple(_group(g, image) for g, image in zip(request.groups, images, strict=True))
     return Lease(
         id=id,
         name=_free_name(draft, request.name or f"lease-{id[-6:]}"),
         owner=owner,
         kind=kind,
         state=LeaseState.WAITING if kind.soft else LeaseState.PLANNED,
-        groups=tuple(_group(g, image) for g, image in zip(request.groups, images, strict=True)),
+        groups=admitted(draft, asked, images, owner, request.cluster),
         start=start,
         end=None if start is None else start + request.duration_s,
         duration_s=request.duration_s,
@@ -126,6 +128,7 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
         lease = replace(lease, start=sooner.at, end=sooner.at + lease.duration_s)
     draft.put_lease(lease)
     draft.say_lease("lease.granted", lease, **terms_of(lease))
+    say_allowed(draft, lease, "request")
 
 
 def must_be_ready(present: Present, lease: Lease, demand: Demand, now: int) -> None:

@@ -26,6 +26,7 @@ from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.members import member_name
 from vws.core.site import Capacity, Cluster, Image, ImageFile, Lease, Node, Workspace
 from vws.core.traits import UNSAID, Traits, checked_traits
+from vws.core.trust import Vouched
 
 BOOT_LIMIT_S = 300
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -82,6 +83,9 @@ class ContextOrder:
     domain: str = ""
 
 
+# What a node is told of the image of a workspace that it is to boot; None: nothing, and it checks nothing.
+VouchedOf = Callable[[Workspace, Lease, Image], Vouched | None]
+
 # How a member of a cluster joins its context.
 ContextOf = Callable[[Workspace, Cluster], ContextOrder | None]
 
@@ -96,6 +100,7 @@ class WorkspaceOrder:
     command: a script that the guest runs once and then powers itself off; "": none.
     nics: its interfaces, the main one first; none: a single one on the node's own network, with `mac` and `address`.
     member: what its cluster calls it, which is its host name then; "": it is in none.
+    vouched: what says that the image may boot. isolated: on the node's own network it reaches the gateway alone.
     """
 
     id: str
@@ -125,6 +130,8 @@ class WorkspaceOrder:
     disks: tuple[DiskOrder, ...] = ()
     context: ContextOrder | None = None
     member: str = ""
+    vouched: Vouched | None = None
+    isolated: bool = False
 
     @property
     def hostname(self) -> str:
@@ -157,6 +164,7 @@ class WorkspaceFact:
     step: what is being done, for people ("fetching the image, 40 %"); reason: why it is broken or not getting on.
     exit_status: of its lease's command, once that has ended; so a STOPPED guest with one has done what it was for.
     fetched_mib: how much of its image was downloaded for it; what the node held already, or got for another, is 0.
+    refused: it is BROKEN because the node would not boot this image (`reason` says why).
     """
 
     id: str
@@ -168,6 +176,7 @@ class WorkspaceFact:
     memory_mib: int = 0
     exit_status: int | None = None
     fetched_mib: int = 0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,15 +248,17 @@ def orders_for(
     now: float,
     clusters: Mapping[str, Cluster] = NONE,
     context_of: ContextOf = lambda workspace, cluster: None,
+    vouched_of: VouchedOf = lambda workspace, lease, image: None,
 ) -> NodeOrders:
     """The complete orders of `node`; `workspaces` may hold those of other nodes too. context_of: how a member of a
-    cluster joins its context."""
+    cluster joins its context; vouched_of: what says that its image may boot."""
     mine = sorted((w for w in workspaces if w.node == node.id and w.state not in UNORDERED), key=lambda w: w.id)
     orders: list[WorkspaceOrder] = []
     networks: dict[str, NetworkOrder] = {}
     for workspace in mine:
         lease = leases[workspace.lease]
-        order = _order(workspace, lease, images[workspace.image])
+        image = images[workspace.image]
+        order = replace(_order(workspace, lease, image), vouched=vouched_of(workspace, lease, image))
         cluster = clusters.get(lease.cluster)
         if cluster is not None:
             order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease))
@@ -301,6 +312,7 @@ def _order(workspace: Workspace, lease: Lease, image: Image) -> WorkspaceOrder:
         address=workspace.address,
         ssh_keys=lease.ssh_keys,
         command=lease.command,
+        isolated=any(group.isolated for group in lease.groups if group.name == workspace.group),
     )
 
 

@@ -225,8 +225,8 @@ class Draft:
 
     # ------------------------------------------------------------ recording
 
-    def say(self, kind: str, *, owner: str = "", node: str = "", image: str = "", **data: Any) -> None:
-        self._events.append(Event(self.now, self.actor, kind, owner, node=node, image=image, data=data))
+    def say(self, kind: str, *, owner: str = "", lease: str = "", node: str = "", image: str = "", **data: Any) -> None:
+        self._events.append(Event(self.now, self.actor, kind, owner, lease, node=node, image=image, data=data))
 
     def say_lease(self, kind: str, lease: Lease, **data: Any) -> None:
         self._events.append(

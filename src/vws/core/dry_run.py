@@ -18,6 +18,7 @@ from vws.core.agreement import (
 )
 from vws.core.draft import Draft
 from vws.core.errors import CannotFit, LimitReached
+from vws.core.image_policy import ImageRefused
 from vws.core.offers import reasons, refusal
 from vws.core.plan.demand import Block, Demand
 from vws.core.present import Present
@@ -39,6 +40,8 @@ def consider(
         if request.when is When.PERIODIC:
             return _consider_series(draft, request, images, owner, ids, before)
         return _consider_one(draft, draw_up(draft, request, images, owner, ids("lse")), before)
+    except ImageRefused as refused:
+        return _answer(False, f"{refused.problem}; what would be accepted: {refused.possible}", None)
     except (CannotFit, LimitReached) as refused:
         details = refused.details or {}
         return _answer(False, refused.problem, None, details.get("nodes", ()), details.get("offers", ()))

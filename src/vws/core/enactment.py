@@ -16,6 +16,7 @@ from dataclasses import replace
 from vws.core.addresses import take_back
 from vws.core.draft import Draft
 from vws.core.errors import CommandRefused
+from vws.core.image_gate import refused_now, say_allowed
 from vws.core.lifecycle import UNORDERED, Command, Desired, State
 from vws.core.members import make_again, make_members
 from vws.core.outlook import Outlook, whole
@@ -128,7 +129,11 @@ def _do(draft: Draft, outlook: Outlook, action: Action, ids: Ids) -> None:
 
 
 def _deploy(draft: Draft, outlook: Outlook, lease: Lease, action: Action, ids: Ids) -> None:
-    """Make the workspaces of a lease whose block begins."""
+    """Make the workspaces of a lease whose block begins, if its images may still be run."""
+    refused = refused_now(draft, lease)
+    if refused:
+        begin_end(draft, lease, LeaseState.FAILED, refused)
+        return
     block = action.block
     if lease.soft:
         lease = replace(lease, start=block.run, end=block.stop)
@@ -138,6 +143,7 @@ def _deploy(draft: Draft, outlook: Outlook, lease: Lease, action: Action, ids: I
     hosts = [outlook.nodes[host] for host in block.hosts]
     end = block.stop + FAR_S if lease.soft else after.run[1]
     make_members(draft, after, hosts, ids, end=end)
+    say_allowed(draft, after, "start", [draft.node(host).name for host in hosts])
 
 
 def _resume(draft: Draft, lease: Lease, action: Action) -> None:

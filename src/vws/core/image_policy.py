@@ -71,14 +71,14 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of an image. came_at: UTC seconds. revoked: why nobody may run it any more; "": somebody may.
-    attested: in the order in which they came. bill: None if there is none, bill_problem: or why it cannot be read."""
+    attested: in the order in which they came; bills: likewise. bill_problem: why there are not more of them."""
 
     name: str
     digest: str
     came_at: float
     revoked: str = ""
     attested: tuple[Attested, ...] = ()
-    bill: Bill | None = None
+    bills: tuple[Bill, ...] = ()
     bill_problem: str = ""
 
 
@@ -293,21 +293,25 @@ def _harmless(policy: Policy, rule: Rule, facts: Facts, named: str | None) -> It
     signer whose word would be needed."""
     if not rule.forbidden and not rule.severities:
         return
-    bill, problem = facts.bill, facts.bill_problem
-    if bill is not None and named is None:
-        problem = f"its attestation does not vouch for its bill of materials ({PACKAGES})"
-    elif bill is not None and named and named.removeprefix("sha256:") != bill.sha256:
-        problem = "its bill of materials is not the one that its attestation vouches for"
-    if bill is None or problem:
-        what = "a bill of materials"
-        yield Need(
-            what, False, problem or "it has no bill of materials", "an image with a bill of materials (CycloneDX)"
-        )
+    bill, problem = _bill(facts, named)
+    if bill is None:
+        vouched = " that its signer vouches for" if named != "" else ""
+        yield Need("a bill of materials", False, problem, f"an image with a bill of materials in CycloneDX{vouched}")
         return
     for forbidden in rule.forbidden:
         yield _without(forbidden, bill)
     if rule.severities:
         yield _sound(policy, rule.severities, bill)
+
+
+def _bill(facts: Facts, named: str | None) -> tuple[Bill | None, str]:
+    """The bill of materials that counts, or why none does."""
+    if not facts.bills:
+        return None, facts.bill_problem or "it has no bill of materials"
+    if named is None:
+        return None, f"its attestation does not vouch for its bill of materials ({PACKAGES})"
+    found = [bill for bill in facts.bills if named in ("", bill.sha256, f"sha256:{bill.sha256}")]
+    return (found[-1], "") if found else (None, "its bill of materials is not the one that its attestation vouches for")
 
 
 def _without(forbidden: Forbidden, bill: Bill) -> Need:

@@ -130,6 +130,8 @@ def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceF
     if state in FINAL and fact in (Observation.GONE, Observation.ENDED):
         after = _released(draft, after)
     elif state is State.FAILED and before.state is not State.FAILED:
+        if said.refused:
+            draft.say_workspace("workspace.refused", after, reason=said.reason)
         return draft.order(after)  # what is left of it is to be removed
     return draft.put_workspace(after) if after != before else before
 

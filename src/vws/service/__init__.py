@@ -12,6 +12,7 @@ from vws.service.access import Access
 from vws.service.addresses import Addresses
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
+from vws.service.image_policy import PolicyBook
 from vws.service.images import Images
 from vws.service.leases import Leases
 from vws.service.maintenances import Maintenances
@@ -19,6 +20,7 @@ from vws.service.nodes import Nodes
 from vws.service.plans import Plans
 from vws.service.reconcile import Reconciler
 from vws.service.site import Settings, Site
+from vws.service.trust import Trust
 from vws.service.usage import Usage
 
 
@@ -38,22 +40,29 @@ class Services:
     contexts: Contexts
     clusters: Clusters
     addresses: Addresses
+    image_policy: PolicyBook
+    trust: Trust
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
         if not self.reconciler.works:
             raise Unavailable("reports of nodes are not taken in: the reconciler ended", possible="restart the service")
-        return self.site.health()
+        troubled = bool(self.image_policy.in_force.problem)
+        warnings = ["the image policy in its file is not in force (vws image policy show)"] if troubled else []
+        return self.site.health() | {"warnings": warnings}
 
 
 def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, directory: Path) -> Services:
     """The services over a store; `directory` takes uploads and the kept consoles. Nothing runs yet."""
     site = Site(store, clock, ids, settings)
     contexts = Contexts(site, directory, settings.informed)
-    nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of)
     images = Images(site, blobs, directory / "uploads")
+    vos = tuple(settings.chosen.membership.vos)
+    policy = PolicyBook(settings.image_policy, directory / "image-policy.in-force", clock.now, vos)
+    trust = Trust(site, policy, images.image)
+    nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of, trust.vouched)
     usage = Usage(site)
-    leases = Leases(site, usage.spent_by_now)
+    leases = Leases(site, usage.spent_by_now, trust.recording)
     return Services(
         site,
         Access(site),
@@ -65,6 +74,8 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         usage,
         Plans(site),
         contexts,
-        Clusters(site, contexts, usage),
+        Clusters(site, contexts, usage, trust.recording),
         Addresses(site),
+        policy,
+        trust,
     )

@@ -31,6 +31,7 @@ from vws.faultpoints import reach
 from vws.ports import Filter, Page
 from vws.service.access import Caller
 from vws.service.contexts import Contexts, ContextView
+from vws.service.leases import Recording, unrecorded
 from vws.service.once import Once
 from vws.service.site import Site
 from vws.service.usage import Usage
@@ -88,8 +89,9 @@ class ClusterView:
 
 
 class Clusters:
-    def __init__(self, site: Site, contexts: Contexts, usage: Usage) -> None:
+    def __init__(self, site: Site, contexts: Contexts, usage: Usage, recording: Recording = unrecorded) -> None:
         self._site = site
+        self._recording = recording
         self._contexts = contexts
         self._usage = usage
         self._held_before = usage.spent_by_now
@@ -124,7 +126,9 @@ class Clusters:
                     draft, request, owner=caller.subject, ids=self._site.ids.new, id=id, before=self._held_before
                 )
 
-            launched = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+            launched: Cluster | Answer = self._recording(
+                caller, lambda: self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+            )
         finally:
             # The context of one that was refused, or had been launched by the same request, is closed by `catch_up`.
             self._launching.discard(id)
@@ -177,7 +181,10 @@ class Clusters:
             decide(draft, present)
             return draft.find_cluster(found.id) or present
 
-        return self._site.change(caller.subject, decided, once=once, subject=caller.subject)
+        changed: Cluster | Answer = self._recording(
+            caller, lambda: self._site.change(caller.subject, decided, once=once, subject=caller.subject)
+        )
+        return changed
 
     # ------------------------------------------------------------ looking
 

@@ -22,16 +22,24 @@ from vws.service.access import Caller
 from vws.service.once import Once
 from vws.service.site import Site
 
+# Calls what it is given, and records a refusal by the image policy (service/trust.py).
+Recording = Callable[[Caller, Callable[[], Any]], Any]
+
+
+def unrecorded(caller: Caller, ask: Callable[[], Any]) -> Any:
+    return ask()
+
 
 class Leases:
-    def __init__(self, site: Site, held_before: HeldBefore = nothing_before) -> None:
+    def __init__(self, site: Site, held_before: HeldBefore = nothing_before, recording: Recording = unrecorded) -> None:
         self._site = site
         self._held_before = held_before
+        self._recording = recording
 
     # ------------------------------------------------------------ asking
 
     def request(self, caller: Caller, request: LeaseRequest, once: Once | None = None) -> Lease | Series | Answer:
-        """Grant the lease or refuse it: InvalidRequest, NameTaken, LimitReached, CannotFit (with offers)."""
+        """Grant the lease or refuse it: InvalidRequest, NameTaken, LimitReached, ImageRefused, CannotFit (offers)."""
         caller.must_be(Role.ADMIN, Role.USER)
 
         def decide(draft: Draft) -> Lease | Series:
@@ -41,7 +49,9 @@ class Leases:
             reach("service.lease.planned")
             return granted
 
-        granted = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+        granted: Lease | Series | Answer = self._recording(
+            caller, lambda: self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+        )
         reach("service.lease.committed")
         return granted
 

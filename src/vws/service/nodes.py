@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import ContextOf, NodeOrders, NodeReport, orders_for
+from vws.core.deployment import ContextOf, NodeOrders, NodeReport, VouchedOf, orders_for
 from vws.core.draft import Draft
 from vws.core.errors import Conflict, DuplicateNode, InUse, NameTaken, NotFound
 from vws.core.lifecycle import UNORDERED, State
@@ -48,9 +48,17 @@ class Vacancies:
 
 
 class Nodes:
-    def __init__(self, site: Site, blobs: Blobs, consoles: Path, context_of: ContextOf = lambda w, c: None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        blobs: Blobs,
+        consoles: Path,
+        context_of: ContextOf = lambda w, c: None,
+        vouched_of: VouchedOf = lambda *_: None,
+    ) -> None:
         self._site = site
         self._context_of = context_of
+        self._vouched_of = vouched_of
         self._blobs = blobs
         self._consoles = consoles
         self._links: dict[str, Link] = {}
@@ -191,7 +199,7 @@ class Nodes:
             node = present.nodes.get(node_id, node)
             orders = orders_for(
                 node, present.on_node(node_id), present.leases, self._images(node_id), now=self._site.clock.now(),
-                clusters=present.clusters, context_of=self._context_of,
+                clusters=present.clusters, context_of=self._context_of, vouched_of=self._vouched_of,
             )  # fmt: skip
         reach("service.orders.sent")
         return orders

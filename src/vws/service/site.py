@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vws.core.chosen import Chosen
@@ -37,7 +38,8 @@ TRIES_MAX = 50
 
 @dataclass(frozen=True)
 class Settings:
-    """What an administrator decides about a site's service. guest_network is cut into one subnet per node."""
+    """What an administrator decides about a site's service. guest_network is cut into one subnet per node.
+    image_policy: its file, None for a site without one."""
 
     name: str = "site"
     url: str = ""
@@ -52,6 +54,7 @@ class Settings:
     rules: Rules | None = None
     informed: Informed = field(default_factory=Informed)
     pools: Mapping[str, Pool] = field(default_factory=dict)
+    image_policy: Path | None = None
 
 
 class Site:

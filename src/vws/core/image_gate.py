@@ -1,0 +1,78 @@
+"""The two moments at which the site's image policy is asked: when a lease is, and when its workspaces are made.
+
+Between them days may pass, in which signers are revoked, attestations expire and policies change: what may not run any
+more is not begun. Once its workspaces are made, a lease keeps what it was granted, but for revocations: those reach
+every boot (service/trust.py: `vouched`). Nodes see to it that what boots is what was granted (core/trust.py).
+
+Every decision that a policy made is an event. A site without a policy decides nothing and says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from vws.core.draft import Draft
+from vws.core.image_policy import Decision, ImageRefused, must_be_allowed
+from vws.core.site import Group, Image, Lease
+
+ALLOWED, REFUSED = "image.allowed", "image.refused"
+
+
+def admitted(
+    draft: Draft, groups: Sequence[Group], images: Sequence[Image], owner: str, cluster: str
+) -> tuple[Group, ...]:
+    """The groups, as the policy lets `owner` have them; raises ImageRefused."""
+    return tuple(
+        _admitted(draft, group, image, owner, cluster, f"groups[{i}]")
+        for i, (group, image) in enumerate(zip(groups, images, strict=True))
+    )
+
+
+def _admitted(draft: Draft, group: Group, image: Image, owner: str, cluster: str, where: str) -> Group:
+    decision = draft.present.judge(image, owner, draft.now)
+    must_be_allowed(decision, f"{where}.image")
+    if decision.isolated and cluster:
+        _must_have_no_way_out(draft, group, decision, cluster, where)
+    return replace(group, signers=tuple(sorted(decision.keys)), isolated=decision.isolated)
+
+
+def _must_have_no_way_out(draft: Draft, group: Group, decision: Decision, cluster: str, where: str) -> None:
+    mine = draft.cluster(cluster).networks
+    for network in mine:
+        if network.outgoing and network.name in group.networks:
+            name = network.name
+            raise ImageRefused(
+                f"the image {decision.image} may have no way out, and the network {name} has one ({decision.rule})",
+                field=f"{where}.networks",
+                asked=name,
+                possible="a network without outgoing, or an image that the policy lets out",
+                details={"image": decision.image, "digest": decision.digest, "rule": decision.rule},
+            )
+
+
+def say_allowed(draft: Draft, lease: Lease, at: str, nodes: Sequence[str] = ()) -> None:
+    """Record what the policy says of the lease's images now. at: `request` or `start`; nodes: the names of theirs."""
+    for image, decision in _decisions(draft, lease):
+        if decision.rule:
+            where = {"nodes": sorted(set(nodes))} if nodes else {}
+            told = {"name": decision.image, "at": at, "lease_name": lease.name, **where, **decision.told}
+            draft.say(ALLOWED, owner=lease.owner, image=image, lease=lease.id, **told)
+
+
+def refused_now(draft: Draft, lease: Lease) -> str:
+    """Why the lease must not begin, recorded; "" if it may."""
+    for image, decision in _decisions(draft, lease):
+        if not decision.allowed:
+            told = {"name": decision.image, "at": "start", "lease_name": lease.name, **decision.told}
+            draft.say(REFUSED, owner=lease.owner, image=image, lease=lease.id, **told)
+            by = f" ({decision.rule})" if decision.rule else ""
+            return f"its image {decision.image} may not be run any more: {decision.reason}{by}"
+    return ""
+
+
+def _decisions(draft: Draft, lease: Lease) -> Iterator[tuple[str, Decision]]:
+    for id in dict.fromkeys(group.image for group in lease.groups):
+        image = draft.present.images.get(id)
+        if image is not None:  # one that was removed meanwhile is no longer anybody's to judge
+            yield id, draft.present.judge(image, lease.owner, draft.now)

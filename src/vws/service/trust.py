@@ -1,0 +1,365 @@
+"""Who is trusted with images, what they vouch for, and what the site's policy makes of it.
+
+`judge` and `vouched` are asked under the site's lock, at each lease and each order: what is said of an image is read
+from the store once and remembered until somebody says more (its record is written with each document), and signatures
+are remembered by the core. Whatever depends on the time is judged anew each time.
+
+Refusing changes nothing, so that a refusal is recorded in a commit of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from vws.core.bill import Bill, read_bill
+from vws.core.draft import Draft
+from vws.core.errors import InvalidRequest, NameTaken, NotFound, Unavailable
+from vws.core.image_gate import REFUSED
+from vws.core.image_policy import Asked, Decision, Facts, ImageRefused, judge
+from vws.core.lifecycle import UNORDERED
+from vws.core.manifest import digest
+from vws.core.membership import Membership
+from vws.core.site import (
+    Answer,
+    DocumentKind,
+    Event,
+    Image,
+    Lease,
+    LeaseState,
+    Revocation,
+    Role,
+    Signer,
+    Workspace,
+)
+from vws.core.standing import begin_end, settle
+from vws.core.terms import check_name
+from vws.core.trust import Attested, TrustedKey, Vouched, checked_key, judged
+from vws.ports import Filter
+from vws.service.access import Caller
+from vws.service.image_policy import InForce, PolicyBook
+from vws.service.once import Once
+from vws.service.site import Site
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+REASON_LENGTH_MAX = 200
+# What the record says of who ran what.
+DECISIONS = ("image.allowed", "image.refused", "image.revoked", "image.reinstated", "workspace.refused")
+RUNS = ("workspace.running",)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is said of an image, as it came. image: the very record that it was read for."""
+
+    image: Image
+    attestations: tuple[bytes, ...]
+    bills: tuple[Bill, ...]
+    bill_problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A signer or a revocation, with the leases that it concerns: those that run, and those that will not begin."""
+
+    value: Any
+    leases: tuple[Lease, ...]
+    ended: bool
+
+
+class Trust:
+    def __init__(self, site: Site, book: PolicyBook, find: Callable[[Caller, str], Image]) -> None:
+        """find: the image that a caller means."""
+        self._site = site
+        self._book = book
+        self._find = find
+        self._said: dict[str, Said] = {}
+        site.present.judge = self.judge
+
+    # ------------------------------------------------------------ deciding
+
+    def judge(self, image: Image, user: str, now: float) -> Decision:
+        """What the policy in force says. Asked under the site's lock."""
+        return self._judge(image, Asked(user, self._membership.vo_of(user)), now)
+
+    def _judge(self, image: Image, asked: Asked, now: float) -> Decision:
+        in_force, of = self._book.in_force, digest(image)
+        revoked = self._site.present.revocations.get(of)
+        if in_force.blocked:
+            why = f"the site's image policy cannot be read, so that nothing may run: {in_force.problem}"
+            return Decision(image.name, of, False, "the image policy", why, "the same when its administrator mended it")
+        if in_force.policy is None or revoked is not None:
+            return judge(None, asked, Facts(image.name, of, image.created_at, revoked.reason if revoked else ""), now)
+        return judge(in_force.policy, asked, self._facts(image, of, now), now)
+
+    @property
+    def _membership(self) -> Membership:
+        return self._site.settings.chosen.membership
+
+    def _facts(self, image: Image, of: str, now: float) -> Facts:
+        said = self._said_of(image)
+        attested = tuple(judged(each, of, self._on_record(), now) for each in said.attestations)
+        return Facts(
+            image.name, of, image.created_at, attested=attested, bills=said.bills, bill_problem=said.bill_problem
+        )
+
+    def _said_of(self, image: Image) -> Said:
+        known = self._said.get(image.id)
+        if known is None or known.image is not image:
+            known = self._said[image.id] = _read(image, self._site.store.documents(image.id))
+        return known
+
+    def _on_record(self) -> list[TrustedKey]:
+        # Who is trusted still goes before who was once, of the same name perhaps.
+        signers = sorted(self._site.present.signers.values(), key=lambda s: (s.revoked_at is not None, s.id))
+        return [
+            TrustedKey(s.name, s.pem, "" if s.revoked_at is None else s.reason or "no reason given") for s in signers
+        ]
+
+    def vouched(self, workspace: Workspace, lease: Lease, image: Image) -> Vouched:
+        """What a node is told of the image of a workspace. Whether an attestation had expired is asked as of when the
+        workspace was made; whether its signer or the image itself was revoked, as of now."""
+        of = digest(image)
+        revoked = self._site.present.revocations.get(of)
+        if revoked is not None:
+            return Vouched(of, refused=f"the image {image.name} was revoked: {revoked.reason}")
+        group = next((group for group in lease.groups if group.name == workspace.group), None)
+        if group is None or not group.signers:
+            return Vouched(of)
+        attested = self._facts(image, of, workspace.created_at).attested
+        good = [each for each in attested if set(each.keys) & set(group.signers)]
+        keys = {pem: None for each in good for name, pem in each.keys.items() if name in group.signers}
+        if not keys:
+            return Vouched(of, refused=self._why_nobody(image, group.signers, attested))
+        return Vouched(of, tuple(each.content.decode() for each in good), tuple(keys))
+
+    @staticmethod
+    def _why_nobody(image: Image, signers: tuple[str, ...], attested: tuple[Attested, ...]) -> str:
+        problems = "; ".join(each.problem for each in attested if each.problem) or "its attestation is gone"
+        return f"the image {image.name} is not vouched for any more by {', '.join(signers)}: {problems}"
+
+    def recording(self, caller: Caller, ask: Callable[[], T]) -> T:
+        """`ask`, whose refusal by the image policy becomes an event."""
+        try:
+            return ask()
+        except ImageRefused as refused:
+            self._record_refusal(caller, refused)
+            raise
+
+    def _record_refusal(self, caller: Caller, refused: ImageRefused) -> None:
+        said = refused.details
+        image = next((i.id for i in self._site.present.images.values() if digest(i) == said["digest"]), "")
+        told = {"name": said["image"], "at": "request", "reason": refused.problem}
+        told |= {"digest": said["digest"], "rule": said["rule"]}
+
+        def decide(draft: Draft) -> None:
+            draft.say(REFUSED, owner=caller.subject, image=image, **told)
+
+        try:
+            self._site.change(caller.subject, decide)
+        except Unavailable as error:
+            log.warning("a refusal of the image policy is not on record: %s (%s)", refused.problem, error.problem)
+
+    def test(self, caller: Caller, asked: str, *, user: str | None = None, vo: str | None = None) -> Decision:
+        """What the policy would say of an image, for the caller or, asked by an administrator, for others."""
+        image = self._find(caller, asked)
+        if (user or vo is not None) and user != caller.subject:
+            caller.must_be(Role.ADMIN)
+        name = user or caller.subject
+        if vo is not None and vo not in ("", *self._membership.vos):
+            there = ", ".join(sorted(self._membership.vos)) or "none"
+            raise InvalidRequest(f"there is no VO {vo[:60]}", field="vo", asked=vo[:60], possible=there)
+        with self._site.lock:
+            who = Asked(name, self._membership.vo_of(name) if vo is None else vo)
+            return self._judge(image, who, self._site.clock.now())
+
+    # ------------------------------------------------------------ signers
+
+    def add_signer(self, caller: Caller, name: str, pem: str, once: Once | None = None) -> Signer | Answer:
+        """Put a key or certificate on record. Raises InvalidRequest, NameTaken; a key that was revoked stays so."""
+        caller.must_be(Role.ADMIN)
+        check_name(name)
+        keyid, kind = checked_key(pem)
+
+        def decide(draft: Draft) -> Signer:
+            for other in draft.present.signers.values():
+                if other.keyid == keyid and other.revoked_at is not None:
+                    raise InvalidRequest(
+                        f"this key was revoked, as {other.name}'s: {other.reason or 'no reason given'}",
+                        field="key",
+                        possible="a new key",
+                    )
+                if other.revoked_at is None and (other.name == name or other.keyid == keyid):
+                    if (other.name, other.pem) == (name, pem):
+                        return other
+                    raise NameTaken(
+                        f"{other.name} is on record already, with {'this' if other.keyid == keyid else 'another'} key",
+                        field="name",
+                        asked=name,
+                        possible="another name, or revoke the old one first (vws image trust revoke)",
+                    )
+            new = Signer(self._site.ids.new("sgn"), name, keyid, kind, pem, draft.now, caller.subject)
+            draft.say("signer.added", signer=new.id, name=name, keyid=keyid, key=kind)
+            return draft.put_signer(new)
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def signers(self, caller: Caller, *, revoked: bool = False) -> list[Signer]:
+        """Those on record, in the order in which they came; the revoked ones too if asked for."""
+        caller.must_be(Role.ADMIN, Role.USER)
+        found = sorted(self._site.present.signers.values(), key=lambda signer: signer.id)
+        return [signer for signer in found if revoked or signer.revoked_at is None]
+
+    def signer(self, caller: Caller, asked: str) -> Signer:
+        """By id, or by the name of one that is not revoked."""
+        known = self.signers(caller, revoked=True)
+        live = (s for s in known if s.revoked_at is None and s.name == asked)
+        found = next(live, None) or next((s for s in known if s.id == asked), None)
+        if found is None:
+            raise NotFound(
+                f"there is no signer {asked[:60]!r}", field="id", asked=asked[:60], possible="vws image trust list"
+            )
+        return found
+
+    def revoke_signer(
+        self, caller: Caller, asked: str, *, reason: str, end: bool = False, once: Once | None = None
+    ) -> Affected | Answer:
+        """Believe a signer no more, from now on and of what he signed before. end: end the leases that run by his
+        word; they are listed in any case."""
+        caller.must_be(Role.ADMIN)
+        _check_reason(reason)
+        found = self.signer(caller, asked)
+
+        def decide(draft: Draft) -> Affected:
+            signer = draft.present.signers[found.id]
+            if signer.revoked_at is None:
+                signer = draft.put_signer(replace(signer, revoked_at=draft.now, reason=reason))
+                draft.say("signer.revoked", signer=signer.id, name=signer.name, keyid=signer.keyid, reason=reason)
+            return _affect(draft, signer, lambda group: signer.name in group.signers, f"{signer.name} was revoked", end)
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    # ------------------------------------------------------------ images
+
+    def revoke_image(
+        self, caller: Caller, asked: str, *, reason: str, end: bool = False, once: Once | None = None
+    ) -> Affected | Answer:
+        """Let nobody run an image any more, whatever it is called and whoever brings it again."""
+        caller.must_be(Role.ADMIN)
+        _check_reason(reason)
+        image = self._find(caller, asked)
+        of = digest(image)
+
+        def decide(draft: Draft) -> Affected:
+            made = draft.present.revocations.get(of)
+            if made is None:
+                id = self._site.ids.new("rev")
+                made = draft.put_revocation(Revocation(id, of, image.name, reason, caller.subject, draft.now))
+                draft.say("image.revoked", image=image.id, name=image.name, digest=of, reason=reason)
+            images = {each.id for each in draft.present.images.values() if digest(each) == of}
+            return _affect(draft, made, lambda group: group.image in images, f"{image.name} was revoked", end)
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def reinstate_image(self, caller: Caller, asked: str, once: Once | None = None) -> Revocation | Answer:
+        """Let an image run again, as the policy says."""
+        caller.must_be(Role.ADMIN)
+        image = self._find(caller, asked)
+        of = digest(image)
+
+        def decide(draft: Draft) -> Revocation:
+            made = draft.present.revocations.get(of)
+            if made is None:
+                raise NotFound(f"the image {image.name} is not revoked", field="id", asked=asked[:60])
+            draft.say("image.reinstated", image=image.id, name=image.name, digest=of)
+            return draft.put_revocation(replace(made, lifted_at=draft.now))
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def revocations(self, caller: Caller) -> list[Revocation]:
+        caller.must_be(Role.ADMIN, Role.USER)
+        return sorted(self._site.present.revocations.values(), key=lambda made: made.id)
+
+    def attested(self, caller: Caller, asked: str) -> list[Attested]:
+        """All attestations beside an image, judged; the policy is not asked."""
+        image = self._find(caller, asked)
+        with self._site.lock:
+            return list(self._facts(image, digest(image), self._site.clock.now()).attested)
+
+    # ------------------------------------------------------------ the record
+
+    def decisions(self, caller: Caller, asked: str, *, after: int, limit: int) -> tuple[tuple[Event, ...], int | None]:
+        """Who was allowed or refused an image, why and by whom vouched for, and where it ran; a user sees his own.
+        With the seq from which to go on; None at the end."""
+        image = self._find(caller, asked)
+        owner = None if caller.is_admin else caller.subject
+        found: list[Event] = []
+        while True:
+            events = self._site.events(Filter(owner=owner, image=image.id), after=after, limit=1000)
+            for event in events:
+                after = event.seq
+                if event.kind in DECISIONS or event.kind in RUNS:
+                    found.append(event)
+                    if len(found) == limit:
+                        return tuple(found), after
+            if len(events) < 1000:
+                return tuple(found), None
+
+    # ------------------------------------------------------------ the policy
+
+    def policy(self, caller: Caller) -> InForce:
+        caller.must_be(Role.ADMIN, Role.USER)
+        return self._book.in_force
+
+    def warnings(self) -> list[str]:
+        """What an administrator should know of the policy: that it is not the one in its file, or names nobody."""
+        in_force = self._book.in_force
+        known = {s.name for s in list(self._site.present.signers.values()) if s.revoked_at is None}
+        unknown = [name for name in in_force.signers if name not in known]
+        told = [in_force.problem] if in_force.problem else []
+        if unknown:
+            names = ", ".join(unknown)
+            told.append(f"the image policy names {names}, of whom no key is on record (vws image trust add)")
+        return told
+
+
+def _read(image: Image, documents: tuple[Any, ...]) -> Said:
+    attestations = tuple(d.content for d in documents if d.kind is DocumentKind.ATTESTATION)
+    bills, problem = [], ""
+    for document in documents:
+        if document.kind is DocumentKind.SBOM:
+            try:
+                bills.append(read_bill(document.content, hashlib.sha256(document.content).hexdigest()))
+            except InvalidRequest as error:
+                problem = error.problem
+    return Said(image, attestations, tuple(bills), problem)
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip() or not reason.isprintable() or len(reason) > REASON_LENGTH_MAX:
+        raise InvalidRequest(
+            "a reason is needed, for those who will be refused",
+            field="reason",
+            asked=reason[:60],
+            possible=f"one line of at most {REASON_LENGTH_MAX} characters",
+        )
+
+
+def _affect(draft: Draft, value: Any, concerns: Callable[[Any], bool], why: str, end: bool) -> Affected:
+    """The leases that a revocation concerns: ended if that is asked for, and in any case what nodes are told of them
+    is told anew, for what has not booted yet must not."""
+    leases = [lease for lease in draft.leases() if not lease.ended and any(map(concerns, lease.groups))]
+    for lease in leases:
+        if end and lease.state is not LeaseState.ENDING:
+            begin_end(draft, lease, LeaseState.FAILED if lease.active_at is None else LeaseState.ENDED, why)
+        else:
+            for workspace in draft.members(lease.id):
+                if workspace.state not in UNORDERED:
+                    draft.order(workspace)
+    if end:
+        settle(draft)
+    return Affected(value, tuple(draft.lease(lease.id) for lease in leases), end)
