@@ -35,13 +35,15 @@ class Core:
         self.present = Present.of(
             Changes(
                 nodes=tuple(_node(number) for number in range(nodes)),
-                images=(Image("img-demo", "demo", "admin", "00" * 32, 1, "direct", (), simulated=True),),
+                images=(
+                    Image("img-demo", "demo", "admin", "00" * 32, 1, "direct", (), simulated=True, shared=("public",)),
+                ),
             )
         )
 
     def grant(self, members: int = MEMBERS) -> float:
         """Seconds that one lease takes to decide and apply."""
-        request = LeaseRequest((GroupRequest("demo", members, 1, 160, 1024),), 3600)
+        request = LeaseRequest((GroupRequest("img-demo", members, 1, 160, 1024),), 3600)
         begin = time.perf_counter()
         draft = Draft(self.present, actor="ann", now=NOW)
         agreement.grant(draft, request, owner="ann", ids=self.ids)

@@ -128,7 +128,7 @@ class LargeSite:
         counter = itertools.count(1)
         self.ids: Callable[[str], str] = lambda prefix: f"{prefix}-{next(counter):08d}"
         self.present = Present(Outlook(chosen=Chosen(membership=Membership(each_user=Limits(total=1_000_000)))))
-        image = Image("img-demo", "demo", "admin", "00" * 32, 1, "direct", (), simulated=True)
+        image = Image("img-demo", "demo", "admin", "00" * 32, 1, "direct", (), simulated=True, shared=("public",))
         self.apply(Changes(nodes=tuple(_node(number) for number in range(nodes)), images=(image,)))
         self.told: set[str] = set()
 
@@ -196,7 +196,7 @@ class LargeSite:
         random = self.random
         cpus = random.choices(CPUS, CPU_WEIGHTS)[0]
         group = GroupRequest(
-            "demo",
+            "img-demo",
             count=random.choices(MEMBERS, MEMBER_WEIGHTS)[0],
             cpus=cpus,
             memory_mib=random.choice((1024, 2048, 3072)) * cpus,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from vws.core.context import ContextRecord, Member
 from vws.core.deployment import NodeOrders, WorkspaceOrder
@@ -221,19 +221,49 @@ class Store(Protocol):
 # ---------------------------------------------------------------- blobs
 
 
-class Blobs(Protocol):
-    """Files by their sha256, each either whole or absent."""
+@dataclass(frozen=True)
+class Extent:
+    """A part of a file, in bytes."""
 
-    def path(self, sha256: str) -> Path | None: ...
+    offset: int
+    length: int
+
+
+class Blobs(Protocol):
+    """Files by their sha256, each either whole or absent. Where a file is zero it may have holes, which are not kept.
+
+    All methods raise Unavailable if the place does not answer, or refuses.
+    """
+
+    def size(self, sha256: str) -> int | None:
+        """Length in bytes, holes counted; None if there is no such file."""
+        ...
+
+    def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        """Its bytes from `offset` on, holes as zeros. NotFound if there is no such file."""
+        ...
+
+    def extents(self, sha256: str) -> Sequence[Extent]:
+        """Where it is no hole, in order and apart. NotFound if there is no such file."""
+        ...
+
+    def place(self, sha256: str, target: Path) -> None:
+        """Have its bytes at `target`, a new path, for a program that needs a file; it must not be written to. Costs no
+        copy where that can be helped. NotFound if there is no such file; OSError if `target` cannot be written."""
+        ...
 
     def adopt(self, temporary: Path, sha256: str) -> None:
-        """Take a complete file into the store by rename; a repeat is harmless."""
+        """Take a complete file in, which is gone afterwards; a repeat is harmless."""
         ...
 
     def remove(self, sha256: str) -> None: ...
 
     def all(self) -> Sequence[str]:
         """The sha256 of every file kept."""
+        ...
+
+    def check(self) -> None:
+        """Raise Unavailable, saying what to mend, unless files can be kept and read here."""
         ...
 
 

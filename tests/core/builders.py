@@ -11,7 +11,7 @@ from vws.core.draft import Draft
 from vws.core.enactment import advance, settle_plan
 from vws.core.lifecycle import UNORDERED, Observation
 from vws.core.present import Present
-from vws.core.site import Capacity, Changes, Image, Lease, Node
+from vws.core.site import Capacity, Changes, Image, ImageTag, Lease, Node
 from vws.core.standing import absorb, expire
 from vws.core.terms import GroupRequest, LeaseRequest
 
@@ -20,7 +20,7 @@ NOW = 1_800_000_000.0
 
 def image(name: str = "demo", **fields: object) -> Image:
     given = {"size_bytes": 1} | fields
-    return Image(f"img-{name}", name, "admin", "00" * 32, boot="direct", files=(), **given)
+    return Image(f"img-{name}", name, "admin", "00" * 32, boot="direct", files=(), **{"shared": ("public",), **given})
 
 
 def node(number: int, cpus: int = 4, memory_mib: int = 4096, disk_mib: int = 100_000, **fields: object) -> Node:
@@ -36,13 +36,19 @@ def ids() -> Callable[[str], str]:
     return lambda prefix: f"{prefix}-{next(counter):06d}"
 
 
+def tag(image: Image) -> ImageTag:
+    """Its name, as latest."""
+    return ImageTag(f"tag-{image.id[4:]}", image.name, "latest", image.id, image.owner, NOW)
+
+
 class World:
     """A present that decisions are applied to at once, with a clock that the test turns."""
 
     def __init__(self, *nodes: Node, images: tuple[Image, ...] = ()) -> None:
         self.now = NOW
         self.ids = ids()
-        self.history = Changes(nodes=nodes, images=images or (image(),))
+        images = images or (image(),)
+        self.history = Changes(nodes=nodes, images=images, image_tags=tuple(map(tag, images)))
         self.present = Present.of(self.history)
 
     def decide(

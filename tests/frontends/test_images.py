@@ -43,6 +43,11 @@ def test_an_image_is_taken_in_listed_and_removed(running, disk):
     image = made.json()
     assert (image["name"], image["owner"], image["boot"]) == ("small", "ann", "disk")
     assert image["sha256"] == hashlib.sha256(disk).hexdigest()
+    assert image["tags"] == ["small"]
+    assert running.bob.get("/v1/images/small").status_code == 403
+    shared = running.ann.put("/v1/images/small/sharing", json={"shared": ["public"]}).json()
+    assert shared == image | {"shared": ["public"]}
+    image = shared
     assert running.bob.get("/v1/images/small").json() == image
     assert running.ann.get("/v1/images").json()["items"] == [image]
     assert running.bob.delete("/v1/images/small").status_code == 403
@@ -88,7 +93,7 @@ def test_what_is_no_image_is_refused(here):
 def test_a_name_is_judged_before_the_file_is_sent(here: Running, disk, query, status, code):
     """The answer reaches even one who listens only when all is sent."""
     here.services.images.simulate("demo")
-    here.ann.post("/v1/images?name=small", content=disk)
+    here.bob.post("/v1/images?name=small", content=disk)
     host, port = here.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         connection.sendall(
@@ -138,7 +143,7 @@ def test_a_hostile_image_is_refused_with_its_reason_and_leaves_nothing(here, tmp
     assert said in told["detail"]
     assert told["possible"]
     assert uploads(here) == []
-    assert here.services.images._blobs.all() == []
+    assert here.services.images.files.blobs.all() == []
 
 
 def test_a_broken_upload_leaves_nothing(here: Running):
@@ -156,7 +161,7 @@ def test_a_broken_upload_leaves_nothing(here: Running):
 
 def test_a_full_disk_is_told_before_it_is_full(here, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("vws.frontends.rest.images.shutil.disk_usage", lambda _: usage(10**9, 10**9, MIB))
+    monkeypatch.setattr("vws.service.uploads.shutil.disk_usage", lambda _: usage(10**9, 10**9, MIB))
     answer = here.ann.post("/v1/images?name=big", content=b"x" * MIB)
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert "no room" in answer.json()["detail"]

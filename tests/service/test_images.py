@@ -10,9 +10,9 @@ import threading
 
 import pytest
 
-from tests.service.conftest import ANN
+from tests.service.conftest import ANN, BOB
 from tests.service.test_image_check import FILES, bundle
-from vws.core.errors import ClientTokenReused, NameTaken, Unavailable
+from vws.core.errors import ClientTokenReused, InvalidRequest, NameTaken, Unavailable
 from vws.core.site import Answer
 from vws.service import tar_stream
 from vws.service.once import Once
@@ -25,10 +25,10 @@ def disk(filling: bytes = b"\0") -> bytes:
     return filling * 510 + b"\x55\xaa" + filling * 4096
 
 
-def upload(rig, data: bytes, name: str, once: Once | None = None):
+def upload(rig, data: bytes, name: str, once: Once | None = None, caller=ANN, **more):
     temporary = rig.services.images.begin()
     temporary.write_bytes(data)
-    return rig.services.images.add(ANN, temporary, name, once)
+    return rig.services.images.add(caller, temporary, name, once, **more)
 
 
 def asked(token: str, fingerprint: str = "first") -> Once:
@@ -36,7 +36,7 @@ def asked(token: str, fingerprint: str = "first") -> Once:
 
 
 def kept(rig) -> set[str]:
-    return set(rig.services.images._blobs.all())
+    return set(rig.services.images.files.blobs.all())
 
 
 def sha256s(*contents: bytes) -> set[str]:
@@ -46,20 +46,17 @@ def sha256s(*contents: bytes) -> set[str]:
 def test_a_refused_name_leaves_nothing(rig):
     upload(rig, disk(), "small")
     with pytest.raises(NameTaken):
-        upload(rig, disk(b"x"), "small")
+        upload(rig, disk(b"x"), "small:2", caller=BOB)
     assert kept(rig) == sha256s(disk())
 
 
-def test_what_the_size_proves_is_refused_before_the_file_is_sent(rig, tmp_path):
+def test_what_is_sure_to_be_refused_is_refused_before_the_file_is_sent(rig):
     upload(rig, disk(), "small")
-    whole = bundle(tmp_path / "b", FILES).read_bytes()
-    files = upload(rig, whole, "bundle").size_bytes
-    rig.services.images.simulate("fake")
-    for name, size in (("small", len(disk()) + 1), ("bundle", files - 1), ("fake", None), ("fake", 5000)):
-        with pytest.raises(NameTaken):
-            rig.services.images.check_upload(ANN, name, size)
-    for name, size in (("small", len(disk())), ("small", None), ("bundle", len(whole)), ("new", 1)):
-        rig.services.images.check_upload(ANN, name, size)
+    rig.services.images.check_upload(ANN, "small:2", 1 << 40)
+    with pytest.raises(NameTaken):
+        rig.services.images.check_upload(BOB, "small:2", 1)
+    with pytest.raises(InvalidRequest, match="VO"):
+        rig.services.images.check_upload(ANN, "small", 1, ["cms"])
 
 
 def test_a_client_token_used_before_leaves_nothing(rig):
@@ -82,7 +79,7 @@ def test_a_refusal_leaves_the_files_that_another_image_has(rig, tmp_path):
     upload(rig, bundle(tmp_path / "one", FILES).read_bytes(), "one")
     other = FILES | {"initrd": b"another initrd"}
     with pytest.raises(NameTaken):
-        upload(rig, bundle(tmp_path / "two", other).read_bytes(), "one")
+        upload(rig, bundle(tmp_path / "two", other).read_bytes(), "one", caller=BOB)
     assert kept(rig) == sha256s(*FILES.values())
 
 
@@ -142,7 +139,7 @@ def test_no_sweep_takes_a_file_between_its_adoption_and_its_commit(rig, monkeypa
     images = rig.services.images
     upload(rig, disk(), "first")
     adopted, swept = threading.Event(), threading.Event()
-    adopt = images._blobs.adopt
+    adopt = images.files.blobs.adopt
 
     def adopt_slowly(temporary, sha256):
         adopt(temporary, sha256)
@@ -156,7 +153,7 @@ def test_no_sweep_takes_a_file_between_its_adoption_and_its_commit(rig, monkeypa
             images.sweep()
         swept.set()
 
-    monkeypatch.setattr(images._blobs, "adopt", adopt_slowly)
+    monkeypatch.setattr(images.files.blobs, "adopt", adopt_slowly)
     sweeper = threading.Thread(target=do_sweep)
     sweeper.start()
     upload(rig, disk(), "second")

@@ -202,15 +202,61 @@ class Client(Connection):
         return parsed(answer)
 
     def images(self, **where: Any) -> Iterator[Json]:
-        """where: name, all."""
+        """Those that one may use. where: name (NAME or NAME:TAG), all (removed ones too)."""
         return self._pages("/v1/images", where)
 
     def image(self, id: str) -> Json:
-        """By id or name."""
+        """By NAME, NAME:TAG, id or sha256:DIGEST."""
         return self._json("GET", _path("images", id))
 
-    def remove_image(self, id: str) -> Json:
-        return self._change("DELETE", _path("images", id))
+    def tag_image(self, id: str, name: str) -> Json:
+        """Let NAME or NAME:TAG point at it from now on."""
+        return self._change("POST", _path("images", id, "tags"), {"name": name})
+
+    def untag_image(self, name: str) -> Json:
+        return self._change("DELETE", _path("image-names", name))
+
+    def image_history(self, name: str) -> list[Json]:
+        """What a NAME's tags, or NAME:TAG, point and pointed at, the last first."""
+        items: list[Json] = self._json("GET", _path("image-names", name))["items"]
+        return items
+
+    def share_image(self, id: str, shared: Sequence[str]) -> Json:
+        """shared: names of VOs, "public" for all, none for its owner alone."""
+        return self._change("PUT", _path("images", id, "sharing"), {"shared": list(shared)})
+
+    def copy_image(self, id: str, name: str) -> Json:
+        """An image of one's own with another's files."""
+        return self._change("POST", _path("images", id, "copies"), {"name": name})
+
+    def remove_image(self, id: str, *, now: bool = False) -> Json:
+        """At once, or when the last lease that uses it is over (`retired_at` is set till then). now: refused rather
+        than waiting."""
+        return self._change("DELETE", _path("images", id), params={"now": now})
+
+    def verify_image(self, id: str) -> Json:
+        """Have its files read and compared with their sha256s; `damaged` in the answer says what is wrong."""
+        return self._change("POST", _path("images", id, "verify"), timeout_s=UPLOAD_TIMEOUT_S)
+
+    def collect_images(self, *, dry_run: bool = False) -> Json:
+        """{"images", "files"}: what nothing pointed at, and is gone now (or would be)."""
+        return self._change("POST", "/v1/images/collect", params={"dry_run": dry_run}, timeout_s=UPLOAD_TIMEOUT_S)
+
+    def image_documents(self, id: str) -> list[Json]:
+        """What is kept beside an image: sbom, provenance and attestation, each without its content."""
+        items: list[Json] = self._json("GET", _path("images", id, "documents"))["items"]
+        return items
+
+    def image_document(self, id: str, document: str) -> bytes:
+        """A document's content."""
+        return self._send("GET", _path("images", id, "documents", document)).content
+
+    def add_image_document(self, id: str, kind: str, media_type: str, content: bytes) -> Json:
+        """kind: sbom, provenance or attestation. The same content again is the same document."""
+        headers = {"Content-Type": "application/octet-stream"} | self._client_token()
+        where = {"kind": kind, "media_type": media_type}
+        path = _path("images", id, "documents")
+        return parsed(self._send("POST", path, params=where, headers=headers, content=lambda: iter((content,))))
 
     # ------------------------------------------------------------ nodes
 

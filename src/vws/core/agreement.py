@@ -15,6 +15,7 @@ from vws.core.admission import HeldBefore, nothing_before
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
+from vws.core.image_access import ImageUser, find_image, user_of
 from vws.core.image_gate import admitted, say_allowed
 from vws.core.lifecycle import UNORDERED, Command
 from vws.core.offers import refusal, too_soon, why_not
@@ -71,7 +72,7 @@ def grant(
 
     Raises CannotFit (with why, and what would be accepted), InvalidRequest, NameTaken, LimitReached, ImageRefused.
     """
-    request, images = resolve(draft.present, request, now=int(draft.now))
+    request, images = resolve(draft.present, request, owner, now=int(draft.now))
     draft.present.outlook.turn_to(int(draft.now))
     # What is overdue is not free before somebody has seen that it is.
     draft.present.outlook.planner.due(int(draft.now))
@@ -224,31 +225,18 @@ def offers_of_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> 
     return [{"kind": "exceptions", "count": some, "skipped": [asdict(each) for each in skipped], "text": text}]
 
 
-def resolve(present: Present, request: LeaseRequest, *, now: int) -> tuple[LeaseRequest, list[Image]]:
-    """The checked request with the images its groups name, big enough for them."""
+def resolve(present: Present, request: LeaseRequest, owner: str, *, now: int) -> tuple[LeaseRequest, list[Image]]:
+    """The checked request with the images its groups name, which its owner may use, big enough for them."""
     request = check_request(request, now=now)
     for i, group in enumerate(request.groups):
         if group.requirement:
             parse(group.requirement, f"groups[{i}].requirement")
-    return request, [_image_for(present, g, f"groups[{i}]") for i, g in enumerate(request.groups)]
+    user = user_of(present, owner, now)
+    return request, [_image_for(present, g, user, f"groups[{i}]") for i, g in enumerate(request.groups)]
 
 
-def find_image(present: Present, asked: str, field: str) -> Image:
-    """The image of that id or name; raises InvalidRequest naming those there are."""
-    image = present.images.get(asked) or next((i for i in present.images.values() if i.name == asked), None)
-    if image is None:
-        names = sorted(i.name for i in present.images.values())
-        raise InvalidRequest(
-            f"there is no image {asked[:60]!r}",
-            field=field,
-            asked=asked[:60],
-            possible=f"one of: {', '.join(names[:20])}" if names else "import one first (vws image import)",
-        )
-    return image
-
-
-def _image_for(present: Present, group: GroupRequest, where: str) -> Image:
-    image = find_image(present, group.image, f"{where}.image")
+def _image_for(present: Present, group: GroupRequest, user: ImageUser, where: str) -> Image:
+    image = find_image(present, group.image, user, f"{where}.image")
     for field, low in (("memory_mib", image.memory_mib_min), ("disk_mib", image.disk_mib_min)):
         asked = getattr(group, field)
         if asked < low:
@@ -272,11 +260,16 @@ def _free_name(draft: Draft, name: str) -> str:
     return name
 
 
+def _called(asked: str, image: Image) -> str:
+    """As it was called at that time, by whoever asked; an id or a digest tells people nothing."""
+    return asked.removesuffix(":latest") if not asked.startswith(("img-", "sha256:")) else image.name
+
+
 def _group(request: GroupRequest, image: Image) -> Group:
     return Group(
         request.name,
         image.id,
-        image.name,
+        _called(request.image, image),
         request.count,
         request.cpus,
         request.memory_mib,

@@ -127,6 +127,12 @@ class Draft:
         mine = (w for w in self._workspaces.values() if w.node == node and w.released_at is None)
         return self.present.addresses_held(node).union(*(w.own_addresses for w in mine))
 
+    def tags_of(self, image: str) -> list[ImageTag]:
+        """The tags that will point at an image, by name and tag."""
+        tags = (self.present.image_tags | self._image_tags).values()
+        found = [tag for tag in tags if tag.image == image and tag.removed_at is None]
+        return sorted(found, key=lambda tag: (tag.name, tag.tag))
+
     def node(self, id: str) -> Node:
         return self._nodes.get(id) or self.present.nodes[id]
 

@@ -35,7 +35,7 @@ def consider(
 ) -> Answer:
     """What `request` would be answered: {"fits", "reason", "start", "nodes", "offers"}. Raises InvalidRequest and
     NameTaken, as asking would."""
-    request, images = resolve(draft.present, request, now=int(draft.now))
+    request, images = resolve(draft.present, request, owner, now=int(draft.now))
     try:
         if request.when is When.PERIODIC:
             return _consider_series(draft, request, images, owner, ids, before)

@@ -18,7 +18,7 @@ PUBLIC = "public"
 TAG_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 POSSIBLE = "NAME, NAME:TAG, an id (img-…) or sha256:DIGEST with at least 12 digits"
 
-_ID = re.compile(r"img-[0-9a-z]{6,40}\Z")
+_ID = re.compile(r"img-[0-9a-z]{1,40}\Z")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12,64})\Z")
 
 

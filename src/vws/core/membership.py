@@ -66,13 +66,14 @@ class UserGroup:
 class User:
     """share: of his VO's, as against its other users. priority: added to his VO's. limits: in place of those that the
     policy has for each user. keys, subject: his ssh public keys and the subject of his certificate, for machines that
-    require `user:keys`, `vo:keys` or `vo:gridmap`."""
+    require `user:keys`, `vo:keys` or `vo:gridmap`. image_quota_mib: in place of that of [images]."""
 
     share: float = 1.0
     priority: float = 0.0
     limits: Limits | None = None
     keys: tuple[str, ...] = ()
     subject: str = ""
+    image_quota_mib: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

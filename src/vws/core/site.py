@@ -130,8 +130,8 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ImageTag:
-    """NAME:TAG points at an image. All live tags of one name have one owner, who pushed it first. Which images a tag
-    pointed at before is in the events (`image.tagged`)."""
+    """NAME:TAG points at an image. All live tags of one name have one owner, who pushed it first. Moved to
+    another image, it is another row: those before stay, and are its history."""
 
     id: str
     name: str

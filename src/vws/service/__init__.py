@@ -21,6 +21,7 @@ from vws.service.plans import Plans
 from vws.service.reconcile import Reconciler
 from vws.service.site import Settings, Site
 from vws.service.trust import Trust
+from vws.service.uploads import Uploads
 from vws.service.usage import Usage
 
 
@@ -42,6 +43,7 @@ class Services:
     addresses: Addresses
     image_policy: PolicyBook
     trust: Trust
+    uploads: Uploads
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -61,6 +63,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     policy = PolicyBook(settings.image_policy, directory / "image-policy.in-force", clock.now, vos)
     trust = Trust(site, policy, images.image)
     nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of, trust.vouched)
+    uploads = Uploads(site, images, directory / "uploads")
     usage = Usage(site)
     leases = Leases(site, usage.spent_by_now, trust.recording)
     return Services(
@@ -69,7 +72,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         leases,
         images,
         nodes,
-        Reconciler(site, nodes, usage),
+        Reconciler(site, nodes, usage, images.tidy),
         Maintenances(site, nodes),
         usage,
         Plans(site),
@@ -78,4 +81,5 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Addresses(site),
         policy,
         trust,
+        uploads,
     )

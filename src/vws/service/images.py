@@ -1,69 +1,117 @@
-"""Images: taken in only after a look at what they really are.
+"""Images: taken in only after a look at what they really are, and kept under names that move.
 
 An image comes from a user and will be opened by a hypervisor that runs as root: nothing is believed. What it is is
 told from its first bytes, never from its name; a qcow2 that points at other files is refused before any tool opens it;
 qemu-img looks at it in a child with limits on time, memory and output.
 
-Two kinds are taken: disk images (qcow2, raw) which firmware boots, and VWS's appliance bundles (a tar of
-appliance.json, kernel, initrd and optionally disk.qcow2) which the hypervisor boots directly.
-
-Files are kept for the images on record and for nothing else. Whatever an upload came to (a refusal, an answer given
-before, a commit that failed), those of its files that no image has are removed again.
+The same upload by the same user is the same image, whatever it is called; the same by another is another image of the
+same files. A name is whose image was pushed under it first; pushing other bytes moves the tag, and what it pointed at
+stays as it was: leases are granted for images, never for names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from vws.core.draft import Draft
-from vws.core.errors import Forbidden, InUse, NameTaken, NotFound, Unavailable
-from vws.core.site import Answer, Image, Role
-from vws.core.terms import check_name
+from vws.core.errors import Forbidden, InUse, InvalidRequest, NotFound, Unavailable
+from vws.core.image_access import (
+    ImageUser,
+    called,
+    deltas_on,
+    is_needed,
+    leases_using,
+    look_up,
+    may_change,
+    may_use,
+    must_be_usable,
+    must_exist,
+    must_own_name,
+    put_tag,
+    remove_tag,
+)
+from vws.core.image_names import LATEST, PUBLIC, check_new_name, read_reference, show_tag
+from vws.core.image_quota import check_quota, held_bytes, quota_of, quota_reached
+from vws.core.site import Answer, Document, DocumentKind, Image, ImageTag, Role
+from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
 from vws.service.access import Caller
 from vws.service.image_check import Found, examine
+from vws.service.image_files import ImageFiles
 from vws.service.once import Once
 from vws.service.site import Site
+
+T = TypeVar("T")
+DOCUMENT_BYTES_MAX = 32 << 20
+DOCUMENTS_MAX = 200
 
 
 class Images:
     def __init__(self, site: Site, blobs: Blobs, uploads: Path) -> None:
         self._site = site
-        self._blobs = blobs
         self._uploads = uploads
-        # Between its adoption and its commit a file is of no image: nothing is swept meanwhile.
-        self._keeping = threading.Lock()
+        self.files = ImageFiles(site, blobs)
+
+    def user(self, caller: Caller) -> ImageUser:
+        vo = self._site.settings.chosen.membership.vo_of(caller.subject)
+        return ImageUser(caller.subject, vo, caller.is_admin)
+
+    def _quota_mib(self, user: str) -> int | None:
+        return quota_of(self._site.settings.images, self._site.settings.chosen.membership.users, user)
+
+    # ------------------------------------------------------------ taking in
 
     def begin(self) -> Path:
         """A new temporary file's path, on the file system of the blob store, to receive an upload."""
         self._uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._uploads / self._site.ids.new("upl")
 
-    def check_upload(self, caller: Caller, name: str, bytes_sent: int | None) -> None:
+    def check_upload(
+        self, caller: Caller, name: str, bytes_sent: int | None, shared: Iterable[str] | None = None
+    ) -> None:
         """Raise what `add` is sure to raise for a file of that size (None: not known), so that it need not be sent."""
         caller.must_be(Role.ADMIN, Role.USER)
-        check_name(name)
-        other = _named(self._site.present.images, name)
-        if other is not None and _is_sure_to_differ(other, bytes_sent):
-            raise _taken(name)
+        must_own_name(self._site.present, check_new_name(name)[0], self.user(caller))
+        self._check_shared(shared or ())
+        quota_mib = self._quota_mib(caller.subject)
+        if quota_mib is not None and (bytes_sent or 0) > quota_mib << 20:
+            held = held_bytes(list(self._site.present.images.values()), caller.subject)
+            raise quota_reached(caller.subject, held, bytes_sent or 0, quota_mib)
 
-    def add(self, caller: Caller, temporary: Path, name: str, once: Once | None = None) -> Image | Answer:
-        """The image in a complete upload, checked and kept; the temporary file is gone afterwards in any case.
+    def add(
+        self,
+        caller: Caller,
+        temporary: Path,
+        name: str,
+        once: Once | None = None,
+        *,
+        shared: Iterable[str] | None = None,
+        sha256: str = "",
+        declared: str | None = None,
+    ) -> Image | Answer:
+        """The image in a complete upload, checked, kept and called `name` (NAME or NAME:TAG) from now on; the temporary
+        file is gone afterwards in any case. shared: who may use it (core/site.py: Image); None: everybody what an
+        administrator brings, nobody else what others do. sha256: of the file, where it is known.
+        declared: the format that it is said to have (service/image_check.py).
 
-        Raises InvalidRequest saying what is wrong with it, NameTaken if another image has the name. The same file under
-        the same name again is the same image.
+        Raises InvalidRequest saying what is wrong with it, NameTaken if the name is another user's, LimitReached for
+        one that is too large for its owner's quota. The same file again is the same image.
         """
         caller.must_be(Role.ADMIN, Role.USER)
-        check_name(name)
+        tag = check_new_name(name)
+        sharing = self._check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
         parts = temporary.with_suffix(".parts")
         try:
-            found = examine(temporary, parts)
-            return self._keep(caller, name, _sha256(temporary), found, once)
+            found = examine(temporary, parts, declared, self._site.settings.image_bytes_max)
+            image = _image_of(
+                found, sha256 or _sha256(temporary), self._site.ids.new("img"), tag[0], caller.subject, sharing
+            )
+            return self._keep(caller, tag, image, found, once)
         except OSError as error:
             raise Unavailable(
                 f"the service cannot unpack the image: {error.strerror or error}; nothing was changed",
@@ -72,151 +120,379 @@ class Images:
         finally:
             _discard(temporary, parts)
 
-    def _keep(self, caller: Caller, name: str, sha256: str, found: Found, once: Once | None) -> Image | Answer:
-        with self._keeping:
-            try:
-                for file, path in found.files:
-                    self._blobs.adopt(path, file.sha256)
-                return self._site.change(
-                    caller.subject,
-                    lambda draft: self._enter(draft, caller, name, sha256, found),
-                    once=once,
-                    subject=caller.subject,
-                )
-            finally:
-                self._drop_unlisted(file.sha256 for file, _ in found.files)
+    def _keep(
+        self, caller: Caller, tag: tuple[str, str], image: Image, found: Found, once: Once | None
+    ) -> Image | Answer:
+        with self.files.entering(found.files):
+            reach("service.image.adopted")
+            entered = self._change(caller, lambda draft: self._come(draft, caller, tag, image, found), once)
+            reach("service.image.committed")
+        self._mend(image)
+        return entered
 
-    def _enter(self, draft: Draft, caller: Caller, name: str, sha256: str, found: Found) -> Image:
-        other = _named(draft.present.images, name)
-        if other is not None:
-            if other.sha256 == sha256:
-                return other
-            raise _taken(name)
-        return self._put(
-            draft,
-            Image(
-                id=self._site.ids.new("img"),
-                name=name,
-                owner=caller.subject,
-                sha256=sha256,
-                size_bytes=sum(file.size_bytes for file, _ in found.files),
-                boot=found.boot,
-                files=tuple(file for file, _ in found.files),
-                cmdline=found.cmdline,
-                user=found.user,
-                ready=found.ready,
-                memory_mib_min=found.memory_mib_min,
-                disk_mib_min=found.disk_mib_min,
-                created_at=draft.now,
-            ),
-        )
+    def _come(self, draft: Draft, caller: Caller, tag: tuple[str, str], image: Image, found: Found) -> Image:
+        kept = self._enter(draft, caller, tag, image)
+        if kept.id == image.id:
+            for kind, media_type, content in found.documents:
+                self._document(draft, Document("", image.id, kind, media_type, content, draft.now, caller.subject))
+        return kept
+
+    def _document(self, draft: Draft, document: Document) -> Document:
+        sha256 = hashlib.sha256(document.content).hexdigest()
+        draft.say("image.documented", image=document.image, document=str(document.kind), sha256=sha256)
+        return draft.add_document(replace(document, id=self._site.ids.new("doc")))
+
+    def _enter(self, draft: Draft, caller: Caller, tag: tuple[str, str], image: Image) -> Image:
+        must_own_name(draft.present, tag[0], self.user(caller))
+        images = draft.present.images.values()
+        other = next((i for i in images if (i.sha256, i.owner) == (image.sha256, image.owner)), None)
+        if other is None:
+            check_quota(images, caller.subject, image.files, self._quota_mib(caller.subject))
+        kept = self._put(draft, replace(image, created_at=draft.now)) if other is None else _granted_again(draft, other)
+        put_tag(draft, self._site.ids.new("tag"), kept, *tag, self.user(caller))
+        reach("service.image.entered")
+        return kept
 
     def _put(self, draft: Draft, image: Image) -> Image:
         draft.say("image.added", owner=image.owner, image=image.id, name=image.name, sha256=image.sha256)
         return draft.put_image(image)
 
+    def _mend(self, image: Image) -> None:
+        """Files that came again are good again; so are the images of them that were found damaged."""
+        came = {file.sha256 for file in image.files}
+        for other in list(self._site.present.images.values()):
+            if other.damaged and came & {file.sha256 for file in other.files}:
+                self.examine(other)
+
     def simulate(self, name: str) -> None:
         """List an image that fake nodes know and that has no files; nothing happens if the name is there."""
 
         def decide(draft: Draft) -> None:
-            if all(i.name != name for i in draft.present.images.values()):
-                digest = hashlib.sha256(b"simulated " + name.encode()).hexdigest()
-                self._put(
-                    draft,
-                    Image(
-                        self._site.ids.new("img"),
-                        name,
-                        "site",
-                        digest,
-                        0,
-                        "direct",
-                        (),
-                        simulated=True,
-                        created_at=draft.now,
-                    ),
-                )
+            if draft.present.tagged(name, LATEST) is None:
+                sha256 = hashlib.sha256(b"simulated " + name.encode()).hexdigest()
+                image = Image(
+                    self._site.ids.new("img"), name, "site", sha256, 0, "direct", (),
+                    simulated=True, created_at=draft.now, shared=(PUBLIC,),
+                )  # fmt: skip
+                self._put(draft, image)
+                put_tag(draft, self._site.ids.new("tag"), image, name, LATEST, ImageUser("site", is_admin=True))
 
         self._site.change("site", decide)
 
-    def image(self, caller: Caller, id_or_name: str) -> Image:
+    # ------------------------------------------------------------ finding
+
+    def image(self, caller: Caller, asked: str) -> Image:
+        """By NAME, NAME:TAG, id (removed ones too) or digest. NotFound; Forbidden if it is not the caller's to use."""
         caller.must_be(Role.ADMIN, Role.USER)
-        images = self._site.present.images
-        found = images.get(id_or_name) or _named(images, id_or_name)
-        found = found or self._site.store.get(Image, id_or_name)
-        if found is None:
-            raise NotFound(
-                f"there is no image {id_or_name[:60]!r}", field="id", asked=id_or_name[:60], possible="vws image list"
-            )
-        return found
+        reference = read_reference(asked, "id")
+        found = look_up(self._site.present, reference, self.user(caller))
+        if found is None and reference.id:
+            found = self._site.store.get(Image, reference.id)
+        image = must_exist(found, asked)
+        must_be_usable(image, self.user(caller), asked, "id")
+        return image
+
+    def blobs_of(self, caller: Caller, asked: str, sha256: str) -> Blobs:
+        """Where a file of an image that the caller may use is."""
+        image = self.image(caller, asked)
+        if all(file.sha256 != sha256 for file in image.files) or self.files.blobs.size(sha256) is None:
+            raise NotFound(f"the image {asked[:60]} has no such file", field="sha256", asked=sha256[:64])
+        return self.files.blobs
 
     def images(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
+        """Those that the caller may use. `where.name`: those that have the name, or were pushed under it first."""
         caller.must_be(Role.ADMIN, Role.USER)
-        return self._site.store.page(Image, where, after=after, limit=limit)
+        user, name = self.user(caller), where.name
+        where, found = replace(where, name=None), list[Image]()
+        while True:
+            page = self._site.store.page(Image, where, after=after, limit=limit - len(found))
+            found += (i for i in page.items if may_use(i, user) and (name is None or self._has_name(i, name)))
+            after = page.next
+            if after is None or len(found) == limit:
+                return Page(tuple(found), after)
 
-    def remove(self, caller: Caller, id_or_name: str, once: Once | None = None) -> Image | Answer:
-        """Take an image out; InUse while a lease uses it. Its files go with the last image that has them."""
-        found = self.image(caller, id_or_name)
-        if found.owner != caller.subject and not caller.is_admin:
-            raise Forbidden(f"the image {found.name} belongs to another user", asked=found.name)
+    def _has_name(self, image: Image, asked: str) -> bool:
+        name, colon, tag = asked.partition(":")
+        tags = self._site.present.tags_of(image.id)
+        if not colon:
+            return image.name == name or any(each.name == name for each in tags)
+        return any((each.name, each.tag) == (name, tag) for each in tags)
+
+    def history(self, caller: Caller, name: str) -> list[ImageTag]:
+        """What the tags of a name (or NAME:TAG) point and pointed at, the last first; of images that the caller may
+        use. NotFound if there never was such a name."""
+        caller.must_be(Role.ADMIN, Role.USER)
+        wanted, colon, tag = name.partition(":")
+        page = self._site.store.page(ImageTag, Filter(name=wanted), after=None, limit=1000)
+        found = [row for row in page.items if not colon or row.tag == tag]
+        if not found:
+            raise NotFound(f"no image was ever called {name[:60]}", field="name", asked=name[:60])
+        user = self.user(caller)
+        return [row for row in reversed(found) if may_use(self._site.store.get(Image, row.image), user)]
+
+    # ------------------------------------------------------------ changing
+
+    def tag(self, caller: Caller, asked: str, name: str, once: Once | None = None) -> Image | Answer:
+        """Let NAME or NAME:TAG point at an image that the caller may use. NameTaken if the name is another user's."""
+        tag = check_new_name(name)
 
         def decide(draft: Draft) -> Image:
-            image = draft.present.images.get(found.id)
-            if image is None:
-                raise NotFound(f"the image {found.name} was removed before", field="id", asked=found.id)
-            users = sorted({w.name for w in draft.present.workspaces.values() if w.image == image.id})
-            if users:
-                raise InUse(
-                    f"{len(users)} workspaces use the image {image.name}: {', '.join(users[:5])}",
-                    field="id",
-                    asked=image.name,
-                    possible="end their leases first",
-                )
-            draft.say("image.removed", owner=image.owner, image=image.id, name=image.name)
-            return draft.put_image(replace(image, removed_at=draft.now))
+            image = self._live(draft, caller, asked)
+            put_tag(draft, self._site.ids.new("tag"), image, *tag, self.user(caller))
+            return image
 
-        result = self._site.change(caller.subject, decide, once=once, subject=caller.subject)
-        with self._keeping:
-            self._drop_unlisted(file.sha256 for file in found.files)
-        return result
+        return self._change(caller, decide, once)
+
+    def untag(self, caller: Caller, name: str, once: Once | None = None) -> Image | Answer:
+        """Take a tag away; the image stays, until `gc` if nothing else points at it."""
+        tag = check_new_name(name)
+
+        def decide(draft: Draft) -> Image:
+            found = draft.present.tagged(*tag)
+            if found is None:
+                raise NotFound(f"there is no {show_tag(*tag)}", field="name", asked=name[:60])
+            caller.must_own(found.owner, f"the name {tag[0]}")
+            remove_tag(draft, found)
+            return draft.present.images[found.image]
+
+        return self._change(caller, decide, once)
+
+    def share(self, caller: Caller, asked: str, shared: Iterable[str], once: Once | None = None) -> Image | Answer:
+        """Say who may use an image from now on: names of VOs, `public` for all, none for its owner alone. What was
+        granted stays granted."""
+        sharing = self._check_shared(shared)
+
+        def decide(draft: Draft) -> Image:
+            image = self._own(draft, caller, asked)
+            if image.shared == sharing:
+                return image
+            draft.say("image.shared", owner=image.owner, image=image.id, name=image.name, shared=list(sharing))
+            return draft.put_image(replace(image, shared=sharing))
+
+        return self._change(caller, decide, once)
+
+    def copy(self, caller: Caller, asked: str, name: str, once: Once | None = None) -> Image | Answer:
+        """An image of one's own with the files and documents of another that one may use: it stays when that goes."""
+        tag = check_new_name(name)
+
+        def decide(draft: Draft) -> Image:
+            image = self._live(draft, caller, asked)
+            copy = replace(
+                image, id=self._site.ids.new("img"), name=tag[0], owner=caller.subject, shared=(), retired_at=None
+            )
+            kept = self._enter(draft, caller, tag, copy)
+            if kept.id == copy.id:
+                for document in self._site.store.documents(image.id):
+                    self._document(draft, replace(document, image=copy.id))
+            return kept
+
+        return self._change(caller, decide, once)
+
+    def remove(self, caller: Caller, asked: str, once: Once | None = None, *, now: bool = False) -> Image | Answer:
+        """Take an image out with all its names. While leases use it (those too that are planned), or images are deltas
+        on it, it is only retired: granted to nobody any more, and gone when the last is over; InUse instead if it has
+        to go `now`. Its files go with the last image that has them."""
+
+        def decide(draft: Draft) -> Image:
+            image = self._own(draft, caller, asked)
+            users, deltas = leases_using(draft.present, image.id), deltas_on(draft.present, image.id)
+            if (users or deltas) and now:
+                raise _in_use(called(draft.present, image), users, deltas)
+            for tag in draft.tags_of(image.id):
+                remove_tag(draft, tag)
+            return _retire(draft, image, users) if users or deltas else _take_out(draft, image)
+
+        removed = self._change(caller, decide, once)
+        self.files.drop_unlisted(_files_of(removed))
+        return removed
+
+    def tidy(self) -> None:
+        """Take out the retired images that nothing needs any more; called every few seconds."""
+
+        def decide(draft: Draft) -> list[Image]:
+            return [_take_out(draft, image) for image in draft.present.images.values() if _is_over(draft, image)]
+
+        if any(image.retired_at is not None for image in list(self._site.present.images.values())):
+            taken = self._site.change("site", decide)
+            assert not isinstance(taken, Answer)
+            if taken:
+                self.files.drop_unlisted({file.sha256 for image in taken for file in image.files})
+
+    # ------------------------------------------------------------ looking after
+
+    def verify(self, caller: Caller, asked: str) -> Image:
+        """Read all files of an image and note whether they are as they came: nothing new is granted while not."""
+        image = self.image(caller, asked)
+        if not may_change(image, self.user(caller)):
+            raise Forbidden("only its owner and administrators have an image verified", asked=asked[:60])
+        return self.examine(image)
+
+    def examine(self, image: Image) -> Image:
+        faults = "; ".join(filter(None, map(self.files.fault, image.files)))
+
+        def decide(draft: Draft) -> Image:
+            present = draft.present.images.get(image.id, image)
+            if present.damaged == faults or present.removed_at is not None:
+                return present
+            kind = "image.damaged" if faults else "image.mended"
+            draft.say(kind, owner=image.owner, image=image.id, name=image.name, reason=faults or present.damaged)
+            return draft.put_image(replace(present, damaged=faults))
+
+        examined = self._site.change("site", decide)
+        assert isinstance(examined, Image)
+        return examined
+
+    def collect(self, caller: Caller, *, dry_run: bool = False) -> tuple[list[Image], list[str]]:
+        """Drop what nothing points at, or only say what that would be: (images without a name that came longer ago than
+        the site keeps such, sha256s of files of no image). Never what a lease that is planned or runs needs, nor the
+        base of a delta."""
+        caller.must_be(Role.ADMIN)
+
+        def decide(draft: Draft) -> list[Image]:
+            idle = [image for image in draft.present.images.values() if self._is_idle(draft, image)]
+            return idle if dry_run else [_take_out(draft, image) for image in idle]
+
+        images = self._site.change(caller.subject, decide)
+        assert not isinstance(images, Answer)
+        if not dry_run:
+            return images, self.files.drop_unlisted()
+        going = {file.sha256 for image in images for file in image.files}
+        gone = {image.id for image in images}
+        needed = {f.sha256 for i in self._site.present.images.values() if i.id not in gone for f in i.files}
+        return images, sorted({*self.files.unlisted(), *(going - needed)})
+
+    def _is_idle(self, draft: Draft, image: Image) -> bool:
+        if draft.tags_of(image.id) or draft.now - image.created_at < self._site.settings.images.keep_untagged_s:
+            return False
+        return not is_needed(draft.present, image.id)
 
     def sweep(self) -> None:
         """Remove what an earlier process left: unfinished uploads, files of no image. Call it before serving."""
         for leftover in self._uploads.glob("*"):
-            _discard(leftover, leftover)
-        with self._keeping:
-            self._drop_unlisted(self._blobs.all())
+            if not (leftover / "session.json").exists():
+                _discard(leftover, leftover)
+        self.files.drop_unlisted()
 
-    def _drop_unlisted(self, sha256s: Iterable[str]) -> None:
-        """Remove those of these files that no image has; the caller holds `_keeping`."""
-        try:
-            self._site.catch_up()  # a commit may have been made though its answer was lost
-        except Unavailable:
-            return  # what is to be kept is not known; the next start sweeps
-        with self._site.lock:
-            kept = {file.sha256 for image in self._site.present.images.values() for file in image.files}
-        for sha256 in sha256s:
-            if sha256 not in kept:
-                self._blobs.remove(sha256)
+    # ------------------------------------------------------------ documents
+
+    def documents(self, caller: Caller, asked: str) -> tuple[Document, ...]:
+        """What is kept beside an image that the caller may use, in the order in which it was added."""
+        return self._site.store.documents(self.image(caller, asked).id)
+
+    def add_document(
+        self, caller: Caller, asked: str, kind: DocumentKind, media_type: str, content: bytes, once: Once | None = None
+    ) -> Document | Answer:
+        """Keep what is said of an image: by its owner and administrators, an attestation by whoever may use it. The
+        same content again is the same document."""
+        image = self.image(caller, asked)
+        if kind is not DocumentKind.ATTESTATION and not may_change(image, self.user(caller)):
+            raise Forbidden(f"the image {asked[:60]} belongs to another user", asked=asked[:60])
+        _check_document(media_type, content)
+        there = self._site.store.documents(image.id)
+        same = next((d for d in there if (d.kind, d.content) == (kind, content)), None)
+        if len(there) >= DOCUMENTS_MAX and same is None:
+            raise InvalidRequest(f"the image has {len(there)} documents already", field="image", asked=asked[:60])
+
+        def decide(draft: Draft) -> Document:
+            self._live(draft, caller, image.id)
+            if same is not None:
+                return same
+            document = Document("", image.id, kind, media_type, content, draft.now, caller.subject)
+            return self._document(draft, document)
+
+        return self._change(caller, decide, once)
+
+    # ------------------------------------------------------------ deciding
+
+    def _change(self, caller: Caller, decide: Callable[[Draft], T], once: Once | None) -> T | Answer:
+        caller.must_be(Role.ADMIN, Role.USER)
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def _live(self, draft: Draft, caller: Caller, asked: str) -> Image:
+        """An image on record that the caller may use."""
+        image = must_exist(look_up(draft.present, read_reference(asked, "id"), self.user(caller)), asked)
+        must_be_usable(image, self.user(caller), asked, "id")
+        return image
+
+    def _own(self, draft: Draft, caller: Caller, asked: str) -> Image:
+        image = self._live(draft, caller, asked)
+        if not may_change(image, self.user(caller)):
+            raise Forbidden(f"the image {asked[:60]} belongs to another user", asked=asked[:60])
+        return image
+
+    def _check_shared(self, shared: Iterable[str]) -> tuple[str, ...]:
+        """In one order and once each; an empty name is nobody's (a query cannot hold an empty list)."""
+        sharing = tuple(sorted(filter(None, set(shared))))
+        vos = self._site.settings.chosen.membership.vos
+        for each in sharing:
+            if each != PUBLIC and each not in vos:
+                raise InvalidRequest(
+                    f"there is no VO {each[:60]!r}", field="shared", asked=each[:60],
+                    possible=f"{PUBLIC} for everybody" + (f", or {', '.join(sorted(vos)[:20])}" if vos else ""),
+                )  # fmt: skip
+        return sharing
 
 
-def _named(images: Mapping[str, Image], name: str) -> Image | None:
-    return next((i for i in list(images.values()) if i.name == name), None)
-
-
-def _taken(name: str) -> NameTaken:
-    return NameTaken(
-        f"an image is already called {name}",
-        field="name",
-        asked=name,
-        possible="another name, or remove the old one first (vws image remove)",
+def _image_of(found: Found, sha256: str, id: str, name: str, owner: str, shared: tuple[str, ...]) -> Image:
+    return Image(
+        id=id,
+        name=name,
+        owner=owner,
+        sha256=sha256,
+        size_bytes=sum(file.size_bytes for file, _ in found.files),
+        boot=found.boot,
+        files=tuple(file for file, _ in found.files),
+        cmdline=found.cmdline,
+        user=found.user,
+        ready=found.ready,
+        memory_mib_min=found.memory_mib_min,
+        disk_mib_min=found.disk_mib_min,
+        shared=shared,
     )
 
 
-def _is_sure_to_differ(image: Image, size_bytes: int | None) -> bool:
-    """A disk image was uploaded as it is; a bundle holds its files plainly and is larger than they are together."""
-    if image.simulated or size_bytes is None:
-        return image.simulated
-    return size_bytes < image.size_bytes or (image.boot == "disk" and size_bytes != image.size_bytes)
+def _granted_again(draft: Draft, image: Image) -> Image:
+    return image if image.retired_at is None else draft.put_image(replace(image, retired_at=None))
+
+
+def _retire(draft: Draft, image: Image, users: list[str]) -> Image:
+    if image.retired_at is not None:
+        return image
+    draft.say("image.retired", owner=image.owner, image=image.id, name=image.name, leases=users[:50])
+    return draft.put_image(replace(image, retired_at=draft.now))
+
+
+def _take_out(draft: Draft, image: Image) -> Image:
+    draft.say("image.removed", owner=image.owner, image=image.id, name=image.name)
+    return draft.put_image(replace(image, removed_at=draft.now))
+
+
+def _is_over(draft: Draft, image: Image) -> bool:
+    return image.retired_at is not None and not is_needed(draft.present, image.id)
+
+
+def _in_use(name: str, users: list[str], deltas: list[Image]) -> InUse:
+    by = [f"{len(users)} leases ({', '.join(users[:5])})"] if users else []
+    by += [f"{len(deltas)} images that are deltas on it"] if deltas else []
+    return InUse(
+        f"the image {name} is used by {' and '.join(by)}",
+        field="id",
+        asked=name,
+        possible="end the leases first; or without --now: then it goes when the last of them is over",
+    )
+
+
+def _files_of(removed: Image | Answer) -> list[str]:
+    return [file.sha256 for file in removed.files] if isinstance(removed, Image) else []
+
+
+def _check_document(media_type: str, content: bytes) -> None:
+    if not 1 <= len(media_type) <= 200 or not media_type.isascii() or not media_type.isprintable():
+        raise InvalidRequest("this is no media type", field="media_type", possible="such as application/json")
+    if not 1 <= len(content) <= DOCUMENT_BYTES_MAX:
+        raise InvalidRequest(
+            f"the document has {len(content)} bytes", field="content", possible=f"1 to {DOCUMENT_BYTES_MAX} bytes"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -232,13 +232,12 @@ class Nodes:
 
     # ------------------------------------------------------------ files and logs
 
-    def blob(self, caller: Caller, sha256: str) -> Path:
-        """The file with that content, for nodes and administrators."""
+    def blob(self, caller: Caller, sha256: str) -> Blobs:
+        """Where the file with that content is, for nodes and administrators."""
         caller.must_be(Role.NODE, Role.ADMIN)
-        path = self._blobs.path(sha256)
-        if path is None:
+        if self._blobs.size(sha256) is None:
             raise NotFound("there is no file with this sha256", field="sha256", asked=sha256[:64])
-        return path
+        return self._blobs
 
     def keep_console(self, caller: Caller, node_id: str, workspace_id: str, data: bytes) -> None:
         """Keep the end of a console's log beyond the life of its workspace and node."""

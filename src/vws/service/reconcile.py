@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -47,9 +48,11 @@ class Waiting:
 class Reconciler:
     """Start it once per process; `report` may be called from any thread."""
 
-    def __init__(self, site: Site, nodes: Nodes, usage: Usage) -> None:
+    def __init__(self, site: Site, nodes: Nodes, usage: Usage, tidy: Callable[[], None] = lambda: None) -> None:
+        """`tidy`: called every few seconds by the one process that leads."""
         self._site = site
         self._usage = usage
+        self._tidy = tidy
         self._nodes = nodes
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
@@ -174,6 +177,7 @@ class Reconciler:
         if abs(now - self._flushed_at) >= HEARD_FLUSH_S:
             self._flushed_at = now
             self._nodes.flush_heard()
+            self._tidy()
         if abs(now - self._forgot_at) >= FORGET_EVERY_S:
             self._forgot_at = now
             self._site.store.forget(answers_before=now - KEPT_S)

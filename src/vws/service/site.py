@@ -18,6 +18,7 @@ from vws.core.chosen import Chosen
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import Unavailable, VwsError
+from vws.core.image_quota import ImageRules
 from vws.core.information import Informed
 from vws.core.outlook import Outlook
 from vws.core.plan.rules import Rules
@@ -55,6 +56,7 @@ class Settings:
     informed: Informed = field(default_factory=Informed)
     pools: Mapping[str, Pool] = field(default_factory=dict)
     image_policy: Path | None = None
+    images: ImageRules = field(default_factory=ImageRules)
 
 
 class Site:

@@ -14,6 +14,7 @@ from vws import __version__
 from vws.core.errors import VwsError
 from vws.frontends.rest import (
     addresses,
+    blobs,
     clusters,
     contexts,
     events,
@@ -26,6 +27,7 @@ from vws.frontends.rest import (
     plan,
     site,
     tokens,
+    uploads,
     usage,
     workspaces,
 )
@@ -46,6 +48,8 @@ _PARTS = (
     workspaces,
     guests,
     images,
+    blobs,
+    uploads,
     nodes,
     maintenances,
     clusters,

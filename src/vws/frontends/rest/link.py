@@ -10,13 +10,12 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import Path, Request, Response, WebSocket
+from fastapi import Request, Response, WebSocket
 from pydantic import TypeAdapter
-from starlette.responses import FileResponse
 
 from vws.core.deployment import NodeReport
 from vws.core.errors import Forbidden, InvalidRequest, Unavailable
@@ -39,8 +38,6 @@ routes = router("link")
 # Orders are made in threads of their own, few, so that a flood of them leaves threads for users.
 _orders_threads = CapacityLimiter(2)
 _console_slots = CapacityLimiter(4)
-
-SHA256 = r"^[0-9a-f]{64}$"
 
 
 def _must_be(caller: Caller, id: str) -> None:
@@ -227,21 +224,6 @@ def join_site(body: models.JoinRequest, call: ChangeHere) -> Response:
 
 
 # ---------------------------------------------------------------- files and logs
-
-
-@routes.get(
-    "/v1/blobs/{sha256}",
-    operation_id="fetch_blob",
-    response_class=FileResponse,
-    responses=READING | {
-        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
-        206: {"content": {"application/octet-stream": {}}, "description": "The part that Range asked for."},
-        416: {"description": "There is no such part."},
-    },
-)  # fmt: skip
-def fetch_blob(sha256: Annotated[str, Path(pattern=SHA256)], call: CallHere) -> FileResponse:
-    """A file of an image, by its content; a part of it with Range."""
-    return FileResponse(call.services.nodes.blob(call.caller, sha256), media_type="application/octet-stream")
 
 
 @routes.put(

@@ -413,37 +413,6 @@ class Explanation(BaseModel):
     members: list[MemberExplanation]
 
 
-class ImageFile(BaseModel):
-    role: str
-    sha256: str
-    size_bytes: int
-    format: str
-    virtual_size_mib: int
-
-
-class Image(BaseModel):
-    id: str
-    name: str
-    owner: str
-    sha256: str
-    size_bytes: int
-    boot: str = Field(description="disk: firmware boots it; direct: kernel and initrd are given to the hypervisor.")
-    files: list[ImageFile]
-    cmdline: str
-    user: str
-    ready: str
-    memory_mib_min: int
-    disk_mib_min: int
-    simulated: bool
-    created_at: float
-    removed_at: float | None
-
-
-class ImagePage(BaseModel):
-    items: list[Image]
-    next: str | None
-
-
 class Capacity(BaseModel):
     cpus: int
     cpu_ratio: float = Field(description="So many times the real CPUs are leased.")

@@ -6,6 +6,7 @@ looked up once is kept.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,12 +15,19 @@ from typing import Any
 
 from vws.core.agreement import Series
 from vws.core.draft import Draft
-from vws.core.site import Event, Image, Lease, Maintenance, Node, PlanPhase, Token, Workspace
+from vws.core.image_names import show_tag
+from vws.core.manifest import digest
+from vws.core.site import Document, Event, Image, ImageTag, Lease, Maintenance, Node, PlanPhase, Token, Workspace
 from vws.core.wire import to_json
 from vws.service import Services
 from vws.service.access import Caller
 
 Json = dict[str, Any]
+
+
+def _image(image: Image, tags: Iterable[ImageTag]) -> Json:
+    shown: Json = to_json(image)
+    return shown | {"digest": digest(image), "tags": [show_tag(tag.name, tag.tag) for tag in tags]}
 
 
 def json_text(value: Any) -> str:
@@ -181,10 +189,31 @@ class Views:
             "leases": [lease.name for lease in self._services.maintenances.in_the_way(caller, window)],
         }
 
+    def image(self, image: Image) -> Json:
+        return _image(image, self._services.site.present.tags_of(image.id))
+
+    def image_in(self, image: Image, draft: Draft) -> Json:
+        """The image as it will be called once the draft is committed."""
+        return _image(image, draft.tags_of(image.id))
+
     @staticmethod
-    def image(image: Image) -> Json:
-        shown: Json = to_json(image)
+    def image_tag(tag: ImageTag) -> Json:
+        shown: Json = to_json(tag)
         return shown
+
+    @staticmethod
+    def document(document: Document) -> Json:
+        """Without its content."""
+        return {
+            "id": document.id,
+            "image": document.image,
+            "kind": str(document.kind),
+            "media_type": document.media_type,
+            "sha256": hashlib.sha256(document.content).hexdigest(),
+            "size_bytes": len(document.content),
+            "added_at": document.added_at,
+            "by": document.by,
+        }
 
     @staticmethod
     def token(token: Token) -> Json:

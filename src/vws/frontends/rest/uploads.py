@@ -1,0 +1,151 @@
+"""Uploads in parts, as tus has them: begin one, send bytes from where it ends, complete it.
+
+A part is written and hashed as it comes; nothing is held in memory. It is the plain bytes, or frames (core/frames.py)
+that leave zeros out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import Depends, Path, Query, Request, Response
+
+from vws.core.frames import MEDIA_TYPE, FrameReader
+from vws.frontends.rest import image_models
+from vws.frontends.rest.call import Call, CallHere, ChangeHere
+from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, body_limit, router
+from vws.service.uploads import SparseFile, Upload
+
+PIECE_BYTES = 1 << 20
+_UNLIMITED = 1 << 62
+
+routes = router("uploads")
+Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
+
+
+def _show(upload: Upload) -> dict[str, Any]:
+    return {
+        "id": upload.id,
+        "name": upload.name,
+        "size_bytes": upload.size_bytes,
+        "offset": upload.offset,
+        "created_at": upload.created_at,
+        "expires_at": upload.expires_at,
+    }
+
+
+@routes.post(
+    "/v1/uploads",
+    operation_id="begin_upload",
+    status_code=201,
+    response_model=image_models.Upload,
+    responses=CHANGING,
+)
+def begin_upload(body: image_models.UploadRequest, call: ChangeHere) -> Response:
+    """Begin an upload, or find the one that was begun under the same key. It is kept for a day."""
+    begun = call.services.uploads.begin(
+        call.caller, body.name, body.size_bytes, key=body.key, shared=body.shared, format=body.format
+    )  # fmt: skip
+    return call.answer(_show(begun), 201)
+
+
+@routes.get("/v1/uploads/{id}", operation_id="show_upload", response_model=image_models.Upload, responses=READING)
+def show_upload(id: Id, call: CallHere) -> Response:
+    """How far an upload came: `offset` is where it goes on."""
+    return call.answer(_show(call.services.uploads.upload(call.caller, id)))
+
+
+@routes.delete(
+    "/v1/uploads/{id}", operation_id="drop_upload", status_code=204, response_class=Response, responses=CHANGING
+)
+def drop_upload(id: Id, call: ChangeHere) -> Response:
+    """Give an upload up."""
+    call.services.uploads.drop(call.caller, id)
+    return Response(status_code=204)
+
+
+@routes.patch(
+    "/v1/uploads/{id}",
+    operation_id="continue_upload",
+    response_model=image_models.Upload,
+    responses=CHANGING,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "The file's bytes from offset on; or frames of them, without its zeros.",
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("application/octet-stream", MEDIA_TYPE)
+            },
+        }
+    },
+)
+@body_limit(_UNLIMITED)
+async def continue_upload(
+    id: Id,
+    request: Request,
+    call: Annotated[Call, Depends(Call)],
+    offset: Annotated[int, Query(ge=0, description="Where the upload ends so far.")],
+) -> Response:
+    """Send more of an upload. What has come stays, if the connection breaks; 409 says where it goes on."""
+    uploads = call.services.uploads
+    receiving = uploads.receiving(call.caller, id, offset)
+    file = await run_sync(receiving.__enter__)
+    try:
+        size_bytes = (await run_sync(uploads.upload, call.caller, id)).size_bytes
+        framed = request.headers.get("content-type", "").split(";")[0].strip() == MEDIA_TYPE
+        await take_body(request, _framed(file, size_bytes) if framed else _plain(file, size_bytes))
+    finally:
+        await run_sync(receiving.__exit__, None, None, None)
+    return call.answer(_show(await run_sync(uploads.upload, call.caller, id)))
+
+
+def _plain(file: SparseFile, size_bytes: int) -> Callable[[bytes], None]:
+    def take(data: bytes) -> None:
+        file.write_within(data, size_bytes)
+
+    return take
+
+
+def _framed(file: SparseFile, size_bytes: int) -> Callable[[bytes], None]:
+    frames = FrameReader(file.position, size_bytes)
+
+    def take(data: bytes) -> None:
+        for offset, piece in frames.feed(data):
+            file.skip(offset)
+            file.write(piece)
+        if frames.ended:
+            file.skip(size_bytes)
+
+    return take
+
+
+async def take_body(request: Request, take: Callable[[bytes], None]) -> None:
+    """Hand a body on in large pieces, each in a thread, one at a time."""
+    pieces, held = list[bytes](), 0
+    async for chunk in request.stream():
+        pieces.append(chunk)
+        held += len(chunk)
+        if held >= PIECE_BYTES:
+            await run_sync(take, b"".join(pieces))
+            pieces, held = [], 0
+    await run_sync(take, b"".join(pieces))
+
+
+@routes.post(
+    "/v1/uploads/{id}/complete",
+    operation_id="complete_upload",
+    status_code=201,
+    response_model=image_models.Image,
+    responses=CHANGING,
+)
+def complete_upload(id: Id, body: image_models.UploadDone, call: ChangeHere) -> Response:
+    """Make the image of an upload of which all has come, after a look at what it really is."""
+    return call.mutate(
+        lambda once: call.services.uploads.complete(call.caller, id, body.sha256, once),
+        call.views.image,
+        in_draft=call.views.image_in,
+        status=201,
+    )
