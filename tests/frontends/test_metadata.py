@@ -92,6 +92,10 @@ class Guest:
         query = f"role={role}&side={side}&hook={hook}&version={version}&status={status}&message={message}"
         return self.call("POST", f"ran?{query}", log)
 
+    def turn(self, since, wait=0, log=b"", **ran):
+        words = "&".join(f"{key}={value}" for key, value in {"since": since, "wait": wait, **ran}.items())
+        return self.call("POST", "turn", words.encode() + b"\n" + log)
+
 
 class Guests:
     """The guests' front end before the site of the test."""
@@ -173,6 +177,25 @@ def test_a_cluster_comes_together(guests):
     kinds = [event["kind"] for event in guests.root.get("/v1/events").json()["items"]]
     assert kinds.count("context.joined") == 3
     assert "context.ready" in kinds
+
+
+def test_a_turn_says_how_a_hook_ended_and_hears_what_is_new(guests):
+    head, one, _ = guests.all_reported()
+    version = head.version()
+    assert head.turn(0).text == head.document(0).text
+    ended = {"role": "head", "side": "provider", "hook": "on-joined", "version": version}
+    said = head.turn(version, log=b"first\nsecond\n\0\xff", status=0, **ended)
+    assert said.status_code in (200, 204)
+    log = guests.root.get("/v1/contexts/slurm/members/head-1/log").json()["items"]
+    assert [entry["log"][:13] for entry in log] == ["first\nsecond\n"]
+    head.call("PUT", "values/munge-key", b"key")
+    assert ("value", "munge-key", b64("key")) in [tuple(w.split("\t")) for w in one.turn(version).text.splitlines()]
+    began = time.monotonic()
+    assert one.turn(one.version(), wait=1).status_code == 204
+    assert time.monotonic() - began >= 1
+    assert one.turn(0, **ended | {"role": "no-such"}, status=0).status_code == 422
+    assert one.turn("x").status_code == 422
+    assert head.turn(0, log=b"x" * 65_537, status=0, **ended).status_code == 413
 
 
 def test_nothing_of_a_role_is_told_before_all_its_providers_have_reported(guests):
@@ -362,6 +385,7 @@ def test_two_members_that_claim_one_name(guests):
         ("POST", "ran?role=head&side=provider&hook=on-joined&version=999999&status=0", 422),
         ("POST", "ran?role=head&side=provider&hook=on-joined&version=1&status=1000", 422),
         ("POST", "certificate", 422),
+        ("GET", "turn", 404),
     ],
 )
 def test_wrong_calls_are_refused_in_one_line(guests, method, path, status):

@@ -11,10 +11,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 SECRET = "one-time_secret.1"
 NAME = "broker.test"
@@ -172,16 +172,17 @@ class Broker:
             time.sleep(0.02)
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        body = _body(handler)
         parts = urlsplit(handler.path)
         assert parts.path.startswith("/context/v1/"), parts.path
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         path = parts.path.removeprefix("/context/v1/")
         call = Call(handler.command, path, query, handler.headers.get("Authorization", ""), body, time.monotonic())
-        self.calls.append(call)
-        answer = self.fail(call)
-        if isinstance(answer, str):
-            answer = self._usual(call) if answer == "proceed" else self._usual(call) and None
+        answer: Answer = None
+        for each in _parts(call):
+            answer = self._hear(each)
+            if answer is None or answer[0] >= 300:
+                break
         if answer is None:
             handler.close_connection = True
             return
@@ -190,6 +191,13 @@ class Broker:
         handler.send_header("Content-Length", str(0 if status == 204 else len(content)))
         handler.end_headers()
         handler.wfile.write(content if status != 204 else b"")
+
+    def _hear(self, call: Call) -> Answer:
+        self.calls.append(call)
+        answer = self.fail(call)
+        if isinstance(answer, str):
+            return self._usual(call) if answer == "proceed" else self._usual(call) and None
+        return answer
 
     def _usual(self, call: Call) -> tuple[int, bytes]:
         if call.path == "join":
@@ -220,3 +228,26 @@ class Broker:
             if self.version == since:
                 return 204, b""
             return 200, self.document(since)
+
+
+def _parts(call: Call) -> list[Call]:
+    """A turn is a hook's end, if there is one, and asking for the document, and is heard as these."""
+    if call.path != "turn":
+        return [call]
+    first, _, printed = call.body.partition(b"\n")
+    said = dict(parse_qsl(first.decode()))
+    asked = {name: said.pop(name) for name in ("since", "wait")}
+    ask = replace(call, method="GET", path="document", query=asked, body=b"")
+    return [replace(call, path="ran", query=said, body=printed), ask] if said else [ask]
+
+
+def _body(handler: BaseHTTPRequestHandler) -> bytes:
+    """Of a length that was said, or in chunks."""
+    if handler.headers.get("Transfer-Encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+    body = b""
+    while size := int(handler.rfile.readline(), 16):
+        body += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return body

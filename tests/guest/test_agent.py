@@ -255,9 +255,9 @@ def test_who_is_asked_reports_again(broker, sandbox):
 
 def test_a_boot_with_another_address_reports_it_and_without_does_not_repeat_itself(broker, sandbox):
     sandbox.start()
-    broker.wait_for("GET document", 2)
+    broker.wait_for("GET document")
     sandbox.reboot()
-    broker.wait_for("GET document", 3)
+    broker.wait_for("GET document", 2)
     assert len(broker.heard("PUT identity")) == len(broker.heard("POST join")) == 1
     sandbox.addresses(eth0="10.0.0.99")
     sandbox.reboot()

@@ -88,14 +88,14 @@ def test_errors_are_not_answered_by_hammering(broker, sandbox, status):
     sandbox.start()
     time.sleep(5)
     count = len(broker.calls)
-    assert 2 <= count <= 6, [call.what for call in broker.calls]
+    assert (1 if status == 403 else 2) <= count <= 6, [call.what for call in broker.calls]
     if status < 500 and status != 401:
         assert broker.calls[-1].at - broker.calls[0].at < 3  # what will not get better is not asked again soon
 
 
 def test_a_broker_that_does_not_wait_is_not_hammered_either(broker, sandbox):
     sandbox.start()
-    broker.wait_for("GET document", 2)
+    broker.wait_for("GET document")
     broker.fail = lambda call: (204, b"") if call.path == "document" else "proceed"
     broker.say(line("data", "news", encoded(b"x")))
     time.sleep(4)
@@ -137,7 +137,7 @@ def test_a_report_that_the_broker_refuses_is_not_repeated_for_ever(broker, sandb
     broker.say(*WORK)
     sandbox.start()
     broker.wait_for("POST ran", 2)
-    broker.wait_for("GET document", 3)
+    broker.wait_for("GET document", 2)
     time.sleep(1)
     assert len(broker.heard("POST ran")) == 2
 
@@ -160,8 +160,29 @@ def test_no_secret_is_ever_on_a_command_line(broker, sandbox):
     broker.wait_for("POST ran")
     token = (sandbox.state / "token").read_text().strip()
     seen = lines.read_text().splitlines()
-    assert all(any(f"/{call}" in text for text in seen) for call in ("join", "identity", "document", "ran"))
+    assert all(any(words in text for text in seen) for words in ("/tmp/calls", "/values/key"))
     assert not [text for text in seen if token in text or SECRET in text]
+
+
+def test_a_curl_that_tells_statuses_only_at_its_end_makes_one_call_at_a_time(broker, sandbox):
+    """As before 7.63, which did not know `%{stderr}`: it says so, and what it writes stays with it until it ends."""
+    curl, real = sandbox.bin / "curl", shutil.which("curl")
+    curl.unlink(missing_ok=True)
+    curl.write_text(f"""#!/bin/sh
+case $3 in
+*/calls) ;;
+*) exec {real} "$@" ;;
+esac
+grep -q stderr "$3" && known=no || known=yes
+sed -i 's/%{{stderr}}//' "$3"
+if [ $known = no ]; then echo "curl: unknown --write-out variable: 'stderr'" >&2; fi
+told=$({real} "$@")
+echo "$told"
+""")
+    curl.chmod(0o755)
+    broker.say(*WORK)
+    sandbox.start()
+    finished(broker, sandbox)
 
 
 def blank(sandbox, name: str, serial: str, size_mib: int = 16):

@@ -1,4 +1,4 @@
-"""The guests' front end as an ASGI app: six calls, no framework between a guest and its answer.
+"""The guests' front end as an ASGI app: seven calls, no framework between a guest and its answer.
 
 A thousand machines boot together and each calls a handful of times within a second or two, beside people who want
 their own answers quickly. So a call here costs little more than its bytes: no thread, no validator, no dependency
@@ -26,6 +26,7 @@ from vws.frontends.metadata.text import (
     read_form,
     read_identity,
     read_ran,
+    read_turn,
     size_bytes,
     whole,
 )
@@ -36,6 +37,7 @@ log = logging.getLogger("vws.guests")
 PREFIX = "/context/v1/"
 WAIT_S_MAX = 300
 BODY_BYTES_MAX = 64 * 1024
+TURN_BYTES_MAX = LOG_BYTES_MAX + 2 * 1024
 CHUNK_BYTES = 64 * 1024
 LARGE_AT_ONCE = 24
 
@@ -56,6 +58,7 @@ class Metadata:
             ("POST", "join"): self._join,
             ("PUT", "identity"): self._identity,
             ("GET", "document"): self._document,
+            ("POST", "turn"): self._turn,
             ("PUT", "values"): self._value,
             ("POST", "ran"): self._ran,
             ("POST", "certificate"): self._certificate,
@@ -132,9 +135,18 @@ class Metadata:
         here, request = self._here(exchange), await exchange.body(16 * 1024)
         await exchange.answer(200, await asyncio.to_thread(self._contexts.certificate, here, request))
 
+    async def _turn(self, exchange: Exchange) -> None:
+        """A hook's end and the document in one, all in the body: a guest's curl has the address before it knows."""
+        here, (said, printed) = self._here(exchange), read_turn(await exchange.body(TURN_BYTES_MAX))
+        if "hook" in said:
+            await _committed(self._contexts.ended(here, read_ran(said), printed))
+        await self._tell(exchange, here, said)
+
     async def _document(self, exchange: Exchange) -> None:
-        here = self._here(exchange)
-        since, wait_s = whole(exchange.query, "since", "0"), whole(exchange.query, "wait", "0")
+        await self._tell(exchange, self._here(exchange), exchange.query)
+
+    async def _tell(self, exchange: Exchange, here: Here, asked: Mapping[str, str]) -> None:
+        since, wait_s = whole(asked, "since", "0"), whole(asked, "wait", "0")
         if wait_s > WAIT_S_MAX:
             raise InvalidRequest("wait is out of bounds", field="wait", asked=wait_s, possible=f"0 to {WAIT_S_MAX} s")
         self._contexts.heard(here, since)

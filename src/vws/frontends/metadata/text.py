@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 
 from vws.core.context import Identity, Nic, Ran, Side
 from vws.core.context_document import Document, Piece
-from vws.core.errors import InvalidRequest, VwsError
-from vws.core.saying import check_hook
+from vws.core.errors import InvalidRequest, TooLarge, VwsError
+from vws.core.saying import LOG_BYTES_MAX, check_hook
 from vws.frontends.faults import fault_of, shorten
 
 GZIP_BYTES_MIN = 1024
@@ -106,6 +106,16 @@ def read_ran(query: Mapping[str, str]) -> Ran:
     role, message = query.get("role", ""), " ".join(query.get("message", "").split())
     version, status = whole(query, "version"), whole(query, "status")
     return Ran(role, Side(side), check_hook(query.get("hook", "")), version, status, shorten(message, 200))
+
+
+def read_turn(body: bytes) -> tuple[dict[str, str], bytes]:
+    """The first line, as a query has it, and what a hook printed behind it."""
+    first, _, printed = body.partition(b"\n")
+    if len(printed) > LOG_BYTES_MAX:
+        raise TooLarge(
+            f"the log is larger than {LOG_BYTES_MAX} bytes", field="body", possible=f"the last {LOG_BYTES_MAX} bytes"
+        )
+    return dict(parse_qsl(_text(first), keep_blank_values=True)), printed
 
 
 def whole(query: Mapping[str, str], name: str, default: str = "") -> int:
