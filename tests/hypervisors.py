@@ -104,6 +104,10 @@ class Site(Protocol):
         """End the virtual machine's process, whether an agent watches or not."""
         ...
 
+    def cached(self, sha256: str) -> Path:
+        """The node's copy of an image's file."""
+        ...
+
     async def power_off(self, order: WorkspaceOrder) -> None:
         """As its own root would."""
         ...
@@ -171,6 +175,9 @@ class FakeSite(Site):
     def order(self, id: str, **settings: Any) -> WorkspaceOrder:
         return _order(self.appliance, id, ("ssh-ed25519 AAAA test",), settings)
 
+    def cached(self, sha256: str) -> Path:
+        return self._directory / "images" / sha256
+
     def kill(self, id: str) -> None:
         self._agents[-1].crash(id, "the virtual machine's process ended unexpectedly")
 
@@ -210,6 +217,9 @@ class LibvirtSite(Site):
     def daemon_pid(self, daemon: str) -> int:
         folder = "network" if daemon == "dnsmasq" else "libvirt/run/libvirt"
         return int((self.directory / folder / f"{daemon}.pid").read_text())
+
+    def cached(self, sha256: str) -> Path:
+        return self.directory / "images" / sha256
 
     def kill(self, id: str) -> None:
         os.kill(self.pid(id), signal.SIGKILL)

@@ -279,6 +279,13 @@ class HypervisorError(Exception):
         self.final = final
 
 
+class ImageRefused(HypervisorError):
+    """The node will not boot this: what is to boot is not what was vouched for. Trying again will not help."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, final=True)
+
+
 @dataclass(frozen=True)
 class Description:
     """What a node is. hypervisor: kvm, tcg or fake; reason: why that one."""
@@ -334,7 +341,8 @@ class Fetch(Protocol):
 class Hypervisor(Protocol):
     """One node's means to run workspaces. Every call is idempotent and may be repeated after a kill at any point.
 
-    It touches only what carries its mark. All methods raise HypervisorError with a reason for the user.
+    It touches only what carries its mark. All methods raise HypervisorError with a reason for the user: ImageRefused
+    from create, start and restore for an image that is not, or no more, what the order says is vouched for.
     Calls for different workspaces may run at the same time, calls for one do not (the agent sees to that).
     """
 

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.core.attesting import key, public
 from tests.hypervisors import Cut, Site, boot, cut_at, image_file, in_loop, seen, until, until_up
+from vws import signing
 from vws.core.deployment import DiskOrder, NetworkOrder, NicOrder
 from vws.core.lifecycle import Observation as O
-from vws.ports import Hypervisor, HypervisorError
+from vws.core.manifest import digest
+from vws.core.trust import Vouched, write_envelope
+from vws.ports import Hypervisor, HypervisorError, ImageRefused
 
 CREATION = (
     "agent.image.fetched",
@@ -356,6 +362,44 @@ async def test_a_stopped_guest_is_off_and_boots_again(site: Site) -> None:
         await hypervisor.stop(order.id, grace_s=0)
         await until(hypervisor, order.id, O.STOPPED)
         await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_only_what_is_vouched_for_boots_and_one_changed_byte_of_it_is_seen(site: Site) -> None:
+    order = site.order("wsp-1", boot_limit_s=300)
+    envelope = write_envelope(signing.sign(order, "demo", {}, key("desy"), signed_at=1))
+    vouched = Vouched(digest(order), (envelope.decode(),), (public("desy"),))
+    order = replace(order, vouched=vouched)
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        await hypervisor.stop(order.id, grace_s=0)
+        revoked = replace(order, boots=2, vouched=replace(vouched, refused="its signer was revoked"))
+        altered = replace(order, boots=2, cmdline=order.cmdline + " init=/bin/sh")
+        for bad, reason in ((revoked, "its signer was revoked"), (altered, "is not what was granted")):
+            with pytest.raises(ImageRefused, match=reason):
+                await hypervisor.start(bad)
+        flip_a_byte(site.cached(order.files[0].sha256))
+        with pytest.raises(ImageRefused, match="was altered in the node's cache") as caught:
+            await hypervisor.start(replace(order, boots=2))
+        assert caught.value.final
+        assert (await until(hypervisor, order.id, O.STOPPED)).boots == 1
+        await hypervisor.remove(order.id)
+        fresh = replace(site.order("wsp-2"), vouched=vouched)
+        await hypervisor.create(fresh, site.appliance.fetch, ignore)
+        await hypervisor.remove(fresh.id)
+
+
+def flip_a_byte(path: Path) -> None:
+    """In place, with the times that it had: nothing but its content tells."""
+    before = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(before.st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(before.st_size // 2)
+        file.write(bytes([byte ^ 1]))
+    path.chmod(0o444)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @in_loop

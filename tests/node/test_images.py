@@ -100,7 +100,7 @@ async def test_a_boot_from_a_changed_file_is_refused(cache, source) -> None:
     cache.check([source.file()])
     os.chmod(path, 0o644)
     path.write_bytes(b"something else")
-    with pytest.raises(HypervisorError, match="damaged"):
+    with pytest.raises(HypervisorError, match="was altered in the node's cache"):
         cache.check([source.file()])
     assert not path.exists()
 

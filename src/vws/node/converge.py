@@ -59,13 +59,15 @@ NOT_CREATED = "its disk has vanished from the node; what it held is lost, reques
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How often a step failed in a row for one boot, why, and when it may be tried again (service's clock)."""
+    """How often a step failed in a row for one boot, why, and when it may be tried again (service's clock). refused: it
+    is the image that this node will not boot."""
 
     boots: int
     tries: int
     reason: str
     final: bool
     again_at: float
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,8 @@ def _tempered(decision: Decision, order: WorkspaceOrder | None, memory: Memory, 
     if failure is None or decision.fact is None:
         return decision
     if _given_up(decision.step, failure):
-        return Decision(S.NOTHING, replace(decision.fact, state=O.BROKEN, reason=failure.reason, step=""))
+        told = replace(decision.fact, state=O.BROKEN, reason=failure.reason, step="", refused=failure.refused)
+        return Decision(S.NOTHING, told)
     fact = replace(decision.fact, reason=failure.reason)
     if now < failure.again_at:
         return Decision(S.NOTHING, fact, failure.again_at)
@@ -297,13 +300,20 @@ def _given_up(step: Step, failure: Failure) -> bool:
 
 
 def failed(
-    memory: Memory, step: Step, order: WorkspaceOrder | None, reason: str, now: float, *, final: bool = False
+    memory: Memory,
+    step: Step,
+    order: WorkspaceOrder | None,
+    reason: str,
+    now: float,
+    *,
+    final: bool = False,
+    refused: bool = False,
 ) -> Memory:
-    """`memory` after `step` failed for `reason`."""
+    """`memory` after `step` failed for `reason`. refused: it is the image that is not to boot."""
     before = _failure(step, order, memory)
     tries = before.tries + 1 if before else 1
     again_at = now + min(LONGEST_PAUSE_S, 0.5 * 2 ** min(tries - 1, 10))
-    failure = Failure(_boots(order), tries, reason, final, again_at)
+    failure = Failure(_boots(order), tries, reason, final, again_at, refused)
     return replace(memory, failures={**memory.failures, step: failure})
 
 

@@ -35,8 +35,10 @@ from vws.core.site import Capacity, ImageFile
 from vws.core.wire import to_json
 from vws.faultpoints import reach
 from vws.node.config import FakeConfig
+from vws.node.images import ImageCache
 from vws.node.shelf import KINDS, JournalShelf, MemoryShelf
 from vws.node.state import make_private
+from vws.node.vouching import must_be_vouched, must_be_whole
 from vws.ports import Description, Fetch, HypervisorError, Instance, Stream
 
 RUNNING, PAUSED, SHUT_OFF, CRASHED = "running", "paused", "shut off", "crashed"
@@ -71,6 +73,7 @@ class FakeHypervisor:
         self._unreachable = ""
         self._cut = ""
         make_private(directory / "images")
+        self._images = ImageCache(directory)
         make_private(directory / "consoles")
 
     # -------------------------------------------------------- the node
@@ -160,6 +163,7 @@ class FakeHypervisor:
     # -------------------------------------------------------- making
 
     async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
+        must_be_vouched(order)
         note = self._shelf.get("note", order.id) or {"boots": 0}
         self._shelf.put("note", order.id, note | {"end": order.end, "host_key": host_key(order.id)})
         for file in order.files:
@@ -209,6 +213,7 @@ class FakeHypervisor:
         domain = self._domain(order.id)
         if domain and domain["state"] in (RUNNING, PAUSED) and note["boots"] >= order.boots:
             return
+        await asyncio.to_thread(must_be_whole, order, self._images)
         self._note(order.id, boots=order.boots, exit_status=self._exit_status(note, domain))
         reach("agent.boot.noted")
         await self._take(self.config.start_s)
@@ -297,6 +302,7 @@ class FakeHypervisor:
             return
         if saved is None:
             raise HypervisorError("there is no saved memory to restore it from", final=True)
+        await asyncio.to_thread(must_be_whole, order, self._images)
         await self._take(self.config.restore_s)
         self._fail_by_chance("restore", order.id)
         self._shelf.put("tap", order.id, {"macs": [nic.mac for nic in order.interfaces]})

@@ -2,8 +2,9 @@
 
 A file is in it whole or not at all: fetched to `SHA256.part` (which a broken
 download leaves, to be resumed), hashed, looked at, and only then put in place by
-rename, read-only. Beside it `SHA256.json` notes size, time and inode of what was
-hashed; while these are the same the file is not hashed again.
+rename, read-only. Beside it `SHA256.json` notes size, times and inode of what was
+hashed; while these are the same the file is not hashed again. Among the times is
+that of the last change of anything about it (ctime), which nobody can set.
 
 A disk image comes from strangers and names other files if it likes (a backing
 file, a data file), which the hypervisor, being root's child, would read. Such an
@@ -28,7 +29,7 @@ from vws.core.site import ImageFile
 from vws.node.commands import CommandFailed, Commands
 from vws.node.naming import check_file
 from vws.node.state import write_whole
-from vws.ports import Fetch, HypervisorError
+from vws.ports import Fetch, HypervisorError, ImageRefused
 
 _LOOK_MEMORY_MIB = 1024
 _LOOK_CPU_S = 10
@@ -59,14 +60,23 @@ class ImageCache:
                     await self._fetch(file, fetch, step, in_use)
 
     def check(self, files: Iterable[ImageFile]) -> None:
-        """Raise HypervisorError unless all are here as they were verified. Blocks; cheap while nobody touches them."""
+        """Raise HypervisorError unless all are here as they were verified, ImageRefused if one was altered since.
+        Blocks; cheap while nobody touches them."""
         for file in files:
             check_file(file)
-            if not self._is_here(file):
-                raise HypervisorError(
-                    f"the image's {file.role} is missing from the node's cache, or was damaged there and has been "
-                    "removed; what was made from it cannot boot, new workspaces fetch it anew"
+            there = self.path(file.sha256).exists()
+            if self._is_here(file):
+                continue
+            if there:
+                raise ImageRefused(
+                    f"this node refuses to boot it: the image's {file.role} was altered in the node's cache after it "
+                    f"had been verified (it is not sha256:{file.sha256[:12]} any more) and has been removed; new "
+                    "workspaces fetch it anew"
                 )
+            raise HypervisorError(
+                f"the image's {file.role} is missing from the node's cache; what was made from it cannot boot, new "
+                "workspaces fetch it anew"
+            )
 
     def _is_here(self, file: ImageFile) -> bool:
         """As it was when it was hashed; if not quite, it is hashed again."""
@@ -181,7 +191,7 @@ def _header(data: bytes) -> qcow2.Header:
 
 def _identity(path: Path) -> list[int]:
     seen = path.stat()
-    return [seen.st_size, seen.st_mtime_ns, seen.st_ino]
+    return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
 
 
 def _sha256(path: Path) -> str:

@@ -46,6 +46,7 @@ from vws.node.namespace import Machine, Namespace
 from vws.node.naming import check_id, check_order, is_id, tag_of
 from vws.node.networks import Networks
 from vws.node.records import Records
+from vws.node.vouching import must_be_vouched, must_be_whole
 from vws.ports import Description, Fetch, HypervisorError, Instance, Stream
 
 T = TypeVar("T")
@@ -293,6 +294,7 @@ class LibvirtHypervisor:
 
     async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
         check_order(order)
+        must_be_vouched(order)
         await self._do(self._creation.begin, order)
         await self._images.ensure(order.files, fetch, step, self._images_in_use)
         reach("agent.image.fetched")
@@ -308,7 +310,7 @@ class LibvirtHypervisor:
 
     async def start(self, order: WorkspaceOrder) -> None:
         check_order(order)
-        await self._do(self._images.check, order.files)
+        await self._do(must_be_whole, order, self._images)
         await self._do(self._open_domains.start, order)
 
     async def guest_up(self, order: WorkspaceOrder) -> bool:
@@ -331,6 +333,7 @@ class LibvirtHypervisor:
 
     async def restore(self, order: WorkspaceOrder) -> None:
         check_order(order)
+        await self._do(must_be_whole, order, self._images)
         await self._do(self._open_domains.restore, order)
 
     async def stop(self, id: str, *, grace_s: float) -> None:

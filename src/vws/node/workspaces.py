@@ -32,7 +32,7 @@ from vws.node.clock import ServiceClock
 from vws.node.converge import Decision, Memory, Step
 from vws.node.rounds import Rounds
 from vws.node.state import AgentState
-from vws.ports import Hypervisor, HypervisorError, Instance
+from vws.ports import Hypervisor, HypervisorError, ImageRefused, Instance
 
 log = logging.getLogger(__name__)
 
@@ -250,10 +250,11 @@ class Workspaces:
         except HypervisorError as error:
             if not isinstance(error, Withdrawn):
                 log.warning("%s: cannot %s: %s", id, step, error.reason)
-                self._fail(id, step, order, error.reason, error.final)
+                refused = isinstance(error, ImageRefused)
+                self._fail(id, step, order, error.reason, final=error.final, refused=refused)
         except Exception as error:
             log.exception("%s: cannot %s", id, step)
-            self._fail(id, step, order, f"the node could not {step} it ({error})", False)
+            self._fail(id, step, order, f"the node could not {step} it ({error})")
         else:
             self._remember(id, memory)
             if step is Step.END:
@@ -262,11 +263,15 @@ class Workspaces:
             return
         await self.look()
         if self.instances.get(id) == before and self._memory(id) == known and order is self._orders.get(id):
-            self._fail(id, step, order, f"{step} had no effect on the node", False)
+            self._fail(id, step, order, f"{step} had no effect on the node")
 
-    def _fail(self, id: str, step: Step, order: WorkspaceOrder | None, reason: str, final: bool) -> None:
+    def _fail(
+        self, id: str, step: Step, order: WorkspaceOrder | None, reason: str, *, final: bool = False,
+        refused: bool = False,
+    ) -> None:  # fmt: skip
         now = self._clock.now()
-        self._remember(id, converge.failed(self._memory(id), step, order, reason, now, final=final))
+        memory = converge.failed(self._memory(id), step, order, reason, now, final=final, refused=refused)
+        self._remember(id, memory)
 
     async def _take_step(self, id: str, step: Step, order: WorkspaceOrder | None, instance: Instance | None) -> Memory:
         """Carry out `step`; return the memory after it."""
