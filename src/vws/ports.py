@@ -29,6 +29,7 @@ from vws.core.site import (
     Node,
     Revocation,
     Signer,
+    Subscription,
     Token,
     Workspace,
 )
@@ -59,8 +60,9 @@ class Snapshot:
     """All that is alive (`Store.load`), or all that changed after a revision (`Store.changed_since`).
 
     Alive: leases not ended with all their workspaces (released ones too); nodes, images and tags not removed; tokens
-    neither revoked, nor expired long ago; maintenances neither over nor removed; all signers; revocations not lifted;
-    addresses reserved or held. In `changed_since`, ended and removed values are included.
+    neither revoked, nor expired long ago; maintenances neither over nor removed; all signers; revocations not
+    lifted; subscriptions not removed; addresses reserved or held. In `changed_since`, ended and removed values are
+    included.
     """
 
     revision: int
@@ -74,6 +76,7 @@ class Snapshot:
     image_tags: tuple[ImageTag, ...] = ()
     signers: tuple[Signer, ...] = ()
     revocations: tuple[Revocation, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
     addresses: tuple[Address, ...] = ()
 
 

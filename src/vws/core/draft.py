@@ -26,6 +26,7 @@ from vws.core.site import (
     Node,
     Revocation,
     Signer,
+    Subscription,
     Token,
     Workspace,
 )
@@ -49,6 +50,7 @@ class Draft:
         self._documents: list[Document] = []
         self._signers: dict[str, Signer] = {}
         self._revocations: dict[str, Revocation] = {}
+        self._subscriptions: dict[str, Subscription] = {}
         self._addresses: dict[str, Address] = {}
         self._events: list[Event] = []
         self._reordered: set[str] = set()
@@ -68,6 +70,7 @@ class Draft:
             documents=tuple(self._documents),
             signers=tuple(self._signers.values()),
             revocations=tuple(self._revocations.values()),
+            subscriptions=tuple(self._subscriptions.values()),
             addresses=tuple(self._addresses.values()),
         )
 
@@ -180,6 +183,10 @@ class Draft:
     def put_revocation(self, revocation: Revocation) -> Revocation:
         self._revocations[revocation.id] = revocation
         return revocation
+
+    def put_subscription(self, subscription: Subscription) -> Subscription:
+        self._subscriptions[subscription.id] = subscription
+        return subscription
 
     def put_token(self, token: Token) -> Token:
         self._tokens[token.id] = token

@@ -15,6 +15,7 @@ from dataclasses import replace
 from vws.core.draft import Draft
 from vws.core.image_policy import Decision, ImageRefused, must_be_allowed
 from vws.core.site import Group, Image, Lease
+from vws.core.subscriptions import not_listed
 
 ALLOWED, REFUSED = "image.allowed", "image.refused"
 
@@ -30,7 +31,7 @@ def admitted(
 
 
 def _admitted(draft: Draft, group: Group, image: Image, owner: str, cluster: str, where: str) -> Group:
-    decision = draft.present.judge(image, owner, draft.now)
+    decision = _judged(draft, image, owner)
     must_be_allowed(decision, f"{where}.image")
     if decision.isolated and cluster:
         _must_have_no_way_out(draft, group, decision, cluster, where)
@@ -75,4 +76,9 @@ def _decisions(draft: Draft, lease: Lease) -> Iterator[tuple[str, Decision]]:
     for id in dict.fromkeys(group.image for group in lease.groups):
         image = draft.present.images.get(id)
         if image is not None:  # one that was removed meanwhile is no longer anybody's to judge
-            yield id, draft.present.judge(image, lease.owner, draft.now)
+            yield id, _judged(draft, image, lease.owner)
+
+
+def _judged(draft: Draft, image: Image, user: str) -> Decision:
+    """An image that came from a list needs the list's word beside the policy's."""
+    return not_listed(draft.present, image, draft.now) or draft.present.judge(image, user, draft.now)

@@ -26,6 +26,7 @@ from vws.core.site import (
     Node,
     Revocation,
     Signer,
+    Subscription,
     Token,
     Workspace,
 )
@@ -45,6 +46,7 @@ class Present:
         self.image_tags: dict[str, ImageTag] = {}
         self.signers: dict[str, Signer] = {}  # the revoked ones too: what they signed is refused in their name
         self.revocations: dict[str, Revocation] = {}  # by digest
+        self.subscriptions: dict[str, Subscription] = {}
         self.judge: Judge = everything_allowed
         self.tokens: dict[str, Token] = {}
         self.maintenances: dict[str, Maintenance] = {}
@@ -60,6 +62,7 @@ class Present:
         self._of_pool: dict[str, dict[str, Address]] = {}
         self._held_by: dict[str, dict[str, Address]] = {}
         self._lease_names: dict[str, str] = {}
+        self._listed: dict[str, set[str]] = {}
         self._tagged: dict[tuple[str, str], str] = {}
         self.outstanding = Outstanding()
         self._ends: list[tuple[int, str]] = []  # of hard leases, those that are over by now or soon first
@@ -137,6 +140,18 @@ class Present:
             heappush(self._ends, (lease.run[1], lease.id))
         return list(found.values())
 
+    def listing(self, image: str) -> list[Subscription]:
+        """The subscriptions to lists that an image was fetched from."""
+        return [self.subscriptions[id] for id in self._listed.get(image, ())]
+
+    def _apply_subscription(self, subscription: Subscription) -> None:
+        _keep(self.subscriptions, subscription.id, subscription, alive=subscription.removed_at is None)
+        for listed in subscription.images:
+            if subscription.removed_at is None and listed.image:
+                self._listed.setdefault(listed.image, set()).add(subscription.id)
+            else:
+                self._listed.get(listed.image, set()).discard(subscription.id)
+
     def addresses_held(self, node: str) -> set[str]:
         return self._addresses.get(node, set())
 
@@ -155,6 +170,8 @@ class Present:
             self.signers[signer.id] = signer
         for revocation in changes.revocations:
             _keep(self.revocations, revocation.digest, revocation, alive=revocation.lifted_at is None)
+        for subscription in changes.subscriptions:
+            self._apply_subscription(subscription)
         for token in changes.tokens:
             _keep(self.tokens, token.id, token, alive=token.revoked_at is None)
         for maintenance in changes.maintenances:

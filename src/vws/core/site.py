@@ -191,6 +191,48 @@ class Revocation:
     lifted_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """An image as a list that the site subscribed to has it (core/image_lists.py: ListedImage). image: the id of what
+    was fetched; "": nothing yet. dropped_at: since when it is on the list no more, or under another version."""
+
+    identifier: str
+    version: str
+    title: str
+    uri: str
+    size_bytes: int
+    sha512: str
+    format: str = ""
+    image: str = ""
+    dropped_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A HEPiX image list that the site follows. name: the list's own identifier. dn, ca: of who must sign it and of who
+    issued that certificate, ca_pem the latter's; url: where it is published, "": handed in each time. shared: of images
+    that are fetched. created_at, expires_at: as the list says; refreshed_at: when it was last looked at; problem: why
+    that failed."""
+
+    id: str
+    name: str
+    title: str
+    version: str
+    url: str
+    dn: str
+    ca: str
+    ca_pem: str
+    shared: tuple[str, ...]
+    images: tuple[Subscribed, ...]
+    created_at: float
+    expires_at: float
+    added_at: float
+    by: str
+    refreshed_at: float
+    problem: str = ""
+    removed_at: float | None = None
+
+
 class OnFailure(StrEnum):
     """Of a member that does not come up, or whose hooks end badly: another in its place, the end of the cluster's
     being ready, or a cluster without it."""
@@ -661,6 +703,7 @@ class Changes:
     documents: tuple[Document, ...] = ()
     signers: tuple[Signer, ...] = ()
     revocations: tuple[Revocation, ...] = ()
+    subscriptions: tuple[Subscription, ...] = ()
     addresses: tuple[Address, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
@@ -679,6 +722,7 @@ class Changes:
             self.documents + later.documents,
             _latest(self.signers, later.signers),
             _latest(self.revocations, later.revocations),
+            _latest(self.subscriptions, later.subscriptions),
             _latest(self.addresses, later.addresses),
         )
 
@@ -698,6 +742,7 @@ class Changes:
                 self.documents,
                 self.signers,
                 self.revocations,
+                self.subscriptions,
                 self.addresses,
             )
         )

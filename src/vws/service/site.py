@@ -247,5 +247,6 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         image_tags=snapshot.image_tags,
         signers=snapshot.signers,
         revocations=snapshot.revocations,
+        subscriptions=snapshot.subscriptions,
         addresses=snapshot.addresses,
     )

@@ -56,6 +56,8 @@ from vws.core.site import (
     Revocation,
     Role,
     Signer,
+    Subscribed,
+    Subscription,
     Token,
     Workspace,
 )
@@ -63,7 +65,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0011"
+REVISION = "0012"
 
 
 class Choice(TypeDecorator[Any]):
@@ -241,6 +243,30 @@ revocations = Table(
     _text("by"),
     _time("made_at"),
     _time_if("lifted_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    _id(),
+    _text("name"),
+    _text("title"),
+    _text("version"),
+    _text("url"),
+    _text("dn"),
+    _text("ca"),
+    _text("ca_pem"),
+    _nested("shared", tuple[str, ...]),
+    _nested("images", tuple[Subscribed, ...]),
+    _time("created_at"),
+    _time("expires_at"),
+    _time("added_at"),
+    _text("by"),
+    _time("refreshed_at"),
+    _text("problem"),
+    _time_if("removed_at"),
     _truth("live"),
     _whole("revision"),
 )
@@ -515,6 +541,7 @@ TABLES: dict[type[Any], Table] = {
     ImageTag: image_tags,
     Signer: signers,
     Revocation: revocations,
+    Subscription: subscriptions,
     Address: addresses,
 }
 
@@ -549,6 +576,7 @@ UNIQUE: tuple[tuple[Table, tuple[str, ...], str], ...] = (
     (clusters, ("name",), "name"),
     (signers, ("name",), "name"),
     (revocations, ("digest",), "digest"),
+    (subscriptions, ("name",), "name"),
     (addresses, ("pool", "address"), "address"),
 )
 

@@ -33,6 +33,7 @@ from vws.core.site import (
     Node,
     Revocation,
     Signer,
+    Subscription,
     Token,
     Workspace,
 )
@@ -68,6 +69,7 @@ WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (ImageTag, "image_tags"),
     (Signer, "signers"),
     (Revocation, "revocations"),
+    (Subscription, "subscriptions"),
     (Node, "nodes"),
     (Cluster, "clusters"),
     (Lease, "leases"),
