@@ -14,6 +14,7 @@ from tests.hypervisors import Cut, cut_at
 from tests.live.wiring import arrives, asked, cable, namespace, nothing_stays, udp, until
 from vws.node import dnsmasq, network
 from vws.node.namespace import Namespace
+from vws.node.naming import isolated_tap
 from vws.node.network import Network
 from vws.ports import HypervisorError
 
@@ -77,6 +78,32 @@ def test_what_a_guest_sends_into_the_world_leaves_under_the_nodes_address(place,
     assert _rules(place) == [f'ip saddr {SUBNET} ip daddr != {SUBNET} oifname != "vws0" masquerade']
     net.open("10.78.2.0/24", "10.78.2.1")
     assert [rule.split()[2] for rule in _rules(place)] == ["10.78.2.0/24"], "one rule, that of the network now"
+
+
+def test_an_isolated_guest_reaches_its_gateway_and_nobody_else(place, net, neighbours) -> None:
+    guest, world = neighbours
+    net.open(SUBNET, GATEWAY)
+    tap = isolated_tap("test", MAC)
+    cable(place, tap, guest, "eth0")
+    cable(place, "tap1", world, "eth0")
+    for name in (tap, "tap1"):
+        place.commands.run("ip", "link", "set", name, "master", "vws0")
+    guest.commands.run("ip", "address", "add", f"{GUEST}/24", "dev", "eth0")
+    guest.commands.run("ip", "route", "add", "default", "via", GATEWAY)
+    world.commands.run("ip", "address", "add", "10.78.1.8/24", "dev", "eth0")
+    place.commands.run("ip", "address", "add", f"{NODE_OUTSIDE}/32", "dev", "lo")
+    with udp(place, GATEWAY, 4711) as gateway, udp(place, NODE_OUTSIDE, 4712) as beyond, udp(world, "", 4713) as other:
+        with udp(guest, GUEST, 4711) as sender:
+            assert arrives(sender, gateway, (GATEWAY, 4711))
+            assert not arrives(sender, beyond, (NODE_OUTSIDE, 4712), tries=5)
+            assert not arrives(sender, other, ("10.78.1.8", 4713), tries=5)
+        # Whatever the guest's root calls itself.
+        guest.commands.run("ip", "link", "set", "eth0", "address", "02:77:00:00:00:99")
+        guest.commands.run("ip", "address", "add", "10.78.1.9/24", "dev", "eth0")
+        with udp(guest, "10.78.1.9", 4714) as sender:
+            assert not arrives(sender, other, ("10.78.1.8", 4713), tries=5)
+        with udp(world, "", 4715) as sender:
+            assert arrives(sender, gateway, (GATEWAY, 4711)), "the others are as they were"
 
 
 def _rules(place: Namespace) -> list[str]:

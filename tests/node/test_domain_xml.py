@@ -43,6 +43,18 @@ def test_domain_is_as_in_the_golden_file(name: str) -> None:
     assert text == path.read_text()
 
 
+def test_an_isolated_guest_has_a_tap_of_that_name_on_the_nodes_own_network_alone() -> None:
+    def taps(workspace) -> list[str]:
+        interfaces = ET.fromstring(domain_xml(workspace, TCG, DIRECT)).iter("interface")
+        return [each.find("target").get("dev") for each in interfaces if each.find("target") is not None]
+
+    assert taps(WORKSPACE) == []
+    (tap,) = taps(replace(WORKSPACE, isolated=True))
+    assert tap.startswith("vi0123a")
+    assert len(tap) <= 15
+    assert len(taps(replace(MEMBER, isolated=True))) == 1
+
+
 def test_what_a_name_holds_stays_text() -> None:
     nasty = replace(WORKSPACE, name="</title><os/>", lease='"><memory>9</memory>', cmdline="a=<b> & 'c'")
     tree = ET.fromstring(domain_xml(nasty, TCG, DIRECT))

@@ -41,7 +41,7 @@ def _admitted(draft: Draft, group: Group, image: Image, owner: str, cluster: str
 def _must_have_no_way_out(draft: Draft, group: Group, decision: Decision, cluster: str, where: str) -> None:
     mine = draft.cluster(cluster).networks
     for network in mine:
-        if network.outgoing and network.name in group.networks:
+        if (network.outgoing or network.pool) and network.name in group.networks:
             name = network.name
             raise ImageRefused(
                 f"the image {decision.image} may have no way out, and the network {name} has one ({decision.rule})",

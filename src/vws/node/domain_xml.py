@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from vws.core.deployment import WorkspaceOrder
-from vws.node.naming import bridge_name, domain_name
+from vws.node.naming import bridge_name, domain_name, isolated_tap
 
 MARK = "urn:vws:workspace"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
@@ -145,7 +145,8 @@ def _devices(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files
     ET.SubElement(devices, "controller", type="usb", model="none")
     for nic in order.interfaces:
         bridge = bridge_name(host.tag, nic.network) if nic.network else host.bridge
-        _interface(devices, nic.mac, bridge, order.boot)
+        tap = "" if nic.network or not order.isolated else isolated_tap(host.tag, nic.mac)
+        _interface(devices, nic.mac, bridge, order.boot, tap)
     _console(devices, files)
     balloon = {"model": "virtio", "freePageReporting": "on"} if host.kind == "kvm" else {"model": "virtio"}
     ET.SubElement(devices, "memballoon", balloon)
@@ -186,10 +187,12 @@ def _blank(devices: ET.Element, name: str, serial: str, path: str) -> None:
     _text(disk, "serial", serial)
 
 
-def _interface(devices: ET.Element, mac: str, bridge: str, boot: str) -> None:
+def _interface(devices: ET.Element, mac: str, bridge: str, boot: str, tap: str = "") -> None:
     interface = ET.SubElement(devices, "interface", type="bridge")
     ET.SubElement(interface, "mac", address=mac)
     ET.SubElement(interface, "source", bridge=bridge)
+    if tap:
+        ET.SubElement(interface, "target", dev=tap)
     ET.SubElement(interface, "model", type="virtio")
     if boot == "direct":
         ET.SubElement(interface, "rom", enabled="no")

@@ -135,6 +135,16 @@ def check_file(file: ImageFile) -> ImageFile:
     return file
 
 
+def isolated_taps(tag: str) -> str:
+    """How the names of all taps begin that the node `tag` lets reach its gateway alone."""
+    return f"vi{tag[:5]}"
+
+
+def isolated_tap(tag: str, mac: str) -> str:
+    """The name of such a guest's tap; interfaces have names of 15 characters at most."""
+    return isolated_taps(tag) + hashlib.sha256(mac.encode()).hexdigest()[:8]
+
+
 def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
     """`order` if every value in it may be used as it is; else a final HypervisorError naming the first that may not."""
     check_id(order.id)

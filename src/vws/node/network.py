@@ -5,7 +5,11 @@ the bridge are looked at each time `due` is asked, by means that cost nothing; f
 all the rest the network is opened anew once a minute, which touches only what is
 not as it should be.
 
-Only the bridge and one nft table, both named after the node, are touched. The
+Guests that may reach nobody are on the bridge too, by taps of a name of their own.
+What comes from such a tap and is not for the gateway, or the door, is dropped where
+it enters the bridge: neither another address nor another MAC makes a difference.
+
+Only the bridge and nft tables, all named after the node, are touched. The
 door's address (door.py) is given to no interface here: on a machine that is
 somebody's cloud server it is in use already. What guests send there is turned to
 a port of the gateway's.
@@ -32,8 +36,9 @@ from vws.node.interfaces import (
     set_kernel,
 )
 from vws.node.namespace import Machine
-from vws.node.naming import check_interface, check_network, mac_for
+from vws.node.naming import check_interface, check_network, isolated_taps, mac_for
 from vws.node.state import write_whole
+from vws.ports import HypervisorError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,8 @@ class Network:
         self._place = place
         self.bridge = check_interface(bridge)
         self._table = f"vws_{tag}"
+        self._isolated = isolated_taps(tag)
+        self.cannot_isolate = "it was not opened yet"
         self._mac = mac_for(tag)
         self._gateway: ipaddress.IPv4Interface | None = None
         self._whole_at: float | None = None  # by the monotonic clock
@@ -81,6 +88,7 @@ class Network:
         # Between guests and the world; in a namespace this concerns nobody else.
         set_kernel(self._place, route_settings(self.bridge, forward=True))
         self._translate(address)
+        self._isolate(address)
         self._serve(address)
         self._gateway = address
 
@@ -134,6 +142,27 @@ class Network:
         """
         self._place.commands.run("nft", "-f", "-", stdin=rules.encode())
 
+    def _isolate(self, address: ipaddress.IPv4Interface) -> None:
+        """A node that cannot runs what need not be isolated."""
+        taps = f'iifname "{self._isolated}*"'
+        rules = f"""
+            table bridge {self._table}
+            delete table bridge {self._table}
+            table bridge {self._table} {{
+                chain prerouting {{
+                    type filter hook prerouting priority -300; policy accept;
+                    {taps} ether type ip ip daddr != {{ {address.ip}, {ADDRESS}, 255.255.255.255 }} drop
+                    {taps} ether type != {{ ip, arp }} drop
+                }}
+            }}
+        """
+        try:
+            self._place.commands.run("nft", "-f", "-", stdin=rules.encode())
+            self.cannot_isolate = ""
+        except HypervisorError as error:
+            self.cannot_isolate = error.reason
+            log.warning("guests cannot be isolated here: %s", error.reason)
+
     def _serve(self, address: ipaddress.IPv4Interface) -> None:
         # In a namespace there is no way out to a name server.
         options = ["--no-resolv"] if self._place.name else []
@@ -147,11 +176,16 @@ class Network:
         run = self._place.commands.run
         if self.bridge in links(self._place):
             run("ip", "link", "delete", self.bridge)
-        rules = f"table ip {self._table}\ndelete table ip {self._table}\n"
-        run("nft", "-f", "-", stdin=rules.encode())
+        self._forget_table("ip")
+        with contextlib.suppress(HypervisorError):  # this kernel may know none of this family
+            self._forget_table("bridge")
         self.dnsmasq.clear()
         (self._directory / "gateway").unlink(missing_ok=True)
         self._gateway = None
+
+    def _forget_table(self, family: str) -> None:
+        rules = f"table {family} {self._table}\ndelete table {family} {self._table}\n"
+        self._place.commands.run("nft", "-f", "-", stdin=rules.encode())
 
 
 def put_on(place: Machine, bridge: str, taps: Iterable[str]) -> None:

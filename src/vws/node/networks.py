@@ -124,7 +124,12 @@ class Networks:
                     names = (order.name,) if self._wanted[network].public else (order.hostname, order.name)
                     self._rooms[network].enter(order.id, nics, *names)
                 else:
+                    self._check_isolation(order)
                     self.own.dnsmasq.enter(order.id, nics, order.name)
+
+    def _check_isolation(self, order: WorkspaceOrder) -> None:
+        if order.isolated and self.own.cannot_isolate:
+            raise HypervisorError(f"this node cannot keep it from the network: {self.own.cannot_isolate}", final=True)
 
     def _check_open(self, network: str) -> None:
         problem = self._problems.get(network, "")
