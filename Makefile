@@ -8,16 +8,16 @@ SOURCES := src tests bench scripts
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: ## system packages, .venv, the service's user, the demo appliance (only what is missing)
+setup: ## system packages, .venv, the service's user, the appliances (only what is missing)
 	@PYTHON='$(PYTHON)' scripts/setup
 
 appliance: ## build the demo appliance, build/appliance/demo.vws
 	@PYTHON='$(PYTHON)' scripts/setup packages python
-	@$(VENV)/python -m vws.guest.appliance --out build/appliance/demo.vws --cache build/cache
+	@$(VENV)/vws image build appliances/demo.yaml --out build/appliance/demo.vws --cache build/cache
 
-debian: ## build the Debian appliance with NFS and Slurm, build/appliance/debian.vws (minutes, once)
+debian: ## build the Debian appliance with NFS and Slurm, build/appliance/debian.vws (a minute or two)
 	@PYTHON='$(PYTHON)' scripts/setup packages python
-	@$(VENV)/python -m vws.guest.debian --out build/appliance/debian.vws --cache build/cache
+	@$(VENV)/vws image build appliances/debian.yaml --out build/appliance/debian.vws --cache build/cache
 
 demo: setup ## lease three virtual machines, then launch a cluster; use them, give them back (KEEP=1 leaves the cluster)
 	@KEEP='$(KEEP)' scripts/demo

@@ -24,7 +24,7 @@ from tests.guest.machine import unpack
 from vws.core.deployment import NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Desired, Observation
 from vws.core.site import ImageFile
-from vws.guest import appliance
+from vws.factory.apart import build_apart
 from vws.node.config import FakeConfig, NodeConfig
 from vws.node.fake import FakeHypervisor
 from vws.node.libvirt import LibvirtHypervisor
@@ -80,11 +80,13 @@ def image_file(folder: Path, role: str, name: str, format: str) -> ImageFile:
 
 def demo_bundle(folder: Path) -> Path:
     """The demo appliance: the one that is built, if it is of these sources, else built now."""
-    built = Path(__file__).parents[1] / "build/appliance/demo.vws"
-    sources = [path for path in Path(appliance.__file__).parent.rglob("*") if "__pycache__" not in path.parts]
+    root = Path(__file__).parents[1]
+    built, recipe = root / "build/appliance/demo.vws", root / "appliances/demo.yaml"
+    made_by = [path for room in ("guest", "factory") for path in (root / "src/vws" / room).rglob("*")]
+    sources = [recipe, *(path for path in made_by if "__pycache__" not in path.parts)]
     if built.exists() and built.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return built
-    appliance.build(folder / "demo.vws", built.parents[1] / "cache")
+    build_apart(recipe, folder / "demo.vws", root / "build/cache", lambda at_s, step: None)
     return folder / "demo.vws"
 
 

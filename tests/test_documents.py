@@ -64,7 +64,8 @@ README, ARCHITECTURE, CHANGELOG = ROOT / "README.md", ROOT / "ARCHITECTURE.md", 
 USER, ADMIN, GLOSSARY = (ROOT / "docs" / f"{name}.md" for name in ("user-guide", "admin-guide", "glossary"))
 INDEX, SIMULATING = ROOT / "docs" / "README.md", ROOT / "docs" / "simulating.md"
 POLICY, CONTEXTUALISING, CLUSTERS = (ROOT / "docs" / f"{name}.md" for name in ("policy", "contextualising", "clusters"))
-GUIDES = (USER, ADMIN, SIMULATING, POLICY, CLUSTERS, CONTEXTUALISING)
+APPLIANCES = ROOT / "docs" / "appliances.md"
+GUIDES = (USER, ADMIN, SIMULATING, POLICY, CLUSTERS, CONTEXTUALISING, APPLIANCES)
 DOCUMENTS = (
     README,
     ARCHITECTURE,
@@ -77,6 +78,7 @@ DOCUMENTS = (
     POLICY,
     CONTEXTUALISING,
     CLUSTERS,
+    APPLIANCES,
 )
 
 HOSTS = {

@@ -38,6 +38,7 @@ ROOMS = {
     "node": {"core", "ports", "node", "faultpoints", "guest"},  # what it brings into guests
     "store": {"core", "ports", "store", "faultpoints"},
     "guest": {"guest"},
+    "factory": {"core", "factory", "guest"},
     "client": {"client"},
 }
 

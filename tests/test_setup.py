@@ -125,20 +125,21 @@ def test_an_unknown_step_is_told(elsewhere):
 
 
 def test_the_appliance_is_built_when_its_inputs_changed(elsewhere):
-    guest = elsewhere.root / "src/vws/guest"
-    guest.mkdir(parents=True)
-    (guest / "appliance.py").touch()
+    for folder in ("src/vws/guest", "src/vws/factory", "appliances"):
+        (elsewhere.root / folder).mkdir(parents=True)
+    recipe = elsewhere.root / "appliances/demo.yaml"
+    recipe.touch()
     venv = elsewhere.root / ".venv/bin"
     venv.mkdir(parents=True)
     elsewhere.stand_in("apt-cache")
-    python = venv / "python"
-    python.write_text("#!/bin/sh\n/bin/mkdir -p build/appliance; : >build/appliance/demo.vws; echo built\n")
-    python.chmod(0o755)
-    assert "built" in elsewhere.run("appliance").stdout
-    os.utime(guest / "appliance.py", (1, 1))
+    program = venv / "vws"
+    program.write_text('#!/bin/sh\n/bin/mkdir -p build/appliance; : >build/appliance/demo.vws; echo "built by $*"\n')
+    program.chmod(0o755)
+    assert "built by image build appliances/demo.yaml --out" in elsewhere.run("appliance").stdout
+    os.utime(recipe, (1, 1))
     assert elsewhere.run("appliance").stdout == ""
     later = time.time() + 60
-    os.utime(guest / "appliance.py", (later, later))
+    os.utime(recipe, (later, later))
     assert "built" in elsewhere.run("appliance").stdout
 
 

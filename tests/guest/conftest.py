@@ -9,16 +9,17 @@ import pytest
 from tests.guest.broker import Broker, make_certificate
 from tests.guest.machine import unpack
 from tests.guest.sandbox import Sandbox
-from vws.guest import appliance
+from vws.factory.apart import build_apart
 
-CACHE = Path(__file__).parents[2] / "build" / "cache"
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / "build" / "cache"
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory) -> Path:
-    """The bundle that these sources make, which build/appliance may not hold yet."""
+    """The demo appliance that these sources make, which build/appliance may not hold yet."""
     out = tmp_path_factory.mktemp("bundle") / "demo.vws"
-    appliance.build(out, CACHE)
+    build_apart(ROOT / "appliances/demo.yaml", out, CACHE, lambda at_s, step: None)
     return out
 
 

@@ -13,7 +13,9 @@ from tests.guest.conftest import CACHE
 from tests.guest.machine import Machine, unpack
 from tests.guest.sandbox import hook
 from tests.guest.test_agent_live import door, prepare
-from vws.guest import appliance, debian, rootfs
+from vws.core.recipe import KERNEL_DEFAULT
+from vws.factory import boot
+from vws.guest import overlay
 
 __all__ = ["door"]
 
@@ -21,27 +23,20 @@ BUNDLE = Path(__file__).parents[2] / "build" / "appliance" / "debian.vws"
 
 
 def test_its_scripts_are_the_demo_appliances_under_the_same_shell(bundle):
-    packages, kernel = appliance.fetch_packages(CACHE)
-    boot, _ = rootfs.boot_tree(packages, kernel)
-    tree = debian.overlay(kernel, boot)
+    parts = boot.fetch(KERNEL_DEFAULT, (), CACHE)
+    tree = overlay.overlay(parts.kernel, parts.tree, "debian 12", ("nfsd", "nfsv4"), ("clock",))
     late = tree["etc/vws/late"].data.decode()
     assert late.splitlines()[0] == "#!/bin/busybox sh"
-    assert late.splitlines()[1:] == boot["etc/vws/late"].data.decode().splitlines()[1:]
+    assert late.splitlines()[1:] == parts.tree["etc/vws/late"].data.decode().splitlines()[1:]
     assert "/usr/sbin/sshd" in tree["etc/vws/sshd"].data.decode()
     assert tree["etc/vws/sshd"].mode & 0o111
     assert tree["etc/vws/system"].data == b"debian 12\n"
+    assert tree["etc/inittab"].data.endswith(b"\nnull::respawn:/etc/vws/services/clock\n")
     assert tree["usr/local/sbin/vws-context"].data.startswith(b"#!/bin/sh\n")
     modules = [Path(path).name for path in tree if path.endswith(".ko")]
     assert {"nfsd.ko", "nfsv4.ko", "sunrpc.ko", "virtio_balloon.ko"} <= set(modules)
     # Debian's own folders are links, which a folder would take the place of.
     assert not [path for path in tree if path.split("/")[0] in ("bin", "sbin", "lib", "lib64")]
-
-
-def test_it_is_built_again_only_when_something_here_is_newer(tmp_path):
-    out = tmp_path / "debian.vws"
-    assert not debian.is_current(out)
-    out.touch()
-    assert debian.is_current(out)
 
 
 @pytest.mark.live

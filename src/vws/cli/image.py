@@ -10,6 +10,7 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
+from vws.cli.image_build import build
 from vws.cli.names import NAME
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
@@ -158,3 +159,6 @@ def remove(session: Session, name: str) -> None:
         output.print_json(removed)
     else:
         click.echo(f"image {removed['name']} is removed.")
+
+
+image.add_command(build)

@@ -22,13 +22,17 @@ class BuildError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deb:
-    """One version of one package, as apt's lists describe it. `depends` are names, first alternatives only."""
+    """One version of one package, as apt's lists describe it. `depends` are names, first alternatives only.
+
+    source: what it was built from, as apt says that; "" if it is called the same.
+    """
 
     name: str
     version: str
     architecture: str
     sha256: str
     depends: tuple[str, ...]
+    source: str = ""
 
     @property
     def file_name(self) -> str:
@@ -100,7 +104,8 @@ def _stanzas(text: str) -> Iterator[Deb]:
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if re.match(r"[A-Za-z0-9-]+: ", line))
         if {"Package", "Version", "SHA256"} <= fields.keys():
             depends = (*_names(fields.get("Pre-Depends", "")), *_names(fields.get("Depends", "")))
-            yield Deb(fields["Package"], fields["Version"], fields["Architecture"], fields["SHA256"], depends)
+            named = (fields["Package"], fields["Version"], fields["Architecture"], fields["SHA256"])
+            yield Deb(*named, depends, fields.get("Source", ""))
 
 
 def _names(relation: str) -> Iterator[str]:
@@ -111,8 +116,12 @@ def _names(relation: str) -> Iterator[str]:
 def _is_intact(file: Path, deb: Deb) -> bool:
     if not file.exists():
         return False
+    return sha256_of(file) == deb.sha256
+
+
+def sha256_of(file: Path) -> str:
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == deb.sha256
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _download(debs: list[Deb], folder: Path) -> None:

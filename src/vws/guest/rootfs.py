@@ -2,9 +2,9 @@
 
 Unpacking an initramfs costs emulated CPU time and then memory for good, so it holds only what brings a machine up:
 the drivers, busybox, dropbear and the scripts of files/. Larger tools (curl with its libraries and the certificate
-authorities, resize2fs and mke2fs, an ssh client, the agent of contexts, a server of NFS) lie on the data disk, of
-which only what is used is ever read. So do the drivers that few machines need: the kernel has modprobe load them, when
-somebody mounts what needs them.
+authorities, the agent of contexts, whatever programs a recipe names) lie on the data disk, of which only what is used
+is ever read. So do the drivers that few machines need: the kernel has modprobe load them, when somebody mounts what
+needs them.
 """
 
 from __future__ import annotations
@@ -28,24 +28,12 @@ BOOT_PROGRAMS = {
     "bin/dropbearkey": ("dropbear-bin", "usr/bin/dropbearkey"),
     "bin/dropbearconvert": ("dropbear-bin", "usr/bin/dropbearconvert"),
 }
-DISK_PROGRAMS = {
-    "bin/curl": ("curl", "usr/bin/curl"),
-    "bin/dbclient": ("dropbear-bin", "usr/bin/dbclient"),
-    "sbin/mke2fs": ("e2fsprogs", "sbin/mke2fs"),
-    "sbin/resize2fs": ("e2fsprogs", "sbin/resize2fs"),
-    "sbin/exportfs": ("nfs-kernel-server", "usr/sbin/exportfs"),
-    "sbin/rpc.mountd": ("nfs-kernel-server", "usr/sbin/rpc.mountd"),
-    "sbin/rpc.nfsd": ("nfs-kernel-server", "usr/sbin/rpc.nfsd"),
-}
 AUTHORITIES = "share/ca-certificates.crt"
 
 # Before sshd answers: the NoCloud disk and the network. CD drives only when no disk is a NoCloud disk. After: the rest.
 EARLY_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "isofs")
 CDROM_MODULES = ("ata_piix", "virtio_scsi", "sr_mod")
 LATE_MODULES = ("button", "evdev", "virtio_balloon", "virtio-rng", "virtio_console", "pvpanic-mmio", "pvpanic-pci")
-# On the data disk. Of NFS only version 4: busybox's mount is client enough for it.
-DISK_MODULES = ("nfsd", "nfsv4")
-
 FOLDERS = (
     "dev",
     "proc",
@@ -87,18 +75,24 @@ def boot_tree(packages: Mapping[str, Unpacked], kernel: Unpacked) -> tuple[dict[
     return tree, used | {kernel.deb.name}
 
 
-def disk_tree(packages: Mapping[str, Unpacked], kernel: Unpacked) -> tuple[dict[str, Entry], set[str]]:
-    """The data disk: `usr`, mounted read-only on /usr, and an empty `data`; and the packages that went into it."""
-    programs = _programs(DISK_PROGRAMS, packages)
+def disk_tree(
+    packages: Mapping[str, Unpacked],
+    kernel: Unpacked,
+    wanted: Mapping[str, tuple[str, str]],
+    modules: Iterable[str],
+) -> tuple[dict[str, Entry], set[str]]:
+    """The data disk: `usr`, mounted read-only on /usr, and an empty `data`; and the packages that went into it.
+
+    wanted: programs, as (package, path in the package) by path; modules: kernel modules that modprobe is to find.
+    """
+    programs = _programs(wanted, packages)
     booted = _libraries(_programs(BOOT_PROGRAMS, packages).values(), packages)
     libraries = _libraries(programs.values(), packages)
     beside = {name: source for name, source in libraries.items() if name not in booted}
-    tree = {f"usr/{path}": file(source.path.read_bytes(), 0o755) for path, source in programs.items()}
+    tree = {path.lstrip("/"): file(source.path.read_bytes(), 0o755) for path, source in programs.items()}
     tree |= {f"usr/{path}": entry for path, entry in _library_files(beside).items()}
-    tree["usr/bin/ssh"] = link("dbclient")
     tree[f"usr/{AUTHORITIES}"] = file(_authorities(packages["ca-certificates"]))
-    tree |= {f"usr/sbin/mkfs.{kind}": link("mke2fs") for kind in ("ext2", "ext3", "ext4")}
-    tree |= _disk_modules(kernel)
+    tree |= _disk_modules(kernel, modules)
     tree["usr/local/bin"] = folder()
     tree["usr/local/sbin/vws-context"] = file((SCRIPTS / "agent").read_bytes(), 0o755)
     tree["data"] = folder()
@@ -152,10 +146,10 @@ def _modules(kernel: Unpacked) -> dict[str, Entry]:
     return tree
 
 
-def _disk_modules(kernel: Unpacked) -> dict[str, Entry]:
+def _disk_modules(kernel: Unpacked, modules: Iterable[str]) -> dict[str, Entry]:
     """Modules where modprobe looks for them, and the two lists by which it finds them."""
     place = f"usr/lib/modules/{_release(kernel)}"
-    paths = module_order(kernel, DISK_MODULES)
+    paths = module_order(kernel, modules)
     tree = {f"{place}/{path.name}": file(path.read_bytes()) for path in paths}
     needs = {path: [needed.name for needed in module_order(kernel, [path.stem])[-2::-1]] for path in paths}
     tree[f"{place}/modules.dep"] = file("".join(f"{path.name}: {' '.join(needs[path])}\n" for path in paths))
@@ -169,7 +163,7 @@ def _programs(table: Mapping[str, tuple[str, str]], packages: Mapping[str, Unpac
     for source in found.values():
         if not source.path.is_file():
             raise BuildError(
-                f"{source.package} has no {source.path.name} where it was. Next: adapt vws/guest/rootfs.py."
+                f"{source.package} has no {source.path.name} where it was looked for. Next: say its path there."
             )
     return found
 

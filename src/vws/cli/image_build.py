@@ -1,0 +1,92 @@
+"""`vws image build`: an appliance from a recipe, on this machine; a site is asked only where one is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vws.cli import output
+from vws.cli.names import NAME
+from vws.cli.session import Session, pass_session, site_options
+from vws.cli.sizes import show_bytes
+
+Json = dict[str, Any]
+
+
+def cache_folder() -> Path:
+    """Where builds keep what they download."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vws" / "build"
+
+
+@click.command()
+@site_options
+@click.option(
+    "--from",
+    "base",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Build on this recipe or image (.yaml, .vws, .qcow2), whatever the recipe's from: says.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The bundle to write. Default: the recipe's name, with .vws, in this folder.",
+)
+@click.option("--name", metavar="NAME", type=NAME, help="Import it at the site too, under this name.")
+@click.option(
+    "--cache",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="What is downloaded is kept there. Default: ~/.cache/vws/build.",
+)
+@click.argument("file", metavar="RECIPE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@pass_session
+def build(
+    session: Session, file: Path, base: Path | None, out: Path | None, name: str | None, cache: Path | None
+) -> None:
+    """Build an appliance as RECIPE (a YAML file) says.
+
+    The same recipe and the same versions of packages give the same file. Beside it are written what is in it
+    (NAME.sbom.cdx.json) and how it was made (NAME.provenance.json); both are in it, too. A recipe with debian packages
+    is built by root.
+
+    \b
+    Examples:
+      vws image build appliances/demo.yaml
+      vws image build appliances/debian.yaml --out build/debian.vws --name debian
+      vws image build tools.yaml --from debian.vws
+    """
+    # Loaded here, as other commands do without it.
+    from vws.factory.apart import build_apart
+    from vws.factory.recipes import load
+
+    plan = load(file, base)
+    target = out or Path(f"{plan.recipe.name}.vws")
+    built = build_apart(file, target, cache or cache_folder(), _tell(session.as_json), image=base)
+    if name:
+        from vws.cli.image import listed, send
+
+        built["image"] = listed(session, target, name) or send(session, target, name)
+    if session.as_json:
+        output.print_json(built)
+        return
+    click.echo(
+        f"{target} is built in {built['took_s']:.1f} s: {show_bytes(built['size_bytes'])}, sha256 "
+        f"{built['sha256']}, of {built['packages']} packages."
+    )
+    if name:
+        click.echo(f"image {built['image']['name']} ({built['image']['id']}) is ready.")
+        click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
+    else:
+        click.echo("Next: " + session.named(f"vws image import {target} --name {plan.recipe.name}"))
+
+
+def _tell(as_json: bool) -> Any:
+    def tell(at_s: float, step: str) -> None:
+        click.echo(f"{at_s:6.1f} s  {step}", err=as_json)
+
+    return tell

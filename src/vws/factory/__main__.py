@@ -1,0 +1,38 @@
+"""The build itself, started by apart.py: one line of JSON in, lines of JSON out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from vws.core.errors import InvalidRequest
+from vws.factory.build import as_json, build
+from vws.factory.log import Log
+from vws.factory.recipes import load
+from vws.guest.debs import BuildError
+
+
+def say(**said: Any) -> None:
+    print(json.dumps(said), flush=True)
+
+
+def main() -> None:
+    asked = json.load(sys.stdin)
+    recipe, out, cache = (Path(asked[name]) for name in ("recipe", "out", "cache"))
+    plan = load(recipe, Path(asked["image"]) if "image" in asked else None)
+    log = Log(cache / "logs" / f"{plan.recipe.name}.log", lambda at_s, step: say(step=step, at_s=at_s))
+    try:
+        say(built=as_json(build(plan, out, cache, log)))
+    except InvalidRequest as error:
+        parts = {"field": error.field, "asked": error.asked, "possible": error.possible}
+        say(failed={"code": error.code, "problem": f"{recipe}: {error.problem}", "log": str(log.path), **parts})
+    except (BuildError, OSError) as error:
+        problem, _, possible = str(error).partition(". Next: ")
+        possible = possible or "mend what the log says, then build again"
+        say(failed={"code": "build-failed", "problem": problem, "possible": possible, "log": str(log.path)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""One build, from a plan to a bundle, in a folder of its own that is gone afterwards, however it ended.
+
+A build that was killed leaves that folder and nothing else: its programs and mounts have gone with its namespaces
+(apart.py). Each folder has a lock that its build holds; the next build removes those that nobody holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vws.core.manifest import digest
+from vws.core.recipe import By, Init, Recipe, check_whole
+from vws.factory import additions, base, boot, bundle, debian, disk, documents, loader
+from vws.factory.debian import DATE_S, Package
+from vws.factory.disk import Inode, Layout
+from vws.factory.log import Log
+from vws.factory.recipes import Plan
+from vws.factory.sandbox import Sandbox
+from vws.guest import overlay, rootfs
+from vws.guest.debs import run
+
+TOOLS = ("e2fsprogs", "qemu-utils")
+LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """sha256: of the bundle. digest: of what boots. took_s: how long the build took."""
+
+    path: str
+    sha256: str
+    digest: str
+    size_bytes: int
+    packages: int
+    took_s: float
+
+
+@dataclass(frozen=True)
+class _System:
+    """A system that is ready to be put on its disk."""
+
+    recipe: Recipe
+    inodes: Sequence[Inode]
+    contents: Path
+    newest_s: int
+    parts: Mapping[str, Path]
+    packages: Sequence[Package]
+
+
+def build(plan: Plan, out: Path, cache: Path, log: Log) -> Built:
+    """Write the bundle to `out` and its documents beside it. What was there is kept when this fails.
+
+    `cache` keeps what is downloaded for the next time. Raises BuildError or InvalidRequest.
+    """
+    started = time.monotonic()
+    with _folder(cache / "work") as folder:
+        make = _in_memory if plan.recipe.programs else _on_disk
+        system = make(plan, cache, folder, log)
+        recipe = system.recipe
+        log.step(f"writing the disk: {len(system.inodes)} files on {recipe.disk_mib} MiB")
+        parts = dict(system.parts) | {"disk.qcow2": _disk(system, cache, folder)}
+        image = bundle.image_of(recipe, parts)
+        log.step("writing the bundle")
+        tools = _tools(TOOLS if recipe.programs else (*TOOLS, "bubblewrap", "mmdebstrap"))
+        said = {
+            bundle.SBOM: documents.bill_of_materials(recipe, image, system.packages),
+            bundle.PROVENANCE: documents.provenance(recipe, image, system.packages, plan.sources, tools),
+        }
+        sha256 = bundle.write(out, recipe, image, parts, said)
+    took_s = round(time.monotonic() - started, 1)
+    return Built(str(out), sha256, digest(image), out.stat().st_size, len(system.packages), took_s)
+
+
+def _in_memory(plan: Plan, cache: Path, folder: Path, log: Log) -> _System:
+    recipe = plan.recipe
+    log.step(f"packages of {len(recipe.programs)} programs")
+    wanted = {path: _program(path, said) for path, said in recipe.programs.items()}
+    made = boot.fetch(recipe.kernel_package, (package for package, _ in wanted.values()), cache)
+    log.step("putting the system together")
+    tree, used = rootfs.disk_tree(made.packages, made.kernel, wanted, recipe.kernel.modules)
+    tree |= {each.path: each.entry for each in additions.added_by(recipe.files)}
+    contents = folder / "contents"
+    contents.mkdir()
+    inodes = disk.inodes_of_tree(tree, contents, now_s=1)
+    return _System(recipe, inodes, contents, 1, made.write(folder), made.packages_of(made.used | used))
+
+
+def _program(path: str, said: str) -> tuple[str, str]:
+    """curl: the package, and the path in it, which is the program's own if not said."""
+    package, _, inner = said.partition(":")
+    return package, (inner or path).lstrip("/")
+
+
+def _on_disk(plan: Plan, cache: Path, folder: Path, log: Log) -> _System:
+    tree, debs, recipe = folder / "tree", cache / "archives", plan.recipe
+    box = Sandbox(tree, log, DATE_S)
+    started_s = time.time()
+    if plan.image is not None:
+        log.step(f"taking out the files of {plan.image.name}")
+        base_image = base.take_out(plan.image, tree, folder, log)
+        known = {each.name: each for each in base_image.packages}
+        recipe = base.built_on(base_image, recipe)
+        check_whole(recipe, on_image=True)
+        names = recipe.debian.packages if recipe.debian else ()
+        log.step(f"installing {len(names)} packages and what they need")
+        debian.add_packages(names, box, debs)
+    else:
+        assert recipe.debian is not None, "check_whole lets no other recipe pass"
+        known = {}
+        names = _packages(recipe)
+        log.step(f"installing {len(names)} packages of {recipe.debian.suite} and what they need")
+        debian.make_system(recipe.debian, names, tree, debs, log)
+    if recipe.init is Init.SYSTEM:
+        additions.add_all(recipe, (), box)
+        parts = boot.of_system(tree, folder)
+        packages = debian.installed(tree, debs, known)
+    else:
+        made = boot.fetch(recipe.kernel_package, (), cache)
+        system = f"{recipe.name} {recipe.version}"
+        laid = overlay.overlay(made.kernel, made.tree, system, recipe.kernel.modules, tuple(recipe.services.run))
+        additions.add_all(recipe, (additions.Added(path, entry) for path, entry in laid.items()), box)
+        box.run(["depmod", made.release])
+        parts = made.write(folder)
+        packages = _merged(debian.installed(tree, debs, known), made.packages_of(made.used))
+    inodes, newest_s = disk.inodes_of_folder(tree, started_s)
+    if recipe.by is By.LOADER:
+        parts = {}
+    return _System(recipe, inodes, tree, newest_s, parts, packages)
+
+
+def _packages(recipe: Recipe) -> tuple[str, ...]:
+    assert recipe.debian is not None
+    ours = overlay.PACKAGES if recipe.init is Init.VWS else (recipe.kernel_package,)
+    return tuple(dict.fromkeys((*recipe.debian.packages, *ours)))
+
+
+def _merged(*packages: Sequence[Package]) -> tuple[Package, ...]:
+    """Each once, those with a sha256 before those without."""
+    found: dict[tuple[str, str, str], Package] = {}
+    for each in (each for group in packages for each in group):
+        key = (each.name, each.version, each.architecture)
+        if not (key in found and found[key].sha256):
+            found[key] = each
+    return tuple(found[key] for key in sorted(found))
+
+
+def _disk(system: _System, cache: Path, folder: Path) -> Path:
+    recipe, target = system.recipe, folder / "disk.qcow2"
+    ours = disk.identity(recipe.name, recipe.version)
+    layout = Layout(recipe.disk_mib, ours, recipe.disk.label or disk.LABEL, system.newest_s)
+    start = b""
+    if recipe.by is By.LOADER:
+        layout = replace(layout, offset=disk.PART_START)
+        start = loader.start_of_disk(recipe.disk_mib, ours, recipe.cmdline, cache, folder)
+    disk.make_qcow2(system.inodes, system.contents, target, layout, start)
+    return target
+
+
+def _tools(names: Sequence[str]) -> dict[str, str]:
+    """The versions of packages of this machine. Raises BuildError if one is not installed."""
+    printed = run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *names])
+    return dict(sorted(line.split(" ", 1) for line in printed.splitlines()))
+
+
+@contextmanager
+def _folder(top: Path) -> Iterator[Path]:
+    """A new folder in `top`, held for as long as this lasts; those that nobody holds are removed."""
+    top.mkdir(parents=True, exist_ok=True)
+    with (top / ".lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        _sweep(top)
+        folder = Path(tempfile.mkdtemp(prefix="build-", dir=top))
+        os.chmod(folder, 0o755)
+        lock = (folder / LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def _sweep(top: Path) -> None:
+    for folder in top.glob("build-*"):
+        try:
+            with (folder / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        except FileNotFoundError:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_json(built: Built) -> dict[str, object]:
+    return asdict(built)
