@@ -28,6 +28,9 @@ def main() -> None:
     except InvalidRequest as error:
         parts = {"field": error.field, "asked": error.asked, "possible": error.possible}
         say(failed={"code": error.code, "problem": f"{recipe}: {error.problem}", "log": str(log.path), **parts})
+    except ModuleNotFoundError as error:
+        said = {"problem": f"the Python package {error.name} is not installed", "possible": "make setup"}
+        say(failed={"code": "build-failed", "log": str(log.path), **said})
     except (BuildError, OSError) as error:
         problem, _, possible = str(error).partition(". Next: ")
         possible = possible or "mend what the log says, then build again"
