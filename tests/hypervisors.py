@@ -60,11 +60,12 @@ class Appliance:
         (folder / "kernel").write_bytes(data)
         return cls(folder, (image_file(folder, "kernel", "kernel", "kernel"),))
 
-    async def fetch(self, sha256: str, size_bytes: int, target: Path) -> None:
+    async def fetch(self, sha256: str, size_bytes: int, target: Path) -> str:
         self.fetched.append(sha256)
         await asyncio.sleep(0.01)
         data = self.by_sha256()[sha256]
         target.write_bytes(data[:-1] + b"?" if self.wrong else data)
+        return hashlib.sha256(target.read_bytes()).hexdigest()
 
     def by_sha256(self) -> dict[str, bytes]:
         return {hashlib.sha256(data).hexdigest(): data for data in self._all()}

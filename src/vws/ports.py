@@ -336,8 +336,9 @@ class Stream(Protocol):
 
 
 class Fetch(Protocol):
-    async def __call__(self, sha256: str, size_bytes: int, target: Path) -> None:
-        """Download a blob to `target` (resuming what is there); the caller verifies it."""
+    async def __call__(self, sha256: str, size_bytes: int, target: Path) -> str:
+        """Download a blob to `target` (resuming what is there). Returns the sha256 of what came to be there, which the
+        caller compares."""
         ...
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -122,9 +123,10 @@ async def test_an_image_that_stays_corrupt_is_a_final_error(site: Site) -> None:
     order = site.order("wsp-1", files=tuple(replace(f, sha256="0" * 64) for f in site.appliance.files[:1]))
     tries = []
 
-    async def fetch(sha256: str, size_bytes: int, target) -> None:
+    async def fetch(sha256: str, size_bytes: int, target) -> str:
         tries.append(sha256)
         target.write_bytes(b"\0" * size_bytes)
+        return hashlib.sha256(b"\0" * size_bytes).hexdigest()
 
     async with site.opened() as hypervisor:
         with pytest.raises(HypervisorError, match="corrupt") as raised:

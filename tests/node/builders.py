@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -157,12 +158,13 @@ class FakeLink:
         self.consoles[workspace] = data
         self.log.append(f"console {workspace}")
 
-    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
+    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> str:
         self._check()
         if sha256 not in self.blobs:
             raise Refused(404, "not-found", "there is no such file")
         target.write_bytes(self.blobs[sha256])
         progress(size_bytes)
+        return hashlib.sha256(self.blobs[sha256]).hexdigest()
 
     async def tunnel(self, id: str) -> Tunnel:
         self._check()

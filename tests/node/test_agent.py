@@ -471,7 +471,7 @@ async def test_a_service_that_goes_away_in_mid_download_is_no_failure(tmp_path):
             if not self.blobs:
                 self.blobs[digest] = data
                 self.leave()
-            await super().fetch(sha256, size_bytes, target, progress)
+            return await super().fetch(sha256, size_bytes, target, progress)
 
     link = Leaving(orders(order(files=(ImageFile("disk", digest, len(data), "raw"),))))
     async with Node(tmp_path, link) as node:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import io
 import json
 import os
 import ssl
@@ -23,6 +22,7 @@ from vws.core.site import Capacity
 from vws.core.wire import from_json
 from vws.node.link import HttpLink, Refused, Service, Unreachable
 from vws.node.run import credentials, join
+from vws.node.transfer import Pace
 
 
 @pytest.fixture
@@ -124,35 +124,72 @@ async def test_a_blob_resumes_where_it_broke_off(tiny, tmp_path):
             await link.fetch(sha256, len(data), target, progress.append)
         had = target.stat().st_size
         assert 0 < had < len(data)
-        await link.fetch(sha256, len(data), target, progress.append)
+        assert await link.fetch(sha256, len(data), target, progress.append) == sha256
         assert target.read_bytes() == data
-        assert tiny.ranges == ["", f"bytes={had}-"]
+        assert tiny.offsets == [0, had]
         assert progress == sorted(progress)
         assert progress[-1] == len(data)
         await link.fetch(sha256, len(data), target, progress.append)
-        assert len(tiny.ranges) == 2, "what is whole is not asked for again"
+        assert len(tiny.offsets) == 2, "what is whole is not asked for again"
 
 
 @in_loop
-async def test_a_slow_disk_holds_up_no_other_work(tiny, tmp_path):
+async def test_zeros_are_neither_sent_nor_stored_but_counted(tiny, tmp_path):
+    data = bytes(3 << 20) + os.urandom(5000) + bytes(2 << 20) + b"end" + bytes(1 << 20)
+    sha256 = hashlib.sha256(data).hexdigest()
+    tiny.blobs[sha256] = data
+    target = tmp_path / "blob"
+    async with Linked(tiny) as link:
+        assert await link.fetch(sha256, len(data), target, lambda _: None) == sha256
+        assert target.read_bytes() == data
+        assert target.stat().st_blocks * 512 < 100_000
+        tiny.blobs[sha256] = bytes(len(data))
+        target.unlink()
+        assert (
+            await link.fetch(sha256, len(data), target, lambda _: None) == hashlib.sha256(bytes(len(data))).hexdigest()
+        )
+
+
+@in_loop
+async def test_a_slow_disk_holds_up_no_other_work(tiny, tmp_path, monkeypatch):
     data, writers = os.urandom(300_000), set()
     sha256 = hashlib.sha256(data).hexdigest()
     tiny.blobs[sha256] = data
+    pwrite = os.pwrite
 
-    class Slow(io.FileIO):
-        def write(self, chunk):
-            writers.add(threading.current_thread())
-            return super().write(chunk)
+    def slow(*arguments):
+        writers.add(threading.current_thread())
+        return pwrite(*arguments)
 
-    class OnSlowDisk(type(tmp_path)):
-        def open(self, mode="r", *_):
-            return Slow(self, mode.replace("b", ""))
-
+    monkeypatch.setattr(os, "pwrite", slow)
     async with Linked(tiny) as link:
-        await link.fetch(sha256, len(data), OnSlowDisk(tmp_path / "blob"), lambda _: None)
+        await link.fetch(sha256, len(data), tmp_path / "blob", lambda _: None)
     assert (tmp_path / "blob").read_bytes() == data
     assert writers
     assert threading.main_thread() not in writers
+
+
+@in_loop
+async def test_a_stream_that_is_none_of_the_file_is_fetched_anew(tiny, tmp_path):
+    target = tmp_path / "blob"
+    tiny.blobs["aa"] = b"x" * 5000
+    async with Linked(tiny) as link:
+        for size_bytes in (4999, 5001):
+            with pytest.raises(Unreachable, match="not the file"):
+                await link.fetch("aa", size_bytes, target, lambda _: None)
+            assert not target.exists()
+
+
+@in_loop
+async def test_a_limit_holds_for_all_transfers_together(tiny, tmp_path):
+    data = os.urandom(300_000)
+    tiny.blobs["aa"] = tiny.blobs["bb"] = data
+    async with Linked(tiny) as link:
+        link._pace = Pace(300_000)
+        begin = time.monotonic()
+        await asyncio.gather(*(link.fetch(n, len(data), tmp_path / n, lambda _: None) for n in ("aa", "bb")))
+        # A second's worth may go at once, the other takes a second.
+        assert 0.9 < time.monotonic() - begin < 3
 
 
 @in_loop

@@ -227,7 +227,7 @@ class NodeAgent:
             self._conditions.tell("keeping", "")
         reach("agent.orders.kept")
 
-    async def _fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
+    async def _fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> str:
         pause_s = 0.2
         while True:
             try:

@@ -17,7 +17,7 @@ class NodeConfig:
     real one. memory_reserved_mib, disk_reserved_mib: what is kept for the machine itself. bridge: its name.
     namespace: its name, "" for one made from the directory's. libvirt_uri: with `host` only.
     labels, attributes: what leases can require of it (core/traits.py). bandwidth_mbit: of its network; 0: as its cards
-    say.
+    say. fetch_limit_mbit: of it, for all images that are fetched together; 0: no limit.
     """
 
     isolation: str = "namespace"
@@ -32,6 +32,7 @@ class NodeConfig:
     labels: tuple[str, ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
     bandwidth_mbit: int = 0
+    fetch_limit_mbit: float = 0.0
 
     def traits(self) -> Traits:
         """What of the node's traits is configured; InvalidRequest for what cannot be."""

@@ -201,8 +201,7 @@ class FakeHypervisor:
             if target.exists():
                 return
             step(f"fetching the image's {file.role}")
-            await fetch(file.sha256, file.size_bytes, partial)
-            if await asyncio.to_thread(_sha256, partial) == file.sha256:
+            if await fetch(file.sha256, file.size_bytes, partial) == file.sha256:
                 partial.replace(target)
                 return
             partial.unlink()

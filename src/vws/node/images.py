@@ -116,10 +116,10 @@ class ImageCache:
         for _ in range(2):
             step(f"fetching the image's {file.role}")
             try:
-                await fetch(file.sha256, file.size_bytes, partial)
+                fetched = await fetch(file.sha256, file.size_bytes, partial)
             except OSError as error:
                 raise HypervisorError(f"the image's {file.role} cannot be kept: {error.strerror or error}") from None
-            if await asyncio.to_thread(self._adopt, file, partial):
+            if await asyncio.to_thread(self._adopt, file, partial, fetched):
                 return
         raise HypervisorError(
             f"the image is corrupt: its {file.role} was fetched twice and is not what its sha256 says", final=True
@@ -140,14 +140,11 @@ class ImageCache:
                 return
         raise HypervisorError(f"the node's disk is full: the image's {file.role} needs {needed >> 20} MiB")
 
-    def _adopt(self, file: ImageFile, partial: Path) -> bool:
-        """Put a fetched file in place; False, and it is gone, if it is not the one asked for."""
-        try:
-            good = _sha256(partial) == file.sha256
-        except FileNotFoundError:
-            return False
-        if not good:
-            partial.unlink()
+    def _adopt(self, file: ImageFile, partial: Path, fetched: str) -> bool:
+        """Put a fetched file in place; False, and it is gone, if it is not the one asked for. It was hashed on its way:
+        it is not read again."""
+        if fetched != file.sha256:
+            partial.unlink(missing_ok=True)
             return False
         if file.role == "disk":
             self._look(file, partial)

@@ -29,12 +29,14 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from vws.core.deployment import NodeReport
+from vws.core.errors import InvalidRequest
 from vws.core.wire import to_json
+from vws.node.transfer import PIECE_BYTES, Landing, Pace, land
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 * 1024
 # The service answers a report when it is committed, or after 30 s that it could not.
+_TRANSFER = aiohttp.ClientTimeout(sock_connect=5, sock_read=30)
 _QUICK = aiohttp.ClientTimeout(total=35, sock_connect=5)
 
 
@@ -106,8 +108,9 @@ class Link(Protocol):
 
     async def keep_console(self, workspace: str, data: bytes) -> None: ...
 
-    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
-        """Download a blob to `target`, resuming what is there, and tell `progress` the bytes so far."""
+    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> str:
+        """Download a blob to `target`, resuming what is there, and tell `progress` the bytes so far. Returns the sha256
+        of all that came to be there."""
         ...
 
     async def tunnel(self, id: str) -> Tunnel: ...
@@ -180,7 +183,9 @@ class Service:
 class HttpLink:
     """`Link` over HTTPS for the node `node`. `instance`: see AgentState.instance."""
 
-    def __init__(self, service: Service, node: str, token: str, instance: str) -> None:
+    def __init__(self, service: Service, node: str, token: str, instance: str, pace: Pace | None = None) -> None:
+        """pace: of the files that are fetched."""
+        self._pace = pace or Pace()
         self._service = service
         self._session = service.session
         self._node = f"{service.url}/v1/nodes/{node}"
@@ -240,22 +245,33 @@ class HttpLink:
 
     # -------------------------------------------------------- blobs
 
-    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
-        have = _resume_at(target, size_bytes)
-        if have == size_bytes and size_bytes:
-            return
-        headers = self._auth | ({"Range": f"bytes={have}-"} if have else {})
-        url = f"{self._service.url}/v1/blobs/{sha256}"
-        timeout = aiohttp.ClientTimeout(sock_connect=5, sock_read=30)
+    async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> str:
+        landing = await asyncio.to_thread(Landing, target, size_bytes)
         try:
-            async with self._session.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
-                if response.status == 416:
-                    target.unlink(missing_ok=True)
-                    raise Unreachable("the service has another length of this file; fetching it anew")
-                await _check(response)
-                await _save(response, target, have if response.status == 206 else 0, progress)
+            if landing.position != size_bytes:
+                await self._receive(sha256, landing, target, progress)
+            return landing.sha256()
+        except InvalidRequest as error:
+            target.unlink(missing_ok=True)
+            raise Unreachable(f"what the service sends is not the file ({error.problem}); fetching it anew") from None
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise _unreachable(error) from None
+        finally:
+            landing.close()
+
+    async def _receive(self, sha256: str, landing: Landing, target: Path, progress: Callable[[int], None]) -> None:
+        url = f"{self._service.url}/v1/blobs/{sha256}"
+        query = {"holes": "skip", "offset": str(landing.position)}
+        async with self._session.get(
+            url, params=query, headers=self._auth, timeout=_TRANSFER, allow_redirects=False, read_bufsize=PIECE_BYTES
+        ) as response:
+            if response.status == 416:
+                target.unlink(missing_ok=True)
+                raise Unreachable("the service has another length of this file; fetching it anew")
+            await _check(response)
+            await land(response.content.iter_any(), landing, progress, self._pace)
+        if not landing.whole:
+            raise Unreachable("the service's answer was cut short")
 
     # -------------------------------------------------------- tunnels
 
@@ -329,27 +345,3 @@ def _unreachable(error: Exception) -> Unreachable:
     if isinstance(error, ValueError):
         return Unreachable("the service's answer is not JSON")
     return Unreachable(f"the service cannot be reached ({error or type(error).__name__})")
-
-
-def _resume_at(target: Path, size_bytes: int) -> int:
-    """How many bytes of `target` are there; a file that is too long is none of this."""
-    try:
-        have = target.stat().st_size
-    except FileNotFoundError:
-        return 0
-    if have <= size_bytes:
-        return have
-    target.unlink()
-    return 0
-
-
-async def _save(response: aiohttp.ClientResponse, target: Path, have: int, progress: Callable[[int], None]) -> None:
-    """Append the body at `have`. Chunks are written as they come, one in memory at a time, and by a thread: a disk that
-    is slow or full of work must hold up neither reports nor ends."""
-    with target.open("r+b" if have else "wb") as file:
-        file.seek(have)
-        file.truncate()
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            await asyncio.to_thread(file.write, chunk)
-            have += len(chunk)
-            progress(have)

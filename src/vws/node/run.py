@@ -29,6 +29,7 @@ from vws.node.config import FakeConfig, NodeConfig
 from vws.node.fake import FakeHypervisor
 from vws.node.link import HttpLink, Service, address_of
 from vws.node.state import AgentState, Lock, make_private, write_whole
+from vws.node.transfer import Pace
 from vws.ports import Hypervisor
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ async def run_agent(directory: Path, config: NodeConfig, *, retire: bool = False
     node = who.nodes[0]
     hypervisor = LibvirtHypervisor(directory, node.id, config, address_of(who.url))
     settings = AgentConfig(builds_at_once=config.builds_at_once)
-    return await _run(directory, who, [(node, hypervisor, directory / "agent")], settings, retire=retire)
+    pace = Pace(config.fetch_limit_mbit * 125_000)
+    return await _run(directory, who, [(node, hypervisor, directory / "agent")], settings, retire=retire, pace=pace)
 
 
 async def run_fake_agents(directory: Path, count: int, config: FakeConfig, *, retire: bool = False) -> int:
@@ -112,6 +114,7 @@ async def _run(
     *,
     retire: bool,
     durable: bool = True,
+    pace: Pace | None = None,
 ) -> int:
     lock = Lock(directory)
     try:
@@ -123,7 +126,7 @@ async def _run(
         agents: list[NodeAgent] = []
         for identity, hypervisor, place in nodes:
             state = AgentState(place, durable=durable)
-            link = HttpLink(service, identity.id, identity.token, state.instance())
+            link = HttpLink(service, identity.id, identity.token, state.instance(), pace)
             leave = partial(_leave_together, agents)
             agents.append(NodeAgent(identity.id, hypervisor, link, state, config=settings, when_retired=leave))
         _obey_signals(agents)

@@ -57,8 +57,8 @@ class Withdrawn(HypervisorError):
 
 
 class Blobs(Protocol):
-    async def __call__(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> None:
-        """Download a blob, however long the service may be away in between."""
+    async def __call__(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> str:
+        """Download a blob, however long the service may be away in between; its sha256 as it came."""
         ...
 
 
@@ -322,12 +322,12 @@ class Workspaces:
                 raise Withdrawn
             loop.call_soon_threadsafe(self._tell_step, order.id, text)
 
-        async def fetch(sha256: str, size_bytes: int, target: Path) -> None:
-            await self._fetch(order.id, sha256, size_bytes, target)
+        async def fetch(sha256: str, size_bytes: int, target: Path) -> str:
+            return await self._fetch(order.id, sha256, size_bytes, target)
 
         await self._hypervisor.create(order, fetch, step)
 
-    async def _fetch(self, id: str, sha256: str, size_bytes: int, target: Path) -> None:
+    async def _fetch(self, id: str, sha256: str, size_bytes: int, target: Path) -> str:
         """Download for as long as it takes, while it is wanted: a service that is away is no failure of creation."""
         said = -1
 
@@ -345,9 +345,10 @@ class Workspaces:
                 await asyncio.wait([download], timeout=0.5)
                 if not self._wanted(id):
                     raise Withdrawn
-            download.result()
+            fetched = download.result()
             memory = self._memory(id)
             self._remember(id, replace(memory, fetched_mib=memory.fetched_mib + (size_bytes >> 20)))
+            return fetched
         finally:
             download.cancel()
             await asyncio.gather(download, return_exceptions=True)
