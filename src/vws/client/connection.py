@@ -13,9 +13,9 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from vws.client.errors import ApiError, ConnectionFailed, Json, members_of
 
@@ -28,6 +28,9 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 # A stream that is silent for longer than two of the service's heartbeats is broken.
 FOLLOW_TIMEOUT_S = 40.0
+# Of silence: a disk may have to be converted before the first byte comes.
+DOWNLOAD_TIMEOUT_S = 900.0
+CHUNK_BYTES = 256 * 1024
 PAGE_ITEMS = 1000
 SITE_URL = r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/\S*)?"
 
@@ -235,6 +238,42 @@ class Connection:
                         yield name, json.loads(value)
         except httpx.TransportError as error:
             raise self.failed(error) from None
+
+    def _download(
+        self, path: str, target: Path, where: Json, progress: Callable[[int, int], object] | None
+    ) -> Mapping[str, str]:
+        """Receive a file beside `target`, which it replaces when it is whole; returns the answer's headers."""
+        import httpx
+
+        partial = target.with_name(f".{target.name}.part")
+        timeout = httpx.Timeout(DOWNLOAD_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._http().stream("GET", path, params=given(where), timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    _check(answer)
+                with partial.open("wb") as file:
+                    _receive(answer, file, progress)
+            partial.replace(target)
+            return answer.headers
+        except httpx.TransportError as error:
+            raise self.failed(error) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _receive(answer: httpx.Response, file: BinaryIO, progress: Callable[[int, int], object] | None) -> None:
+    """A connection that breaks off early is httpx's to notice, by the length that was announced."""
+    total, received = int(answer.headers.get("Content-Length", 0)), 0
+    for piece in answer.iter_raw(CHUNK_BYTES):
+        if piece.count(0) == len(piece):
+            file.seek(len(piece), os.SEEK_CUR)
+        else:
+            file.write(piece)
+        received += len(piece)
+        if progress:
+            progress(received, total)
+    file.truncate(received)
 
 
 def given(where: Json) -> Json:

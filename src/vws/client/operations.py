@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from vws.client.connection import CONNECT_TIMEOUT_S, Connection, given, parsed
+from vws.client.connection import CHUNK_BYTES, CONNECT_TIMEOUT_S, Connection, given, parsed
 from vws.client.errors import ApiError, ConnectionFailed, Json, VwsClientError
 from vws.client.tunnel import Tunnel
 
 # A large image is looked at and unpacked before the answer comes.
 UPLOAD_TIMEOUT_S = 900.0
 FOLLOW_GIVE_UP_S = 120.0
-CHUNK_BYTES = 256 * 1024
+
 NOT_BEGUN = ("waiting", "planned", "pending")
 
 
@@ -257,6 +257,20 @@ class Client(Connection):
         where = {"kind": kind, "media_type": media_type}
         path = _path("images", id, "documents")
         return parsed(self._send("POST", path, params=where, headers=headers, content=lambda: iter((content,))))
+
+    def export_image(
+        self,
+        id: str,
+        format: str,
+        target: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> str:
+        """Write an image to the file `target` (replaced when it is whole) in another format: qcow2, raw, vmdk, vpc,
+        vhdx, vdi, bundle or oci. Returns what of the image is not in it, in words; "": nothing. `progress` is called
+        with the bytes received so far and all. OSError if the file cannot be written."""
+        headers = self._download(_path("images", id, "export"), Path(target), {"format": format}, progress)
+        return unquote(headers.get("X-Left-Out", ""))
 
     # ------------------------------------------------------------ nodes
 

@@ -13,6 +13,7 @@ from vws.service.addresses import Addresses
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
 from vws.service.image_policy import PolicyBook
+from vws.service.exports import Exports
 from vws.service.images import Images
 from vws.service.leases import Leases
 from vws.service.maintenances import Maintenances
@@ -39,6 +40,7 @@ class Services:
     usage: Usage
     plans: Plans
     contexts: Contexts
+    exports: Exports
     clusters: Clusters
     addresses: Addresses
     image_policy: PolicyBook
@@ -77,6 +79,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         usage,
         Plans(site),
         contexts,
+        Exports(site, images, blobs, directory / "exports"),
         Clusters(site, contexts, usage, trust.recording),
         Addresses(site),
         policy,

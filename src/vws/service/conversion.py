@@ -61,7 +61,9 @@ def convert(source: Path, kind: str, target: Path, into: str, bytes_max: int, be
     """
     image = [f"json:{json.dumps(_chain([source, *beneath]))}"] if beneath else ["-f", kind, source]
     command = [program("qemu-img", "qemu-utils"), "convert", "-O", into, *OPTIONS.get(into, ()), *image, target]
-    outcome = write_confined(command, "converting this image", target, bytes_max, read=[source, *beneath])
+    outcome = write_confined(
+        command, "converting this image", target, bytes_max, read=[source, *beneath], sparse=into == "raw"
+    )
     if outcome.status != 0:
         target.unlink(missing_ok=True)
         if outcome.reason == os.strerror(errno.ENOSPC):
@@ -86,14 +88,18 @@ def write_confined(
     bounds: Bounds = CONVERTING,
     environment: Mapping[str, str] = {},
     listen: bool = True,
+    sparse: bool = False,
 ) -> Outcome:
-    """Run a program that writes `target`, or into the folders `write`, bounded by `bytes_max` and the disk's room."""
+    """Run a program that writes `target`, or into the folders `write`, bounded by `bytes_max` and the disk's room.
+
+    sparse: what it writes is mostly holes, so that its length says nothing of the room that it takes.
+    """
     room = room_for(target)
     if not write:
         target.touch(mode=0o600)
     with _turns:
         try:
-            bounds = replace(bounds, output_bytes=min(bytes_max, room))
+            bounds = replace(bounds, output_bytes=bytes_max if sparse else min(bytes_max, room))
             return run(
                 command, doing, bounds, read=read, write=write or [target], environment=environment, listen=listen
             )

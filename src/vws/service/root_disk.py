@@ -166,7 +166,7 @@ def _run(command: list[str | Path], raw: Path, bytes_max: int, read: list[Path] 
     named = str(command[0])
     outcome = conversion.write_confined(
         [program(named, "e2fsprogs"), *command[1:]], "making a file system of this tar", raw, bytes_max,
-        read=read or [], bounds=_BOUNDS, environment=_CLOCK, listen=False,
+        read=read or [], bounds=_BOUNDS, environment=_CLOCK, listen=False, sparse=True,
     )  # fmt: skip
     if outcome.status != 0:
         raise wrong(f"{named} failed on this tar's file system: {outcome.reason}", "an undamaged copy of the tar")

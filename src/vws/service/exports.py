@@ -1,0 +1,167 @@
+"""Images on their way out, in the format that somebody else's hypervisor or registry reads.
+
+What is stored in that format goes out as it lies there. Bundles and OCI layouts are tars of files that are there: they
+are written while they are sent. Only a disk that must be converted takes room, for as long as it is sent: it is made by
+a confined program like what comes in (service/conversion.py), and its file has lost its name before the first byte
+goes, so that nothing is left of it whatever happens to the service or the receiver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from vws.core import image_formats
+from vws.core.errors import Conflict, InvalidRequest
+from vws.core.site import Document, Image, ImageFile
+from vws.ports import Blobs
+from vws.service import bundles, conversion, oci_layout, tar_stream
+from vws.service.access import Caller
+from vws.service.images import Images
+from vws.service.site import Site
+
+PIECE_BYTES = 1 << 20
+MARGIN_BYTES = 64 << 20
+
+Content = Callable[[ImageFile], Iterable[bytes]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file on its way out. left_out: what of the image is not in it, in words; "": nothing."""
+
+    length_bytes: int
+    pieces: Iterable[bytes]
+    left_out: str = ""
+
+
+class Exports:
+    def __init__(self, site: Site, images: Images, blobs: Blobs, folder: Path) -> None:
+        self._site = site
+        self._images = images
+        self._blobs = blobs
+        self._folder = folder
+
+    def sweep(self) -> None:
+        """Remove what an earlier process left in the middle of a conversion. Call it before serving."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def export(self, caller: Caller, id_or_name: str, kind: str) -> Export:
+        """The image in a format of image_formats.EXPORTED. Blocks while a disk is converted.
+
+        Raises InvalidRequest for another format or one that cannot hold this image, NotFound, Unavailable.
+        """
+        kind = check_format(kind)
+        image = self._images.image(caller, id_or_name)
+        if image.simulated:
+            raise Conflict(f"the image {image.name} is simulated: it has no files", asked=image.name)
+        if kind in image_formats.DISKS:
+            return self._disk(image, kind)
+        return self._tar(image, kind, self._images.documents(caller, image.id))
+
+    # ------------------------------------------------------------ disks
+
+    def _disk(self, image: Image, kind: str) -> Export:
+        disk = next((file for file in image.files if file.role == "disk"), None)
+        if disk is None:
+            raise InvalidRequest(
+                f"the image {image.name} has no disk", field="format", asked=kind, possible="--format bundle or oci"
+            )
+        left_out = "" if image.boot == "disk" else "the kernel that it boots with (--format bundle or oci has it)"
+        if disk.format == kind and not disk.base:
+            return Export(disk.size_bytes, self._stored(disk), left_out)
+        return replace(self._converted(image, disk, kind), left_out=left_out)
+
+    def _converted(self, image: Image, disk: ImageFile, kind: str) -> Export:
+        made = self._open_converted(image, disk, kind)
+        return Export(os.fstat(made.fileno()).st_size, _pieces(made))
+
+    def _open_converted(self, image: Image, disk: ImageFile, kind: str) -> BufferedReader:
+        """The disk, standing alone, in another format; of which only this open file is left."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        work = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            chain = [self._placed(file, work) for file in (disk, *self._beneath(image, disk))]
+            target = work / "export"
+            # Formats come to more than the disk itself by what they say of it.
+            bytes_max = max(self._site.settings.image_bytes_max, 2 * (disk.virtual_size_mib << 20)) + MARGIN_BYTES
+            conversion.convert(chain[0], disk.format, target, kind, bytes_max, beneath=chain[1:])
+            return target.open("rb")
+        finally:
+            shutil.rmtree(work)
+
+    def _placed(self, file: ImageFile, work: Path) -> Path:
+        path = work / file.sha256
+        self._blobs.place(file.sha256, path)
+        return path
+
+    def _beneath(self, image: Image, disk: ImageFile) -> list[ImageFile]:
+        """The disks that a delta lies on, the nearest first, by the record."""
+        found: list[ImageFile] = []
+        while disk.base:
+            base = self._site.store.get(Image, image.base)
+            lower = next((f for f in (base.files if base else ()) if f.sha256 == disk.base), None)
+            if lower is None:
+                raise Conflict(f"the image that {image.name} is a delta of is gone", asked=image.name)
+            found.append(lower)
+            image, disk = base, lower
+        return found
+
+    # ------------------------------------------------------------ tars
+
+    def _tar(self, image: Image, kind: str, documents: Iterable[Document]) -> Export:
+        flat, left_out = image, ""
+        content: Content = self._stored
+        if any(file.base for file in image.files):
+            flat, content = self._flattened(image)
+            documents, left_out = (), "what is said of it (vws image show): flattened it is another image"
+        if kind == "bundle" and any(file.role == "disk" and file.format != "qcow2" for file in flat.files):
+            raise InvalidRequest(
+                "a bundle holds a qcow2 disk only", field="format", asked=kind, possible="--format oci, or raw"
+            )
+        members = (bundles if kind == "bundle" else oci_layout).members(flat, content, tuple(documents))
+        return Export(tar_stream.length_bytes(members), tar_stream.written(members), left_out)
+
+    def _flattened(self, image: Image) -> tuple[Image, Content]:
+        """The image with a disk that stands alone, and where the bytes of its files are."""
+        (delta,) = (file for file in image.files if file.base)
+        made = self._open_converted(image, delta, "qcow2")
+        sha256, size_bytes = hashlib.file_digest(made, "sha256").hexdigest(), made.seek(0, os.SEEK_END)
+        disk = replace(delta, sha256=sha256, size_bytes=size_bytes, base="")
+        flat = replace(image, files=tuple(disk if file is delta else file for file in image.files), base="")
+
+        def content(file: ImageFile) -> Iterator[bytes]:
+            if file is not disk:
+                return self._stored(file)
+            made.seek(0)
+            return _pieces(made)
+
+        return flat, content
+
+    def _stored(self, file: ImageFile) -> Iterator[bytes]:
+        return _pieces(self._blobs.open(file.sha256))
+
+
+def check_format(kind: str) -> str:
+    kind = image_formats.ALIASES.get(kind, kind)
+    if kind not in image_formats.EXPORTED:
+        raise InvalidRequest(
+            f"images are not exported as {kind[:40]!r}",
+            field="format",
+            asked=kind[:40],
+            possible=image_formats.listed(image_formats.EXPORTED),
+        )
+    return kind
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        while piece := stream.read(PIECE_BYTES):
+            yield piece
