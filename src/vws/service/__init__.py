@@ -12,8 +12,8 @@ from vws.service.access import Access
 from vws.service.addresses import Addresses
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
-from vws.service.image_policy import PolicyBook
 from vws.service.exports import Exports
+from vws.service.image_policy import PolicyBook
 from vws.service.images import Images
 from vws.service.leases import Leases
 from vws.service.maintenances import Maintenances
