@@ -210,8 +210,10 @@ class FakeClient:
     def image(self, id: str) -> Json:
         return self._known([image()], id, "image")
 
-    def upload_image(self, file: Any, name: str, *, progress: Callable[[int], object] | None = None) -> Json:
-        self._change("upload_image", file.name, name)
+    def upload_image(
+        self, file: Any, name: str, *, format: str | None = None, progress: Callable[[int], object] | None = None
+    ) -> Json:
+        self._change("upload_image", file.name, name, *([format] if format else []))
         if progress:
             progress(file.stat().st_size)
         return image(name=name)

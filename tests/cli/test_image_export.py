@@ -57,3 +57,10 @@ def test_a_name_that_says_no_format_and_one_that_is_there_are_refused(vws, expor
     assert (home / "d.raw").read_text() == "mine"
     assert exporting.asked == []
     assert vws("image", "export", "demo", "--to", str(home / "d.raw"), "--force").exit_code == 0
+
+
+def test_the_format_of_a_file_may_be_said(vws, client: FakeClient, home):
+    (home / "x").write_bytes(b"x")
+    assert vws("image", "import", str(home / "x"), "--name", "mine", "--format", "vhd").exit_code == 0
+    assert client.asked == [("upload_image", "x", "mine", "vhd")]
+    assert vws("image", "import", str(home / "x"), "--name", "mine", "--format", "qcow3").exit_code == 2

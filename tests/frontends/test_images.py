@@ -56,6 +56,14 @@ def test_an_image_is_taken_in_listed_and_removed(running, disk):
     assert uploads(running) == []
 
 
+def test_what_a_file_is_said_to_be_must_be_so(here, disk):
+    wrong = here.ann.post("/v1/images", params={"name": "small", "format": "vmdk"}, content=disk)
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "format")
+    assert "a vmdk image, but its bytes are those of a qcow2 image" in wrong.json()["detail"]
+    assert here.ann.post("/v1/images", params={"name": "small", "format": "qcow2"}, content=disk).status_code == 201
+    assert uploads(here) == []
+
+
 def test_an_upload_is_repeated_harmlessly(running, disk):
     key = {"Idempotency-Key": "upload-1"}
     first = running.ann.post("/v1/images?name=small", content=disk, headers=key)

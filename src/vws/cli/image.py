@@ -15,6 +15,7 @@ from vws.cli.names import NAME
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes, show_size
+from vws.core.image_formats import ALIASES, IMPORTED, listed
 from vws.core.terms import check_name
 
 Json = dict[str, Any]
@@ -36,19 +37,27 @@ def image() -> None:
 @image.command("import")
 @site_options
 @click.option("--name", required=True, metavar="NAME", type=NAME, help="What leases call it.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice((*IMPORTED, *ALIASES)),
+    metavar="FORMAT",
+    help=f"What FILE is: {listed(IMPORTED)}. Not said: its bytes tell.",
+)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @pass_session
-def import_image(session: Session, file: Path, name: str) -> None:
-    """Bring an image to the site: a VWS bundle (.vws), a qcow2 or a raw disk.
+def import_image(session: Session, file: Path, name: str, kind: str | None) -> None:
+    """Bring an image to the site: a disk image, a root file system's tar, an OVA, or a VWS bundle.
 
-    The site checks the file before it lists it.
+    The site checks the file before it lists it, and converts what is neither qcow2 nor raw.
 
     \b
     Examples:
       vws image import build/appliance/demo.vws --name demo
       vws image import debian-12-nocloud-amd64.qcow2 --name debian-12
+      vws image import rootfs.tar.xz --format tar --name mine
     """
-    made = listed(session, file, check_name(name)) or send(session, file, name)
+    made = already(session, file, check_name(name)) or send(session, file, name, kind)
     if session.as_json:
         output.print_json(made)
         return
@@ -56,7 +65,7 @@ def import_image(session: Session, file: Path, name: str) -> None:
     click.echo("Next: " + session.named(f"vws lease request --image {made['name']} --for 1h --wait"))
 
 
-def listed(session: Session, file: Path, name: str) -> Json | None:
+def already(session: Session, file: Path, name: str) -> Json | None:
     """The image of that name if it was made of this file. A failure if it was made of another: nothing is sent."""
     other: Json | None = next(session.client.images(name=name), None)
     if other is None:
@@ -72,9 +81,9 @@ def listed(session: Session, file: Path, name: str) -> Json | None:
     )
 
 
-def send(session: Session, file: Path, name: str) -> Json:
+def send(session: Session, file: Path, name: str, kind: str | None = None) -> Json:
     with transfer(f"sending {file.name}", file.stat().st_size, to_stderr=session.as_json) as sent:
-        made: Json = session.client.upload_image(file, name, progress=sent)
+        made: Json = session.client.upload_image(file, name, format=kind, progress=sent)
         return made
 
 

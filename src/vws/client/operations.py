@@ -185,16 +185,22 @@ class Client(Connection):
     # ------------------------------------------------------------ images
 
     def upload_image(
-        self, file: str | os.PathLike[str], name: str, *, progress: Callable[[int], object] | None = None
+        self,
+        file: str | os.PathLike[str],
+        name: str,
+        *,
+        format: str | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> Json:
-        """Import a disk image or an appliance. `progress` is called with the bytes sent so far; they begin anew when
-        a broken connection makes the upload begin anew. OSError if the file cannot be read."""
+        """Import a disk image or an appliance. format: that it has; None: its bytes tell. `progress` is called with the
+        bytes sent so far; they begin anew when a broken connection makes the upload begin anew. OSError if the file
+        cannot be read."""
         path = Path(file)
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
         answer = self._send(
             "POST",
             "/v1/images",
-            params={"name": name},
+            params=given({"name": name, "format": format}),
             headers=headers | self._client_token(),
             content=lambda: _pieces(path, progress),
             timeout_s=UPLOAD_TIMEOUT_S,

@@ -16,6 +16,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi import Path as PathParameter
 
 from vws.core.errors import NotFound
+from vws.core.image_formats import ACCEPTED, IMPORTED, listed
 from vws.core.site import DocumentKind
 from vws.frontends.rest import image_models as models
 from vws.frontends.rest.call import (
@@ -54,6 +55,8 @@ Named = Annotated[
     str, PathParameter(description="NAME, NAME:TAG, id or sha256:DIGEST.", max_length=REFERENCE_LENGTH_MAX)
 ]
 
+FORMAT = f"That the file has: {listed(IMPORTED)}. Not said: told by its bytes. A wrong one is refused."
+
 routes = router("images")
 
 
@@ -70,7 +73,7 @@ async def _upload(request: Request, api: ApiHere, caller: CallerHere, client_tok
     openapi_extra={
         "requestBody": {
             "required": True,
-            "description": "The file: a qcow2 or raw disk image, or an appliance bundle.",
+            "description": f"The file: {ACCEPTED}.",
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },
@@ -81,6 +84,7 @@ async def import_image(
     call: Annotated[Change, Depends(_upload)],
     name: Annotated[str, Query(description="Under which NAME or NAME:TAG.", examples=["debian:12"])],
     shared: SharedAsked = None,
+    format: Annotated[str | None, Query(max_length=20, description=FORMAT)] = None,
 ) -> Response:
     """Take a disk image or an appliance in, after a look at what it really is, in one request. One that breaks begins
     anew; an upload in parts (/v1/uploads) goes on."""
@@ -88,7 +92,7 @@ async def import_image(
     temporary = await run_sync(call.services.images.begin)
     try:
         sha256 = await _receive(request, temporary, call.services.site.settings.image_bytes_max)
-        return await run_sync(_add, call, temporary, name, shared, sha256)
+        return await run_sync(_add, call, temporary, name, shared, format, sha256)
     finally:
         await run_sync(lambda: temporary.unlink(missing_ok=True))
 
@@ -101,9 +105,13 @@ def _check_before(request: Request, call: Change, name: str, shared: list[str] |
         call.services.images.check_upload(call.caller, name, length, shared)
 
 
-def _add(call: Change, temporary: Path, name: str, shared: list[str] | None, sha256: str) -> Response:
+def _add(
+    call: Change, temporary: Path, name: str, shared: list[str] | None, format: str | None, sha256: str
+) -> Response:
     return call.mutate(
-        lambda once: call.services.images.add(call.caller, temporary, name, once, shared=shared, sha256=sha256),
+        lambda once: call.services.images.add(
+            call.caller, temporary, name, once, shared=shared, sha256=sha256, declared=format
+        ),
         call.views.image,
         in_draft=call.views.image_in,
         status=201,
