@@ -15,7 +15,7 @@ from vws.cli.names import NAME
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes, show_size
-from vws.core.image_formats import ALIASES, IMPORTED, listed
+from vws.core.image_formats import ALIASES, IMPORTED
 from vws.core.terms import check_name
 
 Json = dict[str, Any]
@@ -42,7 +42,7 @@ def image() -> None:
     "kind",
     type=click.Choice((*IMPORTED, *ALIASES)),
     metavar="FORMAT",
-    help=f"What FILE is: {listed(IMPORTED)}. Not said: its bytes tell.",
+    help=f"What FILE is: {", ".join(IMPORTED)}. Not said: its bytes tell.",
 )
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @pass_session
@@ -57,7 +57,7 @@ def import_image(session: Session, file: Path, name: str, kind: str | None) -> N
       vws image import debian-12-nocloud-amd64.qcow2 --name debian-12
       vws image import rootfs.tar.xz --format tar --name mine
     """
-    made = already(session, file, check_name(name)) or send(session, file, name, kind)
+    made = listed(session, file, check_name(name)) or send(session, file, name, kind)
     if session.as_json:
         output.print_json(made)
         return
@@ -65,7 +65,7 @@ def import_image(session: Session, file: Path, name: str, kind: str | None) -> N
     click.echo("Next: " + session.named(f"vws lease request --image {made['name']} --for 1h --wait"))
 
 
-def already(session: Session, file: Path, name: str) -> Json | None:
+def listed(session: Session, file: Path, name: str) -> Json | None:
     """The image of that name if it was made of this file. A failure if it was made of another: nothing is sent."""
     other: Json | None = next(session.client.images(name=name), None)
     if other is None:
