@@ -42,7 +42,7 @@ def image() -> None:
     "kind",
     type=click.Choice((*IMPORTED, *ALIASES)),
     metavar="FORMAT",
-    help=f"What FILE is: {", ".join(IMPORTED)}. Not said: its bytes tell.",
+    help=f"What FILE is: {', '.join(IMPORTED)}. Not said: its bytes tell.",
 )
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @pass_session
