@@ -345,6 +345,22 @@ def judged(content: bytes, of: str, on_record: Sequence[TrustedKey], now: float)
     return Attested(content, said, keys, "" if keys else "; ".join(problems), tuple(problems))
 
 
+def check_attestation(content: bytes, of: str) -> None:
+    """Raise InvalidRequest for what would never be worth anything beside the image with the digest `of`. Whether its
+    signature counts is asked when it matters: signers come and go."""
+    envelope = read_envelope(content)
+    _must(envelope.payload_type == PAYLOAD_TYPE, "payloadType", envelope.payload_type, PAYLOAD_TYPE)
+    said = read_statement(envelope.payload)
+    if said.digest != of:
+        raise InvalidRequest(
+            f"the attestation is about another image: it vouches for sha256:{said.digest[:12]}, this is "
+            f"sha256:{of[:12]}",
+            field="subject",
+            asked=said.digest,
+            possible="the attestation of this image",
+        )
+
+
 def _wrong_about(said: Statement, of: str, now: float) -> str:
     if said.digest != of:
         return (

@@ -37,7 +37,9 @@ from vws.core.image_access import (
 )
 from vws.core.image_names import LATEST, PUBLIC, check_new_name, read_reference, show_tag
 from vws.core.image_quota import check_quota, held_bytes, quota_of, quota_reached
+from vws.core.manifest import digest
 from vws.core.site import Answer, Document, DocumentKind, Image, ImageTag, Role
+from vws.core.trust import check_attestation
 from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
 from vws.service.access import Caller
@@ -388,6 +390,8 @@ class Images:
         if kind is not DocumentKind.ATTESTATION and not may_change(image, self.user(caller)):
             raise Forbidden(f"the image {asked[:60]} belongs to another user", asked=asked[:60])
         _check_document(media_type, content)
+        if kind is DocumentKind.ATTESTATION:
+            check_attestation(content, digest(image))
         there = self._site.store.documents(image.id)
         same = next((d for d in there if (d.kind, d.content) == (kind, content)), None)
         if len(there) >= DOCUMENTS_MAX and same is None:

@@ -555,6 +555,7 @@ class EventPage(BaseModel):
 class Health(BaseModel):
     status: str
     time: float
+    warnings: list[str] = Field(description="What works, but not as its administrator meant it to.")
 
 
 class SiteView(BaseModel):

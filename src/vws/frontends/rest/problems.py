@@ -93,7 +93,7 @@ def _fault_of_http(connection: HTTPConnection, error: HTTPException) -> Fault:
         )  # fmt: skip
     if error.status_code == 405:
         assert isinstance(connection, Request)
-        allowed = _allowed(connection, path)
+        allowed = _allowed(connection, connection.scope["path"])
         error.headers = {"Allow": allowed}
         return Fault(
             405, "method-not-allowed", "This is not done here", f"{path} knows no {connection.method}",
