@@ -133,6 +133,14 @@ def test_a_single_network_is_everybodys():
     assert file.networks == (NetworkRequest("lan", "192.168.5.0/28", outgoing=True),)
 
 
+@pytest.mark.parametrize(("said", "filesystem"), [(", mount: /data", ""), (", mount: /data, filesystem: xfs", "xfs")])
+def test_an_images_disk_is_shared_and_takes_no_room(said, filesystem):
+    text = SMALL.replace("provides: [a]", f"disks: [{{name: d, image: reference, read-only: true{said}}}]")
+    (group,) = read(text).groups
+    assert group.request.disks == (Disk("d", 0, filesystem, "", "/data", "reference"),)
+    assert group.request.disk_mib == read(SMALL).groups[0].request.disk_mib
+
+
 @pytest.mark.parametrize(
     ("said", "filesystem"),
     [("", ""), (", mount: /x", "ext4"), (", label: x", "ext4"), (", filesystem: xfs, mount: /x", "xfs")],
@@ -272,6 +280,14 @@ REFUSALS = [
     ("size: 100MiB", "size: 100MiB, mount: /scratch", "two disks of worker have the mount /scratch"),
     ("size: 100MiB", "size: 100MiB, filesystem: vfat, label: twelveletters", "too long for vfat"),
     ("size: 100MiB", "size: 100MiB, filesystem: swap, mount: /x", "swap is not mounted"),
+    ("size: 100MiB", "size: 100MiB, image: reference", "groups.worker.disks[1] says size and image"),
+    ("size: 100MiB", "mount: /x", "groups.worker.disks[1] says nothing"),
+    ("size: 100MiB", "image: reference, read-only: false", "it cannot be written to"),
+    ("size: 100MiB", "size: 100MiB, read-only: true", "the disk raw is blank"),
+    ("size: 100MiB", "image: reference, label: x", "has the label that it has"),
+    ("size: 100MiB", "image: reference, filesystem: swap", "nobody can swap"),
+    ("public: true", "pool: campus, range: 10.21.0.0/24", "networks.site has pool and range too"),
+    ("public: true", "pool: campus, public: true", "networks.site has public and pool too"),
     ("path: /etc/motd", "path: /etc/slurm/slurm.conf.in", "/etc/slurm/slurm.conf.in is written twice"),
     (
         "      uses: [munge-key]\n",

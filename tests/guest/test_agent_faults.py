@@ -204,14 +204,20 @@ def label_of(device) -> str:
 
 def test_blank_disks_are_made_once_and_mounted(sandbox):
     sandbox.pretend(MOUNT)
+    make = sandbox.bin / "mkfs.vfat"
+    make.write_text('#!/bin/sh\necho "mkfs.vfat $*" >>"$VWS_ROOT/mounted"\n')
+    make.chmod(0o755)
     root = sandbox.root
     other, scratch = blank(sandbox, "vda", "root-disk"), blank(sandbox, "vdb", "vws-scratch")
     long, swap = blank(sandbox, "vdc", "vws-a-very-long-nam"), blank(sandbox, "vdd", "vws-swap")
+    small, shared = blank(sandbox, "vde", "vws-small-exchange"), blank(sandbox, "vdf", "vws-shared")
     table = root / "disks"
     table.write_text(
         "scratch\text4\tmy-scratch\t/scratch\trw\n"
         "a-very-long-nam\text4\t-\t-\trw\n"
         "swap\tswap\t-\t-\trw\n"
+        "small-exchange\tvfat\t-\t-\trw\n"
+        "shared\t-\t-\t/data\tro\n"
         "missing\text4\t-\t/missing\trw\n"
         "../x\text4\t-\t/x\trw\n"
     )
@@ -224,6 +230,9 @@ def test_blank_disks_are_made_once_and_mounted(sandbox):
     assert f"-t ext4 -o rw {scratch} {root}/scratch" in mounted
     assert f"swapon {swap}" in mounted
     assert (root / "scratch").is_dir()
+    assert f"mkfs.vfat -n small-excha {small}" in mounted
+    assert f"-t auto -o ro {shared} {root}/data" in mounted
+    assert not any(shared.read_bytes())
     assert "the disk missing could not be prepared: there is none with the serial vws-missing" in done.stderr
     assert "the disk ../x could not be prepared" in done.stderr
     before = scratch.read_bytes()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.node.builders import order
 from vws.core.deployment import DiskOrder, NicOrder
-from vws.node.domain_xml import MARK, Files, Host, domain_uuid, domain_xml, kernel_line
+from vws.node.domain_xml import MARK, Beside, Files, Host, domain_uuid, domain_xml, kernel_line
 from vws.node.naming import bridge_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -24,8 +24,9 @@ BLANK = Files(**PLACES, kernel="/run/vws/k")
 
 WORKSPACE = order(cmdline="console=ttyS0 panic=-1 quiet", end=0, boots=3, cpus=2, cpus_defined=4, memory_mib=96)
 NICS = (NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2"), NicOrder("", "02:77:00:00:00:02", "10.64.0.10"))
-MEMBER = replace(WORKSPACE, nics=NICS, disks=(DiskOrder("scratch", 1024), DiskOrder("spool", 64)))
-MORE = replace(DIRECT, blanks=(("vws-scratch", "/run/vws/scratch.qcow2"), ("vws-spool", "/run/vws/spool.qcow2")))
+MEMBER = replace(WORKSPACE, nics=NICS, disks=(DiskOrder("scratch", 1024), DiskOrder("reference", 0)))
+SHARED = Beside("vws-reference", "/run/vws/images/9f", "raw", shared=True)
+MORE = replace(DIRECT, beside=(Beside("vws-scratch", "/run/vws/scratch.qcow2"), SHARED))
 CASES = {
     "domain-tcg-direct": (WORKSPACE, TCG, DIRECT),
     "domain-kvm-disk": (replace(WORKSPACE, boot="disk", cmdline=""), KVM, FIRMWARE),
@@ -97,7 +98,7 @@ def test_each_interface_is_on_its_networks_bridge() -> None:
 def test_a_disk_is_known_by_its_serial() -> None:
     tree = ET.fromstring(domain_xml(*CASES["domain-tcg-networks-disks"]))
     found = {disk.find("target").get("dev"): disk.findtext("serial") for disk in tree.iter("disk")}
-    assert found == {"vda": None, "vdb": None, "vdc": "vws-scratch", "vdd": "vws-spool"}
+    assert found == {"vda": None, "vdb": None, "vdc": "vws-scratch", "vdd": "vws-reference"}
 
 
 def test_a_domains_uuid_is_its_nodes_own() -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.node.builders import order
+from vws.core.cluster_keys import DISK_NAME_LENGTH_MAX, DISKS_MAX, FILESYSTEMS
 from vws.core.deployment import ContextOrder, DiskOrder, NetworkOrder, NicOrder
 from vws.core.site import ImageFile
+from vws.core.terms import DISK_MIB_MAX
 from vws.node import naming
 from vws.ports import HypervisorError
 
 KERNEL = ImageFile("kernel", "0" * 64, 10, "kernel")
+DATA = ImageFile("disk", "1" * 64, 10, "raw", 1)
 NIC = NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2", "private")
 DISK = DiskOrder("scratch", 1024, "ext4", "scratch", "/scratch")
 CONTEXT = ContextOrder("https://vws.example:8443", "c2VjcmV0", "-----BEGIN CERTIFICATE-----\n", "slurm.example")
@@ -23,6 +26,15 @@ GOOD = order(
     disks=(DISK, DiskOrder("spare", 1)),
     context=CONTEXT,
 )
+
+
+def test_every_disk_of_a_cluster_file_can_be_made() -> None:
+    """What was granted must not be refused by the node."""
+    for filesystem, length in FILESYSTEMS.items():
+        disks = tuple(DiskOrder(f"d{n}", DISK_MIB_MAX, filesystem, "x" * length) for n in range(DISKS_MAX))
+        naming.check_order(replace(GOOD, disks=disks))
+    shared = DiskOrder("d" * DISK_NAME_LENGTH_MAX, 0, mount="/data", image="img-1", file=DATA)
+    assert naming.check_order(replace(GOOD, disks=(shared,))).all_files == (KERNEL, DATA)
 
 
 def test_a_sound_order_passes() -> None:
@@ -56,6 +68,9 @@ def test_a_sound_order_passes() -> None:
         {"ssh_keys": ("ssh-ed25519 AAAA\nssh-ed25519 BBBB",)},
         {"files": ()},
         {"files": (KERNEL, KERNEL)},
+        {"disks": (replace(DISK, image="img-1"),)},
+        {"disks": (replace(DISK, image="img-1", file=KERNEL),)},
+        {"disks": (replace(DISK, image="img-1", file=replace(DATA, sha256="../x")),)},
         {"files": (replace(KERNEL, sha256="../../etc/passwd"),)},
         {"files": (replace(KERNEL, sha256="F" * 64),)},
         {"files": (replace(KERNEL, role="disk"),)},

@@ -137,6 +137,7 @@ DISKS = (
     DiskOrder("page", 64, "swap"),
     DiskOrder("raw", 64),
     DiskOrder("kept", 64, "xfs"),
+    DiskOrder("reference", 0, mount="/data", image="img-2"),
 )
 CONTEXT = ContextOrder("https://vws.example:8443", "c2VjcmV0", "-----BEGIN CERTIFICATE-----\n", "slurm.example")
 CONTEXT_FILES = ("url", "secret", "ca.pem", "networks", "disks", "agent")
@@ -165,6 +166,7 @@ def test_cloud_init_makes_file_systems_only_where_there_is_nothing_and_mounts_th
     assert user["mounts"] == [
         [f"{by_id}scratch", "/scratch", "ext4", "defaults,nofail", "0", "2"],
         [f"{by_id}page", "none", "swap", "sw", "0", "0"],
+        [f"{by_id}reference", "/data", "auto", "ro,nofail", "0", "0"],
     ]
     assert not {"fs_setup", "mounts"} & yaml.safe_load(seed_files(WORKSPACE, *keys)["user-data"]).keys()
 
@@ -185,7 +187,8 @@ def test_a_member_is_told_of_its_context(keys) -> None:
         "ca.pem": CONTEXT.ca_pem,
         "networks": "02:77:00:00:00:01\tprivate\n",
         "agent": delivery.AGENT,
-        "disks": "scratch\text4\tfast\t/scratch\trw\npage\tswap\t-\t-\trw\nraw\t-\t-\t-\trw\nkept\txfs\t-\t-\trw\n",
+        "disks": "scratch\text4\tfast\t/scratch\trw\npage\tswap\t-\t-\trw\nraw\t-\t-\t-\trw\nkept\txfs\t-\t-\trw\n"
+        "reference\t-\t-\t/data\tro\n",
     }
     user = yaml.safe_load(seed_files(MEMBER, *keys)["user-data"])
     assert (user["hostname"], user["fqdn"]) == ("worker-1", "worker-1.slurm.example"), "as its cluster calls it"

@@ -94,7 +94,7 @@ def members_of(group: ClusterGroup) -> str:
 def _each(group: ClusterGroup) -> str:
     request = group.request
     root_mib = request.disk_mib - sum(disk.size_mib for disk in request.disks)
-    disks = [f"{disk.name} {show_size(disk.size_mib)}" for disk in request.disks]
+    disks = [f"{disk.name} {disk.image or show_size(disk.size_mib)}" for disk in request.disks]
     return ", ".join([output.size(request.cpus, request.memory_mib, root_mib), *disks])
 
 

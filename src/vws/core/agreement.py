@@ -31,6 +31,7 @@ from vws.core.terms import (
     DURATION_S_MAX,
     MEMORY_MIB_MAX,
     MEMORY_MIB_MIN,
+    Disk,
     Exceptions,
     GroupRequest,
     LeaseRequest,
@@ -232,7 +233,29 @@ def resolve(present: Present, request: LeaseRequest, owner: str, *, now: int) ->
         if group.requirement:
             parse(group.requirement, f"groups[{i}].requirement")
     user = user_of(present, owner, now)
+    groups = tuple(_with_images(present, group, user, f"groups[{i}]") for i, group in enumerate(request.groups))
+    request = replace(request, groups=groups)
     return request, [_image_for(present, g, user, f"groups[{i}]") for i, g in enumerate(request.groups)]
+
+
+def _with_images(present: Present, group: GroupRequest, user: ImageUser, where: str) -> GroupRequest:
+    """Its shared disks with their images' ids."""
+    disks = tuple(
+        replace(disk, image=_disk_image(present, disk, user, f"{where}.disks[{i}].image").id) if disk.image else disk
+        for i, disk in enumerate(group.disks)
+    )
+    return replace(group, disks=disks)
+
+
+def _disk_image(present: Present, disk: Disk, user: ImageUser, where: str) -> Image:
+    image = find_image(present, disk.image, user, where)
+    whole = image.disk is not None and not image.base
+    if not whole and not image.simulated:
+        why = f"is a delta of {image.base}" if image.base else "has no disk"
+        raise InvalidRequest(
+            f"the image {image.name} {why}", field=where, asked=disk.image[:60], possible="an image of a whole disk"
+        )
+    return image
 
 
 def _image_for(present: Present, group: GroupRequest, user: ImageUser, where: str) -> Image:

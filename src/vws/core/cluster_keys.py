@@ -46,12 +46,11 @@ from vws.core.terms import (
     MEMORY_MIB_MIN,
     NAME_LENGTH_MAX,
     NAME_PATTERN,
-    Disk,
 )
 
 VERSION: Final = "cluster/1"
 ROLES_MAX: Final = 100
-DISKS_MAX: Final = 16
+DISKS_MAX: Final = 8
 WITHIN_S_MAX: Final = 24 * 3600
 # The serial of a virtual disk has at most 20 characters, of which vws- are four.
 DISK_NAME_LENGTH_MAX: Final = 16
@@ -104,6 +103,17 @@ class RoleEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskEntry:
+    name: str
+    size_mib: int = 0
+    filesystem: str = ""
+    label: str = ""
+    mount: str = ""
+    image: str = ""
+    read_only: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GroupEntry:
     image: str
     count: int = 1
@@ -114,7 +124,7 @@ class GroupEntry:
     networks: tuple[str, ...] | None = None
     provides: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
-    disks: tuple[Disk, ...] = ()
+    disks: tuple[DiskEntry, ...] = ()
     address: str = ""
     on_failure: str = OnFailure.FAIL
     requirement: str = ""
@@ -179,6 +189,7 @@ _PATH: Final = Text(
     _NO_WAY_OUT,
     length_max=255,
 )
+_IMAGE: Final = Text("an image's name or id", "[!-~]+", length_max=100)
 _INLINE: Final = Text("a text", length_max=65_536)
 _REQUIRED: Final = Text(
     f"a role's name, or one of {', '.join(INFORMATION)}",
@@ -256,20 +267,23 @@ ROLE: Final = Record(
 )
 DISK: Final = Record(
     "a disk",
-    Disk,
+    DiskEntry,
     {
         "name": Key(_name("a disk's name", DISK_NAME_LENGTH_MAX), "Unique within the group.", required=True),
-        "size": Key(size(1, DISK_MIB_MAX), "How large it is.", required=True, field="size_mib"),
+        "size": Key(size(1, DISK_MIB_MAX), "How large it is, for a blank one.", field="size_mib"),
+        "image": Key(_IMAGE, "The image whose disk it is, shared by all members."),
+        "read-only": Key(Flag(), "Of an image's disk: true, which goes without saying."),
         "filesystem": Key(Choice(tuple(FILESYSTEMS)), "What is made on it, if there is nothing yet."),
         "label": Key(Text("a label: letters, digits, _ and -", "[A-Za-z0-9_-]+", length_max=16), "Its label."),
         "mount": Key(_PATH, "Where it is mounted."),
     },
+    one_of=("size", "image"),
 )
 GROUP: Final = Record(
     "a group",
     GroupEntry,
     {
-        "image": Key(Text("an image's name or id", "[!-~]+", length_max=100), "What they boot.", required=True),
+        "image": Key(_IMAGE, "What they boot.", required=True),
         "count": Key(Whole(1, COUNT_MAX), "How many members. Default: 1."),
         "cpus": Key(Whole(1, CPUS_MAX), "CPUs of each. Default: 1."),
         "memory": Key(size(MEMORY_MIB_MIN, MEMORY_MIB_MAX), "Of each. Default: 512MiB.", field="memory_mib"),
@@ -284,7 +298,7 @@ GROUP: Final = Record(
         ),
         "provides": Key(ListOf(_ROLE), "Its roles."),
         "requires": Key(ListOf(_REQUIRED), "Roles whose providers it has to know, and information of the site."),
-        "disks": Key(ListOf(DISK, DISKS_MAX), "Blank disks of each member."),
+        "disks": Key(ListOf(DISK, DISKS_MAX), "Disks of each member beside its root's: blank ones, and shared ones."),
         "on-failure": Key(Choice(tuple(OnFailure)), "When a member fails. Default: fail."),
         "require": Key(_REQUIREMENT, "What each member's node must be.", field="requirement"),
         "apart": Key(Flag(), "Each member on a node of its own, which members of a private network cannot be."),

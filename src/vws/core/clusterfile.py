@@ -26,6 +26,7 @@ from vws.core.cluster_keys import (
     FILESYSTEMS,
     VERSION,
     Content,
+    DiskEntry,
     Entries,
     FileEntry,
     GroupEntry,
@@ -220,8 +221,11 @@ class _Resolution:
                 seen.add(said)
         return tuple(self.disk((*path, "disks", number), disk) for number, disk in enumerate(entry.disks))
 
-    def disk(self, path: Path, disk: Disk) -> Disk:
+    def disk(self, path: Path, disk: DiskEntry) -> Disk:
         """With a filesystem, if what is said of it makes no sense without one."""
+        self.check_shared(path, disk)
+        if disk.image:
+            return Disk(disk.name, 0, disk.filesystem, "", disk.mount, disk.image)
         filesystem = disk.filesystem or ("ext4" if disk.mount or disk.label else "")
         if filesystem == "swap" and disk.mount:
             self.wrong((*path, "mount"), "swap is not mounted", "no mount, or another filesystem")
@@ -231,7 +235,22 @@ class _Resolution:
                 f"the label {disk.label} is too long for {filesystem}",
                 f"at most {FILESYSTEMS[filesystem]} characters",
             )
-        return replace(disk, filesystem=filesystem)
+        return Disk(disk.name, disk.size_mib, filesystem, disk.label, disk.mount)
+
+    def check_shared(self, path: Path, disk: DiskEntry) -> None:
+        """What is said of an image's disk, or of a blank one, is possible for such a disk."""
+        if disk.image and disk.read_only is False:
+            self.wrong(
+                (*path, "read-only"),
+                f"the disk {disk.name} is an image's, which others read too: it cannot be written to",
+                "read-only: true, or size: and a blank disk instead",
+            )
+        if not disk.image and disk.read_only:
+            self.wrong((*path, "read-only"), f"the disk {disk.name} is blank", "image: NAME, or without read-only")
+        if disk.image and disk.label:
+            self.wrong((*path, "label"), "an image's disk has the label that it has", "without label")
+        if disk.image and disk.filesystem == "swap":
+            self.wrong((*path, "filesystem"), "nobody can swap on what is read-only", "another filesystem, or none")
 
     # ------------------------------------------------------------ roles
 

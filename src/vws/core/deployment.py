@@ -25,6 +25,7 @@ from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.members import member_name
 from vws.core.site import Capacity, Cluster, Image, ImageFile, Lease, Node, Workspace
+from vws.core.terms import Disk
 from vws.core.traits import UNSAID, Traits, checked_traits
 from vws.core.trust import Vouched
 
@@ -62,14 +63,20 @@ class NicOrder:
 
 @dataclass(frozen=True, slots=True)
 class DiskOrder:
-    """A disk that is blank at first, found in the guest by its serial `vws-NAME`. filesystem, label, mount: what the
-    guest makes of it, "" for nothing."""
+    """A disk beside the root's, found in the guest by its serial `vws-NAME`. filesystem, label, mount: what the guest
+    makes of it, "" for nothing.
+
+    image: the id of the image whose disk it is, `file`, which nobody may write to; "": it is blank at first. A
+    simulated image has no file.
+    """
 
     name: str
     size_mib: int
     filesystem: str = ""
     label: str = ""
     mount: str = ""
+    image: str = ""
+    file: ImageFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,12 @@ class WorkspaceOrder:
     @property
     def hostname(self) -> str:
         return self.member or self.name
+
+    @property
+    def all_files(self) -> tuple[ImageFile, ...]:
+        """Of its image, and of those whose disks it shares; each once."""
+        shared = (disk.file for disk in self.disks if disk.file is not None)
+        return tuple({file.sha256: file for file in (*self.files, *shared)}.values())
 
     @property
     def interfaces(self) -> tuple[NicOrder, ...]:
@@ -261,21 +274,26 @@ def orders_for(
         order = replace(_order(workspace, lease, image), vouched=vouched_of(workspace, lease, image))
         cluster = clusters.get(lease.cluster)
         if cluster is not None:
-            order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease))
+            order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease, images))
             networks.update((each.id, each) for each in _networks_of(workspace, cluster))
         orders.append(order)
     found = tuple(networks[id] for id in sorted(networks))
     return NodeOrders(node.id, node.generation, node.subnet, node.gateway, tuple(orders), now, found)
 
 
-def _of_cluster(workspace: Workspace, lease: Lease) -> dict[str, Any]:
+def _of_cluster(workspace: Workspace, lease: Lease, images: Mapping[str, Image]) -> dict[str, Any]:
     """What the members of a cluster have beside other workspaces."""
     group = next(group for group in lease.groups if group.name == workspace.group)
     named = zip(workspace.nics, group.networks, strict=True)
     nics = tuple(NicOrder(nic.network, nic.mac, nic.address, name) for nic, name in named)
-    disks = tuple(DiskOrder(d.name, d.size_mib, d.filesystem, d.label, d.mount) for d in group.disks)
+    disks = tuple(_disk_order(disk, images) for disk in group.disks)
     root_mib = workspace.disk_mib - sum(disk.size_mib for disk in disks)
     return {"nics": nics, "disks": disks, "disk_mib": root_mib, "member": member_name(group.name, workspace.number)}
+
+
+def _disk_order(disk: Disk, images: Mapping[str, Image]) -> DiskOrder:
+    file = images[disk.image].disk if disk.image else None
+    return DiskOrder(disk.name, disk.size_mib, disk.filesystem, disk.label, disk.mount, disk.image, file)
 
 
 def _networks_of(workspace: Workspace, cluster: Cluster) -> Iterator[NetworkOrder]:

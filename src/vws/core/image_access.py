@@ -14,7 +14,7 @@ from vws.core.errors import Conflict, Forbidden, InvalidRequest, NameTaken, NotF
 from vws.core.image_names import PUBLIC, ImageReference, read_reference, show_tag
 from vws.core.manifest import digest
 from vws.core.present import Present
-from vws.core.site import Image, ImageTag, Role
+from vws.core.site import Group, Image, ImageTag, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,12 @@ def leases_using(present: Present, image: str) -> list[str]:
     """The names of the leases that have it or are to have it, waiting and planned ones too, sorted."""
     found = {w.lease for w in list(present.workspaces.values()) if w.image == image}
     leases = list(present.leases.values())
-    return sorted(lease.name for lease in leases if lease.id in found or any(g.image == image for g in lease.groups))
+    return sorted(lease.name for lease in leases if lease.id in found or any(_has(g, image) for g in lease.groups))
+
+
+def _has(group: Group, image: str) -> bool:
+    """To boot, or as a disk that is shared."""
+    return group.image == image or any(disk.image == image for disk in group.disks)
 
 
 def deltas_on(present: Present, image: str) -> list[Image]:

@@ -494,6 +494,9 @@ class Outlook:
             image, here = self._images.get(group.image), self._holders(group.image)
             if image is not None and not self._fit(group.requirement, group.cpus).is_within(here):
                 needed[image.id] = image.size_bytes / MIB
+            # Who holds one of these is not noted: it may have to be fetched.
+            shared = (self._images.get(disk.image) for disk in group.disks if disk.image)
+            needed.update((image.id, image.size_bytes / MIB) for image in shared if image is not None)
         return stage_s(self.rates, sum(needed.values()))
 
     def _crowding(self, cpus: int) -> float:

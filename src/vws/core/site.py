@@ -127,6 +127,10 @@ class Image:
     retired_at: float | None = None
     damaged: str = ""
 
+    @property
+    def disk(self) -> ImageFile | None:
+        return next((file for file in self.files if file.role == "disk"), None)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageTag:

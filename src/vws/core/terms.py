@@ -96,13 +96,16 @@ class Exceptions(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A blank disk of a workspace beside its root's: made with that file system and label, mounted there ("": not)."""
+    """A disk of a workspace beside its root's, mounted there ("": not). It is blank at first, and made with that file
+    system and label; or it is the disk of an image (its name or id), which all who have it share and none may write to:
+    that takes no room of its own."""
 
     name: str
     size_mib: int
     filesystem: str = ""
     label: str = ""
     mount: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

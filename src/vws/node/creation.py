@@ -32,7 +32,7 @@ class Creation:
     def begin(self, order: WorkspaceOrder) -> None:
         """Note whose the folder is, its end, and the images that it will need."""
         record = self._record(order.id)
-        images = tuple(file.sha256 for file in order.files)
+        images = tuple(file.sha256 for file in order.all_files)
         begun = replace(record, end=order.end, images=images, command=bool(order.command))
         self._records.write(begun, durable=False)
 
@@ -42,7 +42,8 @@ class Creation:
             self._make_overlay(order)
         reach("agent.overlay.made")
         for disk in order.disks:
-            make_blank(self._commands, self._records.blank(order.id, disk.name), disk)
+            if not disk.image:
+                make_blank(self._commands, self._records.blank(order.id, disk.name), disk)
         if not self._records.seed(order.id).exists():
             self._make_seed(order)
         reach("agent.seed.made")

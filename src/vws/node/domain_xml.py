@@ -43,9 +43,19 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A disk beside the first. shared: an image's, which others have too and nobody may write to."""
+
+    serial: str
+    path: str
+    format: str = "qcow2"
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Files:
     """Paths as QEMU sees them. base, base_format: the image under the disk; "" for a blank disk.
-    kernel, initrd: for a direct boot, else "". blanks: (serial, path) of the disks beside it."""
+    kernel, initrd: for a direct boot, else ""."""
 
     disk: str
     seed: str
@@ -54,7 +64,7 @@ class Files:
     base_format: str = ""
     kernel: str = ""
     initrd: str = ""
-    blanks: tuple[tuple[str, str], ...] = ()
+    beside: tuple[Beside, ...] = ()
 
 
 def domain_uuid(tag: str, id: str) -> str:
@@ -140,8 +150,8 @@ def _devices(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files
     _text(devices, "emulator", EMULATOR)
     _overlay(devices, files)
     _seed(devices, files)
-    for letter, (serial, path) in zip("cdefghijklmnopqrstuvwxyz", files.blanks, strict=False):
-        _blank(devices, f"vd{letter}", serial, path)
+    for letter, disk in zip("cdefghijklmnopqrstuvwxyz", files.beside, strict=False):
+        _beside(devices, f"vd{letter}", disk)
     ET.SubElement(devices, "controller", type="usb", model="none")
     for nic in order.interfaces:
         bridge = bridge_name(host.tag, nic.network) if nic.network else host.bridge
@@ -178,13 +188,18 @@ def _seed(devices: ET.Element, files: Files) -> None:
     ET.SubElement(disk, "readonly")
 
 
-def _blank(devices: ET.Element, name: str, serial: str, path: str) -> None:
-    disk = ET.SubElement(devices, "disk", type="file", device="disk")
-    ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
-    ET.SubElement(disk, "source", file=path)
-    ET.SubElement(disk, "backingStore")
-    ET.SubElement(disk, "target", dev=name, bus="virtio")
-    _text(disk, "serial", serial)
+def _beside(devices: ET.Element, name: str, disk: Beside) -> None:
+    element = ET.SubElement(devices, "disk", type="file", device="disk")
+    driver = ET.SubElement(element, "driver", name="qemu", type=disk.format)
+    if not disk.shared:
+        driver.set("discard", "unmap")
+    ET.SubElement(element, "source", file=disk.path)
+    ET.SubElement(element, "backingStore")
+    ET.SubElement(element, "target", dev=name, bus="virtio")
+    if disk.shared:
+        ET.SubElement(element, "readonly")
+        ET.SubElement(element, "shareable")
+    _text(element, "serial", disk.serial)
 
 
 def _interface(devices: ET.Element, mac: str, bridge: str, boot: str, tap: str = "") -> None:

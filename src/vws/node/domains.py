@@ -25,7 +25,7 @@ from vws.node import outcome
 from vws.node.connection import no_domain
 from vws.node.cpushare import CpuGroups
 from vws.node.disks import check_blank, serial
-from vws.node.domain_xml import Files, Host, domain_uuid, domain_xml
+from vws.node.domain_xml import Beside, Files, Host, domain_uuid, domain_xml
 from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
 from vws.node.records import Record, Records
@@ -216,8 +216,14 @@ class Domains:
             base_format=files["disk"].format if "disk" in files else "",
             kernel=image("kernel"),
             initrd=image("initrd"),
-            blanks=tuple((serial(disk), shown(self._blank(order.id, disk))) for disk in order.disks),
+            beside=tuple(self._beside(order.id, disk) for disk in order.disks),
         )
+
+    def _beside(self, id: str, disk: DiskOrder) -> Beside:
+        shown = self._around.shown
+        if disk.file is not None:
+            return Beside(serial(disk), shown(self._images / disk.file.sha256), disk.file.format, shared=True)
+        return Beside(serial(disk), shown(self._blank(id, disk)))
 
     def _blank(self, id: str, disk: DiskOrder) -> Path:
         path = self._records.blank(id, disk.name)

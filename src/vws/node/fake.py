@@ -166,7 +166,7 @@ class FakeHypervisor:
         must_be_vouched(order)
         note = self._shelf.get("note", order.id) or {"boots": 0}
         self._shelf.put("note", order.id, note | {"end": order.end, "host_key": host_key(order.id)})
-        for file in order.files:
+        for file in order.all_files:
             async with self._staging.setdefault(file.sha256, asyncio.Lock()):
                 await self._stage(file, fetch, step)
         reach("agent.image.fetched")
@@ -175,7 +175,7 @@ class FakeHypervisor:
         if self._full:
             raise HypervisorError("the disk cannot be made: no space is left on the node")
         step("making the disk")
-        blanks = {disk.name: disk.size_mib for disk in order.disks}
+        blanks = {disk.name: disk.size_mib for disk in order.disks if not disk.image}
         self._shelf.put("overlay", order.id, {"image": order.image, "disk_mib": order.disk_mib, "blanks": blanks})
         reach("agent.overlay.made")
         self._shelf.put("seed", order.id, {"name": order.name, "ssh_keys": list(order.ssh_keys)})

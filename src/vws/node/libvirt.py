@@ -296,7 +296,7 @@ class LibvirtHypervisor:
         check_order(order)
         must_be_vouched(order)
         await self._do(self._creation.begin, order)
-        await self._images.ensure(order.files, fetch, step, self._images_in_use)
+        await self._images.ensure(order.all_files, fetch, step, self._images_in_use)
         reach("agent.image.fetched")
         step("making the disk")
         await self._do(self._creation.finish, order)

@@ -23,8 +23,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAC = re.compile(r"[0-9a-f][02468ace](?::[0-9a-f]{2}){5}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _INTERFACE = re.compile(r"[a-z][a-z0-9._-]{0,14}")
-_FILESYSTEM = re.compile(r"ext[234]|xfs|btrfs|swap|")
-_FILE_SYSTEM_LABEL = re.compile(r"[A-Za-z0-9._-]{0,12}")  # as long as any file system takes
+_FILESYSTEM = re.compile(r"ext[234]|xfs|btrfs|vfat|swap|")
+_FILE_SYSTEM_LABEL = re.compile(r"[A-Za-z0-9._-]{0,16}")  # as long as any file system takes
 _MOUNT = re.compile(r"(?:/[A-Za-z0-9._-]+)*")
 _URL = re.compile(r"https://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?")
 _SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{1,512}")
@@ -187,7 +187,10 @@ def _check_disks(disks: tuple[DiskOrder, ...]) -> None:
     for disk in disks:
         named = bool(_LABEL.fullmatch(disk.name)) and len(disk.name) <= DISK_NAME_LENGTH_MAX
         _check(named, "the disk's name", disk.name)
-        _check(0 < disk.size_mib <= DISK_MIB_MAX, "the disk's size", disk.size_mib)
+        if disk.file is not None:
+            _check(check_file(disk.file).role == "disk", "the disk of the image", disk.file.role)
+        _check(not disk.image or disk.file is not None, "the disk without a file of its image", disk.image)
+        _check(0 < disk.size_mib <= DISK_MIB_MAX or bool(disk.image), "the disk's size", disk.size_mib)
         _check(bool(_FILESYSTEM.fullmatch(disk.filesystem)), "the file system", disk.filesystem)
         _check(bool(_FILE_SYSTEM_LABEL.fullmatch(disk.label)), "the file system's label", disk.label)
         good = bool(_MOUNT.fullmatch(disk.mount)) and ".." not in disk.mount.split("/")

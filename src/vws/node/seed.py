@@ -71,7 +71,9 @@ def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
 
 def _contact(order: WorkspaceOrder, context: ContextOrder) -> delivery.Contact:
     networks = {nic.mac: nic.name for nic in order.interfaces if nic.name}
-    disks = tuple(delivery.Disk(disk.name, disk.filesystem, disk.label, disk.mount) for disk in order.disks)
+    disks = tuple(
+        delivery.Disk(disk.name, disk.filesystem, disk.label, disk.mount, bool(disk.image)) for disk in order.disks
+    )
     return delivery.Contact(context.url, context.secret, context.ca_pem, networks, disks)
 
 
@@ -113,7 +115,8 @@ def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
 
 def _disks(disks: tuple[DiskOrder, ...]) -> dict[str, object]:
     """`auto`: what is on a disk already is left alone. The disk is not partitioned, so there is no disk_setup."""
-    devices = {disk: f"/dev/disk/by-id/virtio-{serial(disk)}" for disk in disks if disk.filesystem}
+    device_of = "/dev/disk/by-id/virtio-{}".format
+    devices = {disk: device_of(serial(disk)) for disk in disks if disk.filesystem and not disk.image}
     made = [
         {"device": device, "partition": "auto", "filesystem": disk.filesystem}
         | ({"label": disk.label} if disk.label else {})
@@ -125,6 +128,11 @@ def _disks(disks: tuple[DiskOrder, ...]) -> dict[str, object]:
         else [device, disk.mount, disk.filesystem, "defaults,nofail", "0", "2"]
         for disk, device in devices.items()
         if disk.mount or disk.filesystem == "swap"
+    ]
+    mounts += [
+        [device_of(serial(disk)), disk.mount, disk.filesystem or "auto", "ro,nofail", "0", "0"]
+        for disk in disks
+        if disk.image and disk.mount
     ]
     return ({"fs_setup": made} if made else {}) | ({"mounts": mounts} if mounts else {})
 

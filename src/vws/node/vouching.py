@@ -25,4 +25,4 @@ def must_be_vouched(order: WorkspaceOrder) -> None:
 def must_be_whole(order: WorkspaceOrder, cache: ImageCache) -> None:
     """The same, and raise HypervisorError unless its files are here as they were verified. Blocks."""
     must_be_vouched(order)
-    cache.check(order.files)
+    cache.check(order.all_files)

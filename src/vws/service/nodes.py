@@ -207,7 +207,9 @@ class Nodes:
     def _images(self, node_id: str) -> dict[str, Any]:
         """The images that a node's workspaces use; a removed one is kept in the store for those who have it."""
         present = self._site.present
-        wanted = {w.image for w in present.on_node(node_id)}
+        here = present.on_node(node_id)
+        groups = (group for w in here for group in present.leases[w.lease].groups if group.name == w.group)
+        wanted = {w.image for w in here} | {disk.image for group in groups for disk in group.disks if disk.image}
         return {id: present.images.get(id) or self._site.store.get(Image, id) for id in wanted}
 
     def silent_for_s(self) -> dict[str, float]:

@@ -254,6 +254,7 @@ class Disk(BaseModel):
     filesystem: str = Field(description="Made on it if there is none.")
     label: str
     mount: str = Field(description="Where the guest mounts it.")
+    image: str = Field(description="The id of the image whose disk it is, read-only; empty: it is blank at first.")
 
 
 class Group(BaseModel):
