@@ -211,6 +211,35 @@ def check_appliance(root: Path | None = None) -> Iterator[Finding]:
         yield Finding("demo appliance", "warn", "not built, so there is no image to begin with", "make appliance")
 
 
+def check_image_policy(directory: Path | None = None) -> Iterator[Finding]:
+    """Of the site that this machine serves; a machine without one, or a site without a policy, has nothing to tell."""
+    from vws.config import SiteDirectory, default_directory, load
+    from vws.core.errors import InvalidRequest
+    from vws.core.image_policy_file import read_policy
+
+    site = SiteDirectory(directory or default_directory())
+    if not site.config.is_file() or site.is_joined:
+        return
+    config = load(site)
+    if not config.images.policy:
+        yield Finding("image policy", "ok", "none: everybody may run every image")
+        return
+    path = site.path / config.images.policy
+    fix = "mend it; until then the one before stays in force (vws image policy show)"
+    try:
+        policy = read_policy(path.read_text(), path.name, vos=config.vos)
+        tracker = policy.tracker and (path.parent / policy.tracker.file)
+        if tracker and not tracker.is_file():
+            yield Finding("image policy", "warn", f"there is no tracker's file {tracker}", fix)
+            return
+    except InvalidRequest as error:
+        yield Finding("image policy", "warn", error.problem + (f"; {error.possible}" if error.possible else ""), fix)
+    except (OSError, UnicodeDecodeError) as error:
+        yield Finding("image policy", "warn", f"{path}: {error}", fix)
+    else:
+        yield Finding("image policy", "ok", f"{path}: {len(policy.rules)} rules")
+
+
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_python,
     check_root,
@@ -225,6 +254,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_service_user,
     check_clock,
     check_appliance,
+    check_image_policy,
 )
 
 

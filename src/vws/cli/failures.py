@@ -33,6 +33,7 @@ KEPT = {
     "client-token-reused": NOTHING_CHANGED,
     "duplicate-node": NOTHING_CHANGED,
     "cannot-fit": "nothing was leased",
+    "image-refused": "nothing was leased",
     "too-large": NOTHING_CHANGED,
     "unavailable": "what is leased goes on; nodes need no service to keep workspaces running and to end them in time",
     "unreachable": "what is leased goes on; nodes need no service to keep workspaces running and to end them in time",

@@ -11,6 +11,8 @@ import click
 from vws.cli import output
 from vws.cli.failures import failed
 from vws.cli.image_build import build
+from vws.cli.image_sign import attest, key, sign
+from vws.cli.image_trust import COMMANDS
 from vws.cli.names import NAME
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
@@ -170,4 +172,5 @@ def remove(session: Session, name: str) -> None:
         click.echo(f"image {removed['name']} is removed.")
 
 
-image.add_command(build)
+for command in (build, key, sign, attest, *COMMANDS):
+    image.add_command(command)

@@ -264,6 +264,49 @@ class Client(Connection):
         path = _path("images", id, "documents")
         return parsed(self._send("POST", path, params=where, headers=headers, content=lambda: iter((content,))))
 
+    # ------------------------------------------------------------ trust
+
+    def add_signer(self, name: str, pem: str) -> Json:
+        """pem: a public key or a certificate."""
+        return self._change("POST", "/v1/signers", {"name": name, "pem": pem})
+
+    def signers(self, *, everything: bool = False) -> list[Json]:
+        """everything: the revoked ones too."""
+        items: list[Json] = self._json("GET", "/v1/signers", params={"all": everything})["items"]
+        return items
+
+    def revoke_signer(self, id: str, reason: str, *, end: bool = False) -> Json:
+        """By name or id. {"signer", "leases", "ended"}: the leases that run by his word, ended if asked for."""
+        return self._change("POST", _path("signers", id, "revoke"), {"reason": reason, "end": end})
+
+    def revoke_image(self, id: str, reason: str, *, end: bool = False) -> Json:
+        """{"revocation", "leases", "ended"}"""
+        return self._change("POST", _path("images", id, "revoke"), {"reason": reason, "end": end})
+
+    def reinstate_image(self, id: str) -> Json:
+        return self._change("POST", _path("images", id, "reinstate"))
+
+    def revoked_images(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/revoked-images")["items"]
+        return items
+
+    def attestations(self, id: str) -> list[Json]:
+        """Who vouches for an image, and what of it counts."""
+        items: list[Json] = self._json("GET", _path("images", id, "attestations"))["items"]
+        return items
+
+    def judge_image(self, id: str, *, user: str | None = None, vo: str | None = None) -> Json:
+        """What the image policy would say: {"allowed", "reason", "rule", "needs", ...}."""
+        return self._json("POST", _path("images", id, "judge"), json=given({"user": user, "vo": vo}))
+
+    def image_policy(self) -> Json:
+        """{"text", "since", "problem", "blocked", "warnings"}"""
+        return self._json("GET", "/v1/image-policy")
+
+    def image_decisions(self, id: str) -> Iterator[Json]:
+        """Events: who was allowed or refused an image, and where it ran."""
+        return self._pages(_path("images", id, "decisions"), {})
+
     def export_image(
         self,
         id: str,

@@ -1,0 +1,313 @@
+"""`vws image trust`, `policy`, `revoke`, `decisions`: whose word counts, what may run, what ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vws.cli import output
+from vws.cli.events import line_of
+from vws.cli.failures import one_line
+from vws.cli.names import NAME
+from vws.cli.session import Session, pass_session, site_options
+
+Json = dict[str, Any]
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+REASON = click.option("--reason", required=True, metavar="TEXT", help="For those who will be refused.")
+END = click.option("--end", is_flag=True, help="End what runs, too.")
+
+
+# ---------------------------------------------------------------- signers
+
+
+@click.group()
+def trust() -> None:
+    """Signers: whose word about images counts, where the image policy says so.
+
+    \b
+    Examples:
+      vws image trust add desy --key maker.key.pub
+      vws image trust list
+      vws image trust revoke desy --reason 'its key was stolen'
+    """
+
+
+@trust.command()
+@site_options
+@click.option("--key", "key_file", required=True, metavar="FILE", type=FILE,
+              help="His public key or certificate; an authority's counts for all that it certifies.")  # fmt: skip
+@click.argument("name", metavar="NAME", type=NAME)
+@pass_session
+def add(session: Session, name: str, key_file: Path) -> None:
+    """Put a signer on record, under the name that the image policy calls him by.
+
+    \b
+    Examples:
+      vws image trust add desy --key maker.key.pub
+      vws image trust add grid --key authority.pem
+    """
+    added = session.client.add_signer(name, key_file.read_text())
+    if session.as_json:
+        output.print_json(added)
+        return
+    click.echo(f"{added['name']} is on record: {added['kind']} {added['keyid'][:12]}.")
+    click.echo("He counts where the policy names him: " + session.named("vws image policy show"))
+
+
+SIGNERS: list[output.Column] = [
+    ("NAME", lambda s: s["name"]),
+    ("KIND", lambda s: s["kind"]),
+    ("KEY", lambda s: s["keyid"][:12]),
+    ("SINCE", lambda s: output.moment(s["added_at"])),
+    ("BY", lambda s: s["by"]),
+    ("REVOKED", lambda s: output.moment(s["revoked_at"]) if s["revoked_at"] else ""),
+    ("REASON", lambda s: s["reason"]),
+    ("ID", lambda s: s["id"]),
+]
+REVOKED: list[output.Column] = [
+    ("NAME", lambda r: r["name"]),
+    ("DIGEST", lambda r: f"sha256:{r['digest'][:12]}"),
+    ("SINCE", lambda r: output.moment(r["made_at"])),
+    ("BY", lambda r: r["by"]),
+    ("REASON", lambda r: r["reason"]),
+]
+
+
+@trust.command("list")
+@site_options
+@click.option("--all", "everything", is_flag=True, help="Those who were revoked too.")
+@click.option("--images", is_flag=True, help="The images that nobody may run, instead.")
+@pass_session
+def list_signers(session: Session, everything: bool, images: bool) -> None:
+    """List who is on record.
+
+    \b
+    Examples:
+      vws image trust list
+      vws image trust list --images --json
+    """
+    if images:
+        output.listing(session.client.revoked_images(), REVOKED, as_json=session.as_json, empty="No image is revoked.")
+        return
+    found = session.client.signers(everything=everything)
+    output.listing(
+        found, SIGNERS, as_json=session.as_json, empty="Nobody is on record. Next: vws image trust add NAME --key FILE"
+    )
+
+
+@trust.command("revoke")
+@site_options
+@REASON
+@END
+@click.argument("name", metavar="NAME", type=NAME)
+@pass_session
+def revoke_signer(session: Session, name: str, reason: str, end: bool) -> None:
+    """Believe a signer no more: nothing that he signed starts or boots again. What runs is listed.
+
+    \b
+    Examples:
+      vws image trust revoke desy --reason 'its key was stolen'
+      vws image trust revoke desy --reason 'its key was stolen' --end
+    """
+    told = session.client.revoke_signer(name, reason, end=end)
+    _concerned(session, told, f"{told['signer']['name']} is revoked")
+
+
+@click.command("revoke")
+@site_options
+@REASON
+@END
+@click.argument("name", metavar="IMAGE", type=NAME)
+@pass_session
+def revoke_image(session: Session, name: str, reason: str, end: bool) -> None:
+    """Let nobody run an image any more, whatever it is called and whoever brings it again. What runs is listed.
+
+    \b
+    Examples:
+      vws image revoke debian-12 --reason 'its kernel lets guests out'
+      vws image revoke debian-12 --reason 'its kernel lets guests out' --end
+    """
+    told = session.client.revoke_image(name, reason, end=end)
+    _concerned(session, told, f"{told['revocation']['name']} is revoked")
+
+
+def _concerned(session: Session, told: Json, said: str) -> None:
+    if session.as_json:
+        output.print_json(told)
+        return
+    leases = told["leases"]
+    if not leases:
+        click.echo(f"{said}; no lease runs by it.")
+        return
+    are = "is being ended" if len(leases) == 1 else "are being ended"
+    verb = are if told["ended"] else ("runs or waits" if len(leases) == 1 else "run or wait") + " still"
+    click.echo(f"{said}; {output.plural(len(leases), 'lease')} {verb}:")
+    click.echo(
+        output.table(["LEASE", "OWNER", "STATE", "ID"], [[e["name"], e["owner"], e["state"], e["id"]] for e in leases])
+    )
+    if not told["ended"]:
+        click.echo("What runs is not booted again and what waits does not start; the same with --end ends all of it.")
+
+
+@click.command()
+@site_options
+@click.argument("name", metavar="IMAGE", type=NAME)
+@pass_session
+def reinstate(session: Session, name: str) -> None:
+    """Let an image that was revoked run again, as the policy says.
+
+    \b
+    Examples:
+      vws image reinstate debian-12
+    """
+    told = session.client.reinstate_image(name)
+    if session.as_json:
+        output.print_json(told)
+    else:
+        click.echo(f"{told['name']} may run again, as the policy says.")
+
+
+ATTESTATIONS: list[output.Column] = [
+    ("SIGNED BY", lambda a: ", ".join(a["signers"]) or "nobody who counts"),
+    ("SIGNED", lambda a: output.moment(a["signed_at"])),
+    ("EXPIRES", lambda a: output.moment(a["expires"])),
+    ("SAYS", lambda a: one_line(", ".join(f"{name}={_shown(value)}" for name, value in a["assertions"].items()))),
+    ("PROBLEM", lambda a: one_line(a["problem"] or "; ".join(a["problems"]))),
+]
+
+
+def _shown(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@click.command()
+@site_options
+@click.argument("name", metavar="IMAGE", type=NAME)
+@pass_session
+def attestations(session: Session, name: str) -> None:
+    """List who vouches for an image, for what, and what of it counts here.
+
+    \b
+    Examples:
+      vws image attestations debian-12
+    """
+    found = session.client.attestations(name)
+    empty = f"Nobody vouches for {name}. Next: vws image sign {name} --key FILE"
+    output.listing(found, ATTESTATIONS, as_json=session.as_json, empty=empty)
+
+
+# ---------------------------------------------------------------- the policy
+
+
+@click.group()
+def policy() -> None:
+    """The site's image policy: which images whom may run, and with which network.
+
+    \b
+    Examples:
+      vws image policy show
+      vws image policy test debian-12 --vo cms
+    """
+
+
+@policy.command("show")
+@site_options
+@pass_session
+def show_policy(session: Session) -> None:
+    """Print the policy in force, and what is wrong with the one in its file.
+
+    \b
+    Examples:
+      vws image policy show
+    """
+    found = session.client.image_policy()
+    if session.as_json:
+        output.print_json(found)
+        return
+    for warning in found["warnings"]:
+        click.echo(f"Warning: {one_line(warning)}", err=True)
+    if found["text"]:
+        click.echo(f"# in force since {output.moment(found['since'])}")
+        click.echo(found["text"].rstrip("\n"))
+    elif found["blocked"]:
+        click.echo("No policy can be in force, so that nothing may run.")
+    else:
+        click.echo("The site has no image policy: everybody may run every image that he can see, signed or not.")
+
+
+@policy.command()
+@site_options
+@click.option("--user", metavar="USER", type=NAME, help="As for this user. Administrators only.")
+@click.option("--vo", metavar="VO", help='As for a user of this VO; "" for none. Administrators only.')
+@click.argument("name", metavar="IMAGE", type=NAME)
+@pass_session
+@click.pass_context
+def test(ctx: click.Context, session: Session, name: str, user: str | None, vo: str | None) -> None:
+    """Say what the policy would, and on what grounds. Nothing is changed or recorded.
+
+    Exit status: 0 it may run, 1 it may not.
+
+    \b
+    Examples:
+      vws image policy test debian-12
+      vws image policy test debian-12 --vo cms --user carl
+    """
+    decision = session.client.judge_image(name, user=user, vo=vo)
+    if session.as_json:
+        output.print_json(decision)
+    else:
+        click.echo(verdict_of(decision))
+    if not decision["allowed"]:
+        ctx.exit(1)
+
+
+def verdict_of(decision: Json) -> str:
+    word = click.style("may run", fg="green") if decision["allowed"] else click.style("may not run", fg="red")
+    lines = [f"{decision['image']} {word}: {one_line(decision['reason'])}"]
+    for need in decision["needs"]:
+        lines.append(f"  {'yes' if need['met'] else 'no ':3}  {one_line(need['what'])}: {one_line(need['found'])}")
+    facts = [("rule", decision["rule"]), ("digest", decision["digest"]), ("network", decision["network"])]
+    facts += [("vouched for by", ", ".join(decision["signers"])), ("accepted", one_line(decision["possible"]))]
+    shown = output.card((name, value) for name, value in facts if value)
+    return "\n".join([*lines, *(f"  {line}" for line in shown.splitlines())])
+
+
+@click.command()
+@site_options
+@click.argument("name", metavar="IMAGE", type=NAME)
+@pass_session
+def decisions(session: Session, name: str) -> None:
+    """Print who was allowed or refused an image, why, by whom vouched for, and where it ran.
+
+    \b
+    Examples:
+      vws image decisions debian-12
+      vws image decisions debian-12 --json | jq -r '.[].data.signers[]?'
+    """
+    found = session.client.image_decisions(name)
+    if session.as_json:
+        output.print_json(list(found))
+        return
+    none = True
+    for event in found:
+        none = False
+        click.echo(one_line(f"{line_of(event)}{_more(event)}"))
+    if none:
+        click.echo("Nothing was decided about it, and it never ran.", err=True)
+
+
+def _more(event: Json) -> str:
+    data = event["data"]
+    told = [
+        ("owner", event["owner"]),
+        ("at", data.get("at")),
+        ("lease", data.get("lease_name")),
+        ("rule", data.get("rule")),
+    ]
+    told += [("on", ", ".join(data.get("nodes") or ()) or event["node"])]
+    return "".join(f"  {name}={value}" for name, value in told if value)
+
+
+COMMANDS = (trust, revoke_image, reinstate, attestations, policy, decisions)

@@ -1,0 +1,199 @@
+"""Signing, trusting and judging from the command line, against a real service."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.frontends.conftest import Running, Server, asked
+from tests.service.test_image_check import FILES, bundle
+from vws.cli import doctor
+from vws.cli.main import cli
+from vws.core.chosen import Chosen
+from vws.core.membership import VO, Membership
+from vws.core.trust import read_envelope, read_statement
+from vws.store.sql import SqlStore
+
+POLICY = """
+[[rule]]
+for = "vo:cms"
+signers = ["desy"]
+assert = {maker = "DESY", remote-root-login = "off"}
+updates-within = "3650d"
+
+[[rule]]
+for = "all"
+network = "isolated"
+"""
+BILL = ("sbom.cdx.json", b'{"bomFormat": "CycloneDX", "components": []}')
+ASSERTED = """
+maker = "DESY"
+updates-until = 2026-11-21
+remote-root-login = "off"
+listening = ["22/tcp"]
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def site(server, tmp_path, monkeypatch):
+    path = tmp_path / "image-policy.toml"
+    path.write_text(POLICY)
+    store = SqlStore.open(f"sqlite:///{tmp_path / 'site.db'}")
+    chosen = Chosen(membership=Membership({"cms": VO(("ann",))}))
+    running = Running(server, store, tmp_path, chosen=chosen, image_policy=path)
+    (running.node,) = running.enroll("one")
+    monkeypatch.chdir(tmp_path)
+    yield running
+    running.close()
+    store.close()
+
+
+@pytest.fixture
+def vws(site, monkeypatch):
+    """Run a command as somebody; the tests' own errors come through."""
+
+    def run(*words: str, by: str = "root", status: int = 0, text: str | None = None):
+        token = {"root": site.root_token, "ann": site.ann_token}[by]
+        monkeypatch.setenv("VWS_URL", site.url)
+        monkeypatch.setenv("VWS_TOKEN", token)
+        result = CliRunner().invoke(cli, words, input=text)
+        assert result.exit_code == status, result.output + repr(result.exception)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def trusted(vws):
+    """desy is on record, and what he asserts is in a file."""
+    Path("asserted.toml").write_text(ASSERTED)
+    assert "is your private key" in vws("image", "key", "new", "maker.key").stdout
+    assert "desy is on record: Ed25519 key" in vws("image", "trust", "add", "desy", "--key", "maker.key.pub").stdout
+    return ("--key", "maker.key", "--assert", "asserted.toml")
+
+
+def test_from_key_to_lease_to_revocation(site, vws, trusted) -> None:
+    refused = vws("image", "policy", "test", "demo", by="ann", status=1).stdout
+    assert "demo may not run: it is not signed" in refused
+    assert "accepted  an image signed by desy" in refused
+    refused = vws("lease", "request", "--image", "demo", "--for", "1h", "--memory", "128MiB", by="ann", status=1).stderr
+    assert "Error: the image demo may not be run here: it is not signed (image-policy.toml:2, rule 1)" in refused
+    assert "possible: an image signed by desy" in refused
+    assert "kept: nothing was leased" in refused
+
+    signed = vws("image", "sign", "demo", *trusted, "--expires", "+180d", by="ann").stdout
+    assert "is signed by the key" in signed
+    told = vws("image", "attestations", "demo", by="ann").stdout
+    assert "listening=22/tcp, maker=DESY, remote-root-login=off, updates-until=2026-11-21" in told
+    shown = vws("image", "policy", "test", "demo", by="ann").stdout
+    assert "demo may run: desy vouches for it" in shown
+    assert "yes  maker is DESY: its maker is DESY" in shown
+    assert json.loads(vws("image", "policy", "test", "demo", "--vo", "cms", "--json").stdout)["allowed"]
+    assert json.loads(vws("image", "policy", "test", "demo", "--vo", "", "--json").stdout)["network"] == "isolated"
+
+    assert site.ann.post("/v1/leases", json=asked(name="mine")).status_code == 201
+    site.node.obey()
+    lines = vws("image", "decisions", "demo").stdout.splitlines()
+    assert [kind in line for kind, line in zip(("refused", "allowed", "allowed", "running"), lines, strict=True)]
+    assert "desy vouches for it" in lines[1]
+    assert "lease=mine" in lines[2]
+    assert "on=one" in lines[2]
+    assert len(json.loads(vws("image", "decisions", "demo", "--json").stdout)) == 4
+
+    told = vws("image", "trust", "revoke", "desy", "--reason", "its key was stolen").stdout
+    assert "desy is revoked; 1 lease runs or waits still:" in told
+    assert "mine" in told
+    assert json.loads(vws("image", "trust", "list", "--json").stdout) == []
+    assert "its key was stolen" in vws("image", "trust", "list", "--all").stdout
+    assert "was revoked: its key was stolen" in vws("image", "policy", "test", "demo", by="ann", status=1).stdout
+
+
+def test_a_file_is_signed_where_it_is_and_its_attestation_kept_later(site, vws, trusted) -> None:
+    file = Path("mine.vws")
+    bundle(file, FILES, documents=[BILL])
+    told = json.loads(vws("image", "sign", "mine.vws", *trusted, "--set", "purpose=test", "--json").stdout)
+    envelope = Path(told["file"])
+    assert envelope.name == "mine.vws.attestation.json"
+    statement = read_statement(read_envelope(envelope.read_bytes()).payload)
+    assert statement.assertions["purpose"] == "test"
+    assert statement.assertions["packages"] == f"sha256:{hashlib.sha256(BILL[1]).hexdigest()}"
+    vws("image", "import", "mine.vws", "--name", "mine")
+    assert json.loads(vws("image", "show", "mine", "--json").stdout)["digest"] == told["digest"] == statement.digest
+    assert "is kept beside mine" in vws("image", "attest", "mine", str(envelope)).stdout
+    assert json.loads(vws("image", "attestations", "mine", "--json").stdout)[0]["signers"] == ["desy"]
+    of_the_site = json.loads(vws("image", "sign", "mine", *trusted, "--json").stdout)
+    assert of_the_site["assertions"]["packages"] == statement.assertions["packages"], "found beside the image"
+    refused = vws("image", "attest", "demo", str(envelope), status=1).stderr
+    assert "the attestation is about another image" in refused
+
+
+def test_a_locked_key_asks_for_its_passphrase(vws) -> None:
+    vws("image", "key", "new", "--passphrase", "locked.key", text="secret\nsecret\n")
+    vws("image", "sign", "demo", "--key", "locked.key", text="secret\n")
+    wrong = vws("image", "sign", "demo", "--key", "locked.key", text="wrong\n", status=1)
+    assert "the key cannot be used" in wrong.stderr
+    again = vws("image", "key", "new", "locked.key", status=1).stderr
+    assert "locked.key is there already" in again
+    assert os.stat("locked.key").st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_signed_is_said(vws, trusted) -> None:
+    Path("bad.toml").write_text("maker = ")
+    assert "bad.toml is not TOML" in vws("image", "sign", "demo", *trusted[:2], "--assert", "bad.toml", status=1).stderr
+    assert "says no value" in vws("image", "sign", "demo", *trusted[:2], "--set", "maker", status=2).stderr
+    wrong = vws("image", "sign", "demo", *trusted[:2], "--set", "updates-until=soon", status=1).stderr
+    assert "--set.updates-until is 'soon', not a time such as" in wrong
+    public = vws("image", "sign", "demo", "--key", "maker.key.pub", status=1).stderr
+    assert "the key cannot be used" in public
+    secret = vws("image", "trust", "add", "oops", "--key", "maker.key", status=1).stderr
+    assert "is a private key, which stays with its owner" in secret
+
+
+def test_images_are_revoked_and_reinstated(site, vws) -> None:
+    assert "demo is revoked; no lease runs by it." in vws("image", "revoke", "demo", "--reason", "a bad kernel").stdout
+    assert "a bad kernel" in vws("image", "trust", "list", "--images").stdout
+    assert "demo may run again" in vws("image", "reinstate", "demo").stdout
+    site.root.post("/v1/leases", json=asked(2))
+    told = vws("image", "revoke", "demo", "--reason", "a bad kernel", "--end").stdout
+    assert "1 lease is being ended" in told
+    assert json.loads(vws("image", "trust", "list", "--images", "--json").stdout)[0]["reason"] == "a bad kernel"
+
+
+def test_the_policy_is_shown_with_warnings(site, vws) -> None:
+    shown = vws("image", "policy", "show", by="ann")
+    assert POLICY.strip() in shown.stdout
+    assert "names desy, of whom no key is on record" in shown.stderr
+    assert not json.loads(vws("image", "policy", "show", "--json").stdout)["blocked"]
+
+
+def test_the_doctor_looks_at_the_policys_file(tmp_path) -> None:
+    def found() -> list[tuple[str, str]]:
+        return [(each.ok, each.found) for each in doctor.check_image_policy(tmp_path)]
+
+    assert found() == []
+    (tmp_path / "site.toml").write_text("[service]\n")
+    (tmp_path / "service").mkdir()
+    assert found() == [("ok", "none: everybody may run every image")]
+    (tmp_path / "site.toml").write_text('[images]\npolicy = "image-policy.toml"\n[vos.cms]\nusers = ["ann"]\n')
+    assert found()[0][0] == "warn"
+    policy = tmp_path / "image-policy.toml"
+    policy.write_text(POLICY)
+    assert found() == [("ok", f"{policy}: 2 rules")]
+    policy.write_text(POLICY.replace("signers", "signer"))
+    ((verdict, said),) = found()
+    assert verdict == "warn"
+    assert "image-policy.toml:4, rule 1: 'signer' is no key; did you mean signers?" in said
+    policy.write_text('[[rule]]\nfor = "all"\n[tracker]\nfile = "t.json"\nrelease = "bookworm"\n')
+    assert "there is no tracker's file" in found()[0][1]
