@@ -12,11 +12,12 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vws.core.frames import FrameReader
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 256 << 10
 _ZEROS = bytes(PIECE_BYTES)
 
 
@@ -97,16 +98,19 @@ async def land(
 ) -> None:  # fmt: skip
     """Take a stream in to its end. Raises what `landing.take` and the stream raise; what came before is kept."""
     writing: asyncio.Future[None] | None = None
+    # One thread for all of a transfer: each of a pool's would keep memory of its own.
+    thread = ThreadPoolExecutor(1, "transfer")
     try:
         async for piece in _large(stream):
             if writing is not None:
                 await writing
                 progress(landing.position)
-            writing = asyncio.get_running_loop().run_in_executor(None, landing.take, piece)
+            writing = asyncio.get_running_loop().run_in_executor(thread, landing.take, piece)
             await pace.spend(len(piece))
     finally:
         if writing is not None:
             await asyncio.shield(writing)
+        thread.shutdown(wait=False)
     progress(landing.position)
 
 
