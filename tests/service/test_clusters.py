@@ -199,3 +199,38 @@ def test_what_becomes_of_a_member_whose_hook_ends_badly_is_the_files_to_say(here
         made = {w.id for w in here.view(cluster).members if w.released_at is None} - before
         assert len(made) == 1
         assert here.expected(cluster) == ["node-1", "node-2"]
+
+
+def test_only_clusters_that_a_commit_touched_are_looked_at(here, monkeypatch):
+    names = [f"pair-{number}" for number in range(3)]
+    launched = {name: here.launch(name=name) for name in names}
+    here.clusters.catch_up()
+    looked: list[str] = []
+    expected = type(here.clusters)._expected
+
+    def counted(self, cluster):
+        looked.append(cluster.name)
+        return expected(self, cluster)
+
+    monkeypatch.setattr(type(here.clusters), "_expected", counted)
+    monkeypatch.setattr(here.services.contexts, "view", None)  # never for this
+    here.rig.request()
+    here.clusters.catch_up()
+    assert looked == []
+    here.clusters.shrink(ANN, "pair-1", "node", 1)
+    here.clusters.catch_up()
+    assert looked == ["pair-1"]
+    here.clusters.terminate(ANN, "pair-2")
+    here.clusters.catch_up()
+    assert looked == ["pair-1", "pair-2"]
+    here.rig.obey()
+    looked.clear()
+    here.clusters.catch_up()
+    assert sorted(looked) == ["pair-0", "pair-1"], "all have moved, and pair-2 has ended"
+    assert not here.services.contexts.is_open(launched["pair-2"].context)
+    assert here.services.contexts.is_open(launched["pair-1"].context)
+    with pytest.raises(InvalidRequest):
+        here.launch(FILE.replace("image: demo", "image: none"), name="pair-9")
+    here.clusters.catch_up()
+    open_now = set(here.services.contexts.of_clusters().values())
+    assert open_now == {launched["pair-0"].id, launched["pair-1"].id}, "the refused launch left none"

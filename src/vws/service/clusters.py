@@ -2,16 +2,16 @@
 
 A context is opened before its cluster is launched, and closed again if the launch is refused: members find it from the
 moment that they have a node. From then on the cluster's workspaces are the context's members; who comes and goes is
-read off the site's own commits, and after a restart off the record. So nothing has to be done twice that a killed
-service began: what is missing is seen and made up for.
+read off the site's own commits, each of which says which clusters it touched, and after a restart off the record. So
+nothing has to be done twice that a killed service began: what is missing is seen and made up for.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,13 +19,12 @@ from vws.core import cluster as decisions
 from vws.core.cluster_spec import ClusterFile, cluster_request, lease_request, renamed
 from vws.core.clusterfile import read_cluster_file
 from vws.core.context import Expected, Member
-from vws.core.context_status import MemberState
 from vws.core.draft import Draft
 from vws.core.dry_run import consider
 from vws.core.errors import NotFound, VwsError
 from vws.core.lifecycle import UNORDERED
 from vws.core.members import member_name
-from vws.core.site import DOMAIN, Answer, Cluster, Lease, OnFailure, Role, Workspace
+from vws.core.site import DOMAIN, Answer, Changes, Cluster, Lease, OnFailure, Role, Workspace
 from vws.core.terms import LeaseRequest, When
 from vws.faultpoints import reach
 from vws.ports import Filter, Page
@@ -38,7 +37,8 @@ from vws.service.usage import Usage
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 5.0
-FAILING = (MemberState.FAILED, MemberState.LATE)
+# Nothing should be missed; if it was, it is made up for.
+LOOK_AT_ALL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,13 @@ class Clusters:
         self._moved = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._watching = ExitStack()
         self._launching: set[str] = set()
-        self._given_up: set[str] = set()  # workspaces in whose place others were wanted
+        self._given_up: dict[str, set[str]] = {}  # by context, workspaces in whose place others were wanted
+        self._touching = threading.Lock()
+        self._touched: set[str] | None = None  # ids of clusters; None: all of them
         self._known: dict[str, frozenset[Expected]] = {}  # by context, the members that it was told of
+        site.follow(self._follow)
+        contexts.watch(self._hear)
 
     # ------------------------------------------------------------ asking
 
@@ -132,6 +135,7 @@ class Clusters:
         finally:
             # The context of one that was refused, or had been launched by the same request, is closed by `catch_up`.
             self._launching.discard(id)
+            self._touch([id])
             self._moved.set()
         reach("service.cluster.launched")
         return launched
@@ -223,53 +227,90 @@ class Clusters:
 
     def start(self) -> None:
         """Tell contexts who comes and goes, in a thread of its own, until `stop`."""
-        unwatch = (
-            self._site.watch(lambda nodes, seq: self._moved.set()),
-            self._contexts.watch(lambda _: self._moved.set()),
-        )
-        self._unwatch = lambda: [each() for each in unwatch]
-        self._thread = threading.Thread(target=self._follow, name="clusters", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="clusters", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self._watching.close()
         self._ended.set()
         self._moved.set()
         if self._thread is not None:
             self._thread.join()
 
-    def _follow(self) -> None:
+    def _run(self) -> None:
+        looked_at = time.monotonic()
         while not self._ended.is_set():
             self._moved.clear()
+            if time.monotonic() > looked_at + LOOK_AT_ALL_S:
+                self._touched, looked_at = None, time.monotonic()
             # As the reconciler: a loop that has ended would look well, and no cluster would ever be ready.
             try:
                 self.catch_up()
             except Exception:
                 log.exception("following clusters failed; it is tried again")
+                self._touched = None
                 self._ended.wait(1.0)
             self._moved.wait(LOOK_AGAIN_S)
 
+    def _touch(self, ids: Iterable[str]) -> None:
+        """These clusters are to be looked at."""
+        with self._touching:
+            if self._touched is not None:
+                self._touched.update(filter(None, ids))
+
+    def _follow(self, changes: Changes) -> None:
+        """What the site has committed."""
+        leases = {lease.id: lease for lease in changes.leases}
+        present = self._site.present.leases
+        of = (leases.get(w.lease) or present.get(w.lease) for w in changes.workspaces)
+        touched = {lease.cluster for lease in (*leases.values(), *of) if lease is not None}
+        touched.update(cluster.id for cluster in changes.clusters)
+        if any(touched):
+            self._touch(touched)
+            self._moved.set()
+
+    def _hear(self, contexts: frozenset[str]) -> None:
+        """What guests said. Of that nothing is followed but failures."""
+        touched = {self._contexts.failed_cluster(id) for id in contexts}
+        if any(touched):
+            self._touch(touched)
+            self._moved.set()
+
     def catch_up(self) -> None:
-        """Have every open context expect exactly the members that its cluster has."""
+        """Have the open contexts of all clusters that were touched expect exactly the members that these have."""
+        with self._touching:
+            touched, self._touched = self._touched, set()
         # What is being launched now is looked at before what has been: it may be done in between.
-        open_contexts, launching = self._contexts.of_clusters(), set(self._launching)
+        launching = set(self._launching)
         with self._site.lock:
-            found = {c.context: (c, self._expected(c)) for c in self._site.present.clusters.values()}
-        for context, (cluster, members) in found.items():
-            try:
-                if self._known.get(context) != members:
-                    self._tell(context, members)
-                    self._known[context] = members
-                self._mend(cluster)
-            except VwsError as error:
-                log.warning("the context %s is behind its cluster: %s; tried again soon", context, error)
-        for context, id in open_contexts.items():
-            if context not in found and id not in launching:
-                self._contexts.close_context(context)
-                self._known.pop(context, None)
+            present = self._site.present.clusters
+            ids = present.keys() if touched is None else touched & present.keys()
+            found = [(present[id], self._expected(present[id])) for id in ids]
+            gone = None if touched is None else touched - present.keys() - launching
+        for cluster, members in found:
+            self._keep_in_step(cluster, members)
+        if gone is None or gone:
+            alive = {cluster.context for cluster, _ in found}
+            for context, id in self._contexts.of_clusters().items():
+                if id not in launching and (id in gone if gone is not None else context not in alive):
+                    self._close(context)
+
+    def _keep_in_step(self, cluster: Cluster, members: frozenset[Expected]) -> None:
+        try:
+            if self._known.get(cluster.context) != members:
+                self._tell(cluster.context, members)
+                self._known[cluster.context] = members
+            self._mend(cluster)
+        except VwsError as error:
+            log.warning("the context %s is behind its cluster: %s; tried again soon", cluster.context, error)
+            self._touch([cluster.id])
+
+    def _close(self, context: str) -> None:
+        self._contexts.close_context(context)
+        self._known.pop(context, None)
+        self._given_up.pop(context, None)
 
     def _tell(self, context: str, members: frozenset[Expected]) -> None:
-        told = [status.member for status in self._contexts.view(context).members]
+        told = self._contexts.told_of(context)
         there = {member.name for member in members}
         gone = [member.name for member in told if member.left_at is None and member.name not in there]
         # Who left because he failed does not come back but as another workspace.
@@ -282,18 +323,18 @@ class Clusters:
         """What a cluster's file says of members whose hooks ended badly, or that did not report in time."""
         if all(roles.on_failure is OnFailure.FAIL for roles in cluster.roles):
             return
-        failing = [s.member for s in self._contexts.view(cluster.context).members if s.state in FAILING]
         by: dict[OnFailure, list[Member]] = {}
-        for member in failing:
+        for member in self._contexts.failing(cluster.context):
             by.setdefault(cluster.roles_of(member.name.rpartition("-")[0]).on_failure, []).append(member)
         leaving = by.get(OnFailure.CONTINUE, [])
         if leaving:
             self._contexts.leave(cluster.context, *(member.name for member in leaving))
-        doomed = [m for m in by.get(OnFailure.REPLACE, []) if m.expected.workspace not in self._given_up]
+        given_up = self._given_up.setdefault(cluster.context, set())
+        doomed = [m for m in by.get(OnFailure.REPLACE, []) if m.expected.workspace not in given_up]
         if doomed:
             reasons = {member.name: why(member) for member in doomed}
             self._site.change("site", lambda draft: decisions.give_up(draft, cluster, reasons))
-            self._given_up.update(member.expected.workspace for member in doomed)
+            given_up.update(member.expected.workspace for member in doomed)
 
     def _expected(self, cluster: Cluster) -> frozenset[Expected]:
         present, found = self._site.present, set()

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vws.core.broker import Context
-from vws.core.context import ContextRecord, ContextSpec, Expected, Identity, Member, Ran
+from vws.core.context import ContextRecord, ContextSpec, ContextState, Expected, Identity, Member, Ran
 from vws.core.context_document import Document, closed_document, domain_name
-from vws.core.context_status import MemberStatus, all_status
+from vws.core.context_status import MemberState, MemberStatus, all_status, member_status
 from vws.core.deployment import ContextOrder
 from vws.core.errors import ContextClosed, InvalidRequest, NotFound, TooLarge, Unauthenticated, Unavailable
 from vws.core.information import Informed, as_data
@@ -45,6 +45,7 @@ T = TypeVar("T")
 WAIT_S = 30.0
 # How many contexts that have ended are remembered for their guests' sake.
 ENDED_MAX = 50
+FAILING = (MemberState.FAILED, MemberState.LATE)
 # What is shorter would be found by chance.
 REDACTED_LENGTH_MIN = 6
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -200,6 +201,30 @@ class Contexts:
         with self._writer.lock:
             records = [told.context.record for told in self._writer.told.values() if not told.context.closed]
         return {record.id: record.cluster for record in records if record.cluster}
+
+    def failed_cluster(self, id: str) -> str:
+        """The id of the cluster whose context has failed; "" if it has not, or is nobody's."""
+        with self._writer.lock:
+            told = self._writer.told.get(id)
+            failed = told is not None and told.context.record.state is ContextState.FAILED
+            return told.context.record.cluster if told and failed else ""
+
+    def told_of(self, id: str) -> tuple[Member, ...]:
+        """All members that an open context was ever told of. Raises NotFound."""
+        with self._writer.lock:
+            told = self._writer.told.get(id)
+            if told is None:
+                raise _no_context(id)
+            return tuple(told.context.members.values())
+
+    def failing(self, id: str) -> tuple[Member, ...]:
+        """The members of an open context whose hooks ended badly, or that are late. Quick while there are none."""
+        with self._writer.lock:
+            told = self._writer.told.get(id)
+            if told is None or told.context.record.state is not ContextState.FAILED:
+                return ()
+            statuses = (member_status(told.context, member) for member in told.context.present())
+            return tuple(status.member for status in statuses if status.state in FAILING)
 
     def members_of(self, id: str) -> tuple[str, ...]:
         """The names of the members of an open context."""

@@ -34,6 +34,7 @@ from vws.service.rates import SiteRates
 
 T = TypeVar("T")
 Listener = Callable[[frozenset[str], int], None]
+Follower = Callable[[Changes], None]
 TRIES_MAX = 50
 
 
@@ -67,6 +68,7 @@ class Site:
         self.settings = settings
         self.lock = threading.RLock()
         self._listeners: list[Listener] = []
+        self._followers: list[Follower] = []
         self._untold: set[str] = set()  # nodes with new orders, since the listeners were last told
         self._trouble = ""
         self.present = Present(Outlook(settings.rules, settings.chosen), settings.pools)
@@ -155,6 +157,8 @@ class Site:
         self._untold |= {n.id for n in changes.nodes if before.get(n.id) != n.generation}
         self.present.outlook.learn(self.rates.now)
         self.present.apply(changes, self.clock.now())
+        for follower in self._followers:
+            follower(changes)
 
     # ------------------------------------------------------------ several processes
 
@@ -184,6 +188,11 @@ class Site:
             self._listeners = [each for each in self._listeners if each is not listener]
 
         return unwatch
+
+    def follow(self, follower: Follower) -> None:
+        """Call `follower(changes)` with each commit, other processes' too, as it is taken in: under the lock, from any
+        thread. It must be quick and must not raise; it is for as long as the site."""
+        self._followers = [*self._followers, follower]
 
     @contextmanager
     def _moving(self) -> Iterator[None]:
