@@ -26,9 +26,10 @@ import pytest
 from vws import __version__
 from vws.cli import doctor
 from vws.cli.main import cli
-from vws.config import ServiceConfig, SiteConfig
+from vws.config import ImagesConfig, ServiceConfig, SiteConfig
 from vws.core import errors
 from vws.core.chosen import REGISTRY
+from vws.core.image_policy_file import KEYS, read_policy
 from vws.core.information import SiteInformation
 from vws.core.lifecycle import COMMANDS, Command, State
 from vws.core.membership import VO, Limits, User, UserGroup
@@ -288,7 +289,8 @@ def test_processes_are_started_as_shown():
 # ---------------------------------------------------------------- settings
 
 SECTIONS = {
-    "[service]": ServiceConfig, "[site]": SiteInformation, "[planning]": PlanningConfig, "[rates]": Configured,
+    "[service]": ServiceConfig, "[images]": ImagesConfig, "[site]": SiteInformation,
+    "[planning]": PlanningConfig, "[rates]": Configured,
     "[node]": NodeConfig, "[fake]": FakeConfig,
     "[policy]": PolicyConfig, "[vos.NAME]": VO, "[groups.NAME]": UserGroup, "[users.NAME]": User,
     "[pools.NAME]": PoolConfig, "[tariff]": Tariff, "[[tariff.bands]]": Band,
@@ -337,6 +339,14 @@ def test_the_example_of_a_policy_contradicts_nothing():
     (example,) = [block for block in blocks_in("toml") if block.document == POLICY]
     config = from_json(SiteConfig, tomllib.loads(example.text), str(example))
     check_policy(config.policy, config.members, config.tariff)
+
+
+def test_the_example_of_an_image_policy_is_one_with_every_key():
+    (example,) = [block for block in BLOCKS if block.text.startswith("# image-policy.toml")]
+    policy = read_policy(example.text, vos=["cms"])
+    assert len(policy.rules) == 2
+    missing = {key for key in KEYS if f"{key} =" not in example.text}
+    assert not missing
 
 
 def test_every_example_of_a_configuration_is_read():

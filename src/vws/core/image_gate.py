@@ -4,6 +4,9 @@ Between them days may pass, in which signers are revoked, attestations expire an
 more is not begun. Once its workspaces are made, a lease keeps what it was granted, but for revocations: those reach
 every boot (service/trust.py: `vouched`). Nodes see to it that what boots is what was granted (core/trust.py).
 
+What is said of the image that a workspace boots is said of those whose disks it shares, too: who may not run an image
+does not get at what is in it by this way.
+
 Every decision that a policy made is an event. A site without a policy decides nothing and says nothing.
 """
 
@@ -35,6 +38,10 @@ def _admitted(draft: Draft, group: Group, image: Image, owner: str, cluster: str
     must_be_allowed(decision, f"{where}.image")
     if decision.isolated and cluster:
         _must_have_no_way_out(draft, group, decision, cluster, where)
+    for i, disk in enumerate(group.disks):
+        shared = draft.present.images.get(disk.image)
+        if shared is not None:
+            must_be_allowed(_judged(draft, shared, owner), f"{where}.disks[{i}].image")
     return replace(group, signers=tuple(sorted(decision.keys)), isolated=decision.isolated)
 
 
@@ -73,7 +80,8 @@ def refused_now(draft: Draft, lease: Lease) -> str:
 
 
 def _decisions(draft: Draft, lease: Lease) -> Iterator[tuple[str, Decision]]:
-    for id in dict.fromkeys(group.image for group in lease.groups):
+    used = [id for group in lease.groups for id in (group.image, *(disk.image for disk in group.disks)) if id]
+    for id in dict.fromkeys(used):
         image = draft.present.images.get(id)
         if image is not None:  # one that was removed meanwhile is no longer anybody's to judge
             yield id, _judged(draft, image, lease.owner)
