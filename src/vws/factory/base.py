@@ -2,7 +2,7 @@
 
 An image may be a stranger's. It is not mounted, as the kernel's file systems are not made for hostile ones: qemu-img
 makes it raw, after a look at its header for other files that it names, and debugfs, an ordinary program, copies its
-files out. It knows no capabilities; those are asked for one by one.
+files out. On the way the set-user-ID bits and the capabilities of programs are lost; both are asked for and restored.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def _copy_tree(image: Path, disk: Path, tree: Path, folder: Path, log: Log) -> N
         log.run(["debugfs", "-R", f'rdump / "{tree}"', place])
         if not (tree / "var/lib/dpkg/status").exists():
             raise _wrong(image, "holds no Debian system")
+        _restore_modes(place, tree, folder)
         _restore_capabilities(place, tree, folder)
     finally:
         raw.unlink()
@@ -94,24 +96,44 @@ def _offset(image: Path, raw: Path) -> int:
     raise _wrong(image, "has no ext4 file system, on the whole disk or in one of its partitions")
 
 
-def _restore_capabilities(place: str, tree: Path, folder: Path) -> None:
-    programs = [path for path in _files(tree) if os.lstat(tree / path).st_mode & 0o111]
+def _restore_modes(place: str, tree: Path, folder: Path) -> None:
+    """Of files that run as their owner or group. debugfs lists them so: /INODE/MODE/UID/GID/NAME/SIZE/"""
+    files = _files(tree)
+    folders = sorted({os.path.dirname(path) for path in files})
+    inside = ""
+    for line in _asked(place, [f'ls -p "/{path}"' for path in folders], folder):
+        heading = re.fullmatch(r'debugfs: ls -p "/(.*)"', line)
+        entry = re.fullmatch(r"/\d+/10(\d{4})/\d+/\d+/(.+)/\d*/", line)
+        if heading:
+            inside = heading[1]
+        elif entry and int(entry[1], 8) & 0o6000:
+            path = os.path.join(inside, entry[2])
+            if path in files:
+                os.chmod(tree / path, int(entry[1], 8))
+
+
+def _asked(place: str, questions: Sequence[str], folder: Path) -> list[str]:
     commands = folder / "debugfs-commands"
-    commands.write_text("".join(f'ea_get -x "/{path}" {CAPABILITY}\n' for path in programs))
-    said = run(["debugfs", "-f", str(commands), place], with_stderr=True)
+    commands.write_text("".join(f"{question}\n" for question in questions))
+    return run(["debugfs", "-f", str(commands), place], with_stderr=True).splitlines()
+
+
+def _restore_capabilities(place: str, tree: Path, folder: Path) -> None:
+    programs = [path for path in sorted(_files(tree)) if os.lstat(tree / path).st_mode & 0o111]
+    said = "\n".join(_asked(place, [f'ea_get -x "/{path}" {CAPABILITY}' for path in programs], folder))
     for path, value in re.findall(
         r'^debugfs: ea_get -x "/(.+)" \S+\n.*?([0-9a-f]{2}(?: ?[0-9a-f]{2})+)\s*$', said, re.M
     ):
         os.setxattr(tree / path, CAPABILITY, bytes.fromhex(value), follow_symlinks=False)
 
 
-def _files(tree: Path) -> list[str]:
-    found = []
+def _files(tree: Path) -> set[str]:
+    found: list[str] = []
     for folder, _, names in os.walk(tree):
         inside = os.path.relpath(folder, tree)
         paths = [os.path.normpath(os.path.join(inside, name)) for name in names]
         found += [path for path in paths if '"' not in path and path.isprintable()]
-    return [path for path in found if stat.S_ISREG(os.lstat(tree / path).st_mode)]
+    return {path for path in found if stat.S_ISREG(os.lstat(tree / path).st_mode)}
 
 
 def _recipe_of(said: dict[str, object], disk: Path, tree: Path) -> Recipe:
