@@ -94,7 +94,8 @@ class Machine:
         guestfwd = f",guestfwd=tcp:10.0.2.100:443-cmd:{door}" if door else ""
         network = ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{SSH_PORT}-:22{guestfwd}"]
         network += ["-device", "virtio-net-pci,netdev=net,romfile="]
-        boot = ["-kernel", str(folder / "kernel"), "-initrd", str(folder / "initrd"), "-append", CMDLINE_DEFAULT]
+        direct = ["-kernel", str(folder / "kernel"), "-initrd", str(folder / "initrd"), "-append", CMDLINE_DEFAULT]
+        boot = direct if (folder / "kernel").exists() else []  # else firmware boots the disk
         outside = ["-serial", f"file:{self.console}", "-qmp", f"unix:{self.monitor},server=on,wait=off"]
         size = ["-machine", f"{machine},usb=off,vmport=off", "-m", str(memory_mib)]
         past = ["-incoming", f"exec:cat {shlex.quote(str(resume_from))}"] if resume_from else []

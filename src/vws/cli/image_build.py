@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from vws.cli import output
+from vws.cli.failures import failure_of
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes
+from vws.core.errors import VwsError
 
 Json = dict[str, Any]
 
@@ -66,7 +68,10 @@ def build(
 
     plan = load(file, base)
     target = out or Path(f"{plan.recipe.name}.vws")
-    built = build_apart(file, target, cache or cache_folder(), _tell(session.as_json), image=base)
+    try:
+        built = build_apart(file, target, cache or cache_folder(), _tell(session.as_json), image=base)
+    except VwsError as error:
+        raise _with_log(error, target) from error
     if name:
         from vws.cli.image import listed, send
 
@@ -83,6 +88,15 @@ def build(
         click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
     else:
         click.echo("Next: " + session.named(f"vws image import {target} --name {plan.recipe.name}"))
+
+
+def _with_log(error: VwsError, target: Path) -> Exception:
+    """The failure, with what is left of the build."""
+    told = failure_of(error)
+    if told is None or "log" not in error.details:
+        return error
+    told.kept = f"{error.details['log']}, the log" + (f"; {target} is as it was" if target.exists() else "")
+    return told
 
 
 def _tell(as_json: bool) -> Any:

@@ -80,6 +80,8 @@ def packages_in(bill: bytes) -> tuple[Package, ...]:
         raise ValueError("it is no table")
     found = []
     for each in said.get("components") or ():
+        if not isinstance(each, dict):
+            raise ValueError("its components are no tables")
         purl = PackageURL.from_string(str(each.get("purl")))
         if purl.type == "deb" and isinstance(purl.qualifiers, dict):
             hashes = {one.get("alg"): str(one.get("content")) for one in each.get("hashes") or ()}
