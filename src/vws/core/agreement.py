@@ -124,10 +124,12 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
         # It would wait for ever.
         raise refusal(draft.present, lease, demand, now=now)
     if not outlook.planner.arrive(demand, now):
-        sooner = outlook.soonest(demand, now) if lease.urgent and lease.kind is LeaseKind.IMMEDIATE else None
-        if sooner is None or not outlook.planner.arrive(sooner, now):
+        hurries = lease.urgent and lease.kind is LeaseKind.IMMEDIATE
+        block, victims = outlook.planner.soonest(demand, now) if hurries else (None, [])
+        if block is None:
             raise refusal(draft.present, lease, demand, now=now)
-        lease = replace(lease, start=sooner.at, end=sooner.at + lease.duration_s)
+        outlook.planner.accept(demand, block, victims, now)
+        lease = replace(lease, start=demand.at, end=demand.at + lease.duration_s)
     draft.put_lease(lease)
     draft.say_lease("lease.granted", lease, **terms_of(lease))
     say_allowed(draft, lease, "request")

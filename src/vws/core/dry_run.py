@@ -66,8 +66,7 @@ def _consider_one(draft: Draft, lease: Lease, before: HeldBefore) -> Answer:
         raise refusal(present, lease, demand, now=now)
     block, victims = outlook.look(demand, now)
     if block is None and lease.urgent and lease.kind is LeaseKind.IMMEDIATE:
-        sooner = outlook.soonest(demand, now)
-        block, victims = outlook.look(sooner, now) if sooner is not None else (None, [])
+        block, victims = outlook.planner.soonest(demand, now)
     if block is not None:
         return _answer(True, _would(present, lease, block, victims, now), block.run, _shares(present, block))
     if lease.kind is LeaseKind.BEST_EFFORT:

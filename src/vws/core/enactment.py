@@ -56,6 +56,7 @@ def settle_plan(draft: Draft, ids: Ids) -> None:
         demand = outlook.planner.demands.get(id)
         if demand is not None:
             _notice(draft, outlook, demand)
+            outlook.planner.press(demand)
     _carry_out(draft, outlook, ids)
     settle(draft)
     _replace(draft, ids)
@@ -189,7 +190,8 @@ def _give_up(draft: Draft, lease: Lease) -> None:
 
 def _press(draft: Draft, outlook: Outlook) -> None:
     """Order again what could not be ordered when it was due, and what a node that was away has not done."""
-    for demand in list(outlook.planner.saved.values()):
+    pressing, outlook.planner.pressing = outlook.planner.pressing, {}
+    for demand in pressing.values():
         block = demand.block
         if demand.phase == SAVING or (demand.kept and demand.phase in (SAVED, BOOKED)):
             _suspend(draft, draft.lease(demand.id))

@@ -252,14 +252,6 @@ class Outlook:
         hosts, _ = Placing(empty, self.rules).nodes(demand, 0, 1, 1)
         return hosts is not None
 
-    def soonest(self, demand: Demand, now: int) -> Demand | None:
-        """The same demand, to run as soon as others can have been saved; None if that would not help."""
-        for wait_s in self.planner.save_times(demand):
-            demand.at, demand.hurries = now + wait_s + 1, True
-            if self.planner.find(demand, now)[0] is not None:
-                return demand
-        return None
-
     def hosts_of(self, demand: Demand) -> list[str]:
         """The ids of its nodes, as far as they are still there."""
         hosts = demand.block.hosts if demand.block is not None else []

@@ -34,7 +34,8 @@ class SitePlanner(Planner):
         super().__init__([], rules)
         self.touched: dict[str, Demand] = {}
         self.urgent: dict[str, Demand] = {}  # those that would rather begin before their time
-        self.saved: dict[str, Demand] = {}  # those that are, or once were, to be saved
+        # Those whose members may have to be saved or restored by an order yet to be given; their owner empties it.
+        self.pressing: dict[str, Demand] = {}
         self.moves = 0  # how often anything has been touched
 
     def _touch(self, demand: Demand) -> None:
@@ -143,8 +144,12 @@ class SitePlanner(Planner):
     def _act(self, kind: int, demand: Demand, block: Block) -> None:
         super()._act(kind, demand, block)
         self._touch(demand)
-        if kind == SAVE:
-            self.saved[demand.id] = demand
+        self.press(demand)
+
+    def press(self, demand: Demand) -> None:
+        """It, or one of its members, has changed."""
+        if (demand.kept or demand.phase == SAVING) and demand.id in self.demands:
+            self.pressing[demand.id] = demand
 
     def _stand(self, now: int) -> bool:
         """Windows and overdue blocks take rooms ahead: every booking is placed anew."""
@@ -399,6 +404,7 @@ class SitePlanner(Planner):
             fits = False
         elif demand.phase != BOOKED:
             self._recount()
+        self.preemptible.put(demand)
         self._put_back(demand, now)
         self._has_freed_all()
         return fits
@@ -495,6 +501,10 @@ class SitePlanner(Planner):
 
     def adopt(self, demand: Demand, phase: int, block: Block | None, now: int) -> None:
         """Take over a demand as a record has it."""
+        self._adopt(demand, phase, block, now)
+        self.press(demand)
+
+    def _adopt(self, demand: Demand, phase: int, block: Block | None, now: int) -> None:
         self._take(demand)
         if block is not None:
             for member in range(len(demand.saved_on)):
@@ -503,8 +513,6 @@ class SitePlanner(Planner):
         _resize(demand, demand.parts, demand.saved_on if block is None else block.hosts)
         if demand.saved_on:
             self._keep_apart(demand, demand.saved_on, now)
-        if demand.saved_on or phase == SAVING or (block is not None and block.restores):
-            self.saved[demand.id] = demand
         if block is None:
             if phase == OVER:
                 demand.phase = OVER
@@ -514,8 +522,8 @@ class SitePlanner(Planner):
         self._laid += 1
         block.order = self._laid
         demand.block = block
-        self.holding[demand.id] = demand
         demand.phase = phase
+        self._hold(demand)
         if phase != BOOKED and _held_until(demand, block) <= now:
             _prolong(demand, block, now)  # how overdue it was by then is not in the record
         self._put_back(demand, now)
@@ -547,7 +555,7 @@ class SitePlanner(Planner):
         demand.next = -1
         self.demands.pop(demand.id, None)
         self.urgent.pop(demand.id, None)
-        self.saved.pop(demand.id, None)
+        self.pressing.pop(demand.id, None)
         # What is adopted next under this id is as the record has it.
         self.touched.pop(demand.id, None)
 

@@ -17,7 +17,7 @@ conservative backfilling); Sotomayor, Keahey and Foster, HPDC 2008 (suspension b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final, final
 
@@ -33,6 +33,7 @@ from vws.core.plan.demand import (
     Block,
     Demand,
 )
+from vws.core.plan.givers import Givers, Preemptible
 from vws.core.plan.placing import Placing
 from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
@@ -60,35 +61,6 @@ class Action:
         self.block = block
 
 
-@final
-class Givers:
-    """Demands that could give way, the cheapest first: those that have not begun, then those with few members and
-    little time behind them. They are put in order as they are asked for: mostly the first few will do."""
-
-    def __init__(self) -> None:
-        self._by_members: dict[int, list[Demand]] = {}
-
-    def add(self, demand: Demand, members: int) -> None:
-        """members: of one that has begun; 0 for others."""
-        self._by_members.setdefault(members, []).append(demand)
-
-    def in_order(self, hard: Demand, may: Callable[[Demand, Demand], bool] | None) -> Iterator[Demand]:
-        """Those that may, by the site's policy, be made to give way for a hard one."""
-        for members in sorted(self._by_members):
-            group = self._by_members[members]
-            if members == 0:
-                group.sort(key=_number)
-            else:
-                group.sort(key=_taken)
-                group.sort(key=_run, reverse=True)
-            for victim in group:
-                if may is None or may(hard, victim):
-                    yield victim
-
-    def all(self) -> list[Demand]:
-        return [demand for group in self._by_members.values() for demand in group]
-
-
 class Planner:
     """One site's plan. At each moment its owner calls, in this order: `ended` (what ended before its time), `due`,
     `arrive`, `fill`, `due`."""
@@ -99,6 +71,7 @@ class Planner:
         self.placing = Placing(self.timeline, rules)
         self.demands: dict[str, Demand] = {}
         self.holding: dict[str, Demand] = {}  # those that have a block: few beside those that wait, on a large site
+        self.preemptible = Preemptible(rules)  # of these
         self.queue: list[Demand] = []  # in turn
         self.booked: list[Demand] = []  # in turn
         self.promised: list[Demand] = []  # those with deadlines, which are booked whatever the rules say
@@ -194,6 +167,7 @@ class Planner:
     def _begin(self, demand: Demand, block: Block) -> None:
         self._unbook(demand)
         demand.phase = PREPARING
+        self.preemptible.put(demand)
         demand.migrations += block.moves
         if block.restores:
             self._restoring += 1
@@ -284,6 +258,11 @@ class Planner:
         if taken:
             self._take(demand)
         return taken
+
+    def accept(self, demand: Demand, block: Block, victims: list[Demand], now: int) -> None:
+        """Take in a hard demand for which this has just been found."""
+        self._place_over(demand, block, victims, now)
+        self._take(demand)
 
     def _take(self, demand: Demand) -> None:
         self._taken += 1
@@ -448,12 +427,22 @@ class Planner:
         self._laid += 1
         block.order = self._laid
         demand.block = block
-        self.holding[demand.id] = demand
         demand.phase = BOOKED
+        self._hold(demand)
         self.timeline.lay(demand.parts, block, now)
         self._wake(demand, block.begin)
         if demand.hard:
             self._hard_ahead += 1
+
+    def _hold(self, demand: Demand) -> None:
+        self.holding[demand.id] = demand
+        self.preemptible.put(demand)
+
+    def _hold_no_more(self, demand: Demand) -> None:
+        demand.block = None
+        demand.next = -1
+        self.holding.pop(demand.id, None)
+        self.preemptible.remove(demand)
 
     def _unbook(self, demand: Demand) -> None:
         if demand.hard:
@@ -478,9 +467,7 @@ class Planner:
             self._used = self._used.minus(demand.saved_total)
         else:
             self._used = self._used.minus(demand.total)
-        demand.block = None
-        self.holding.pop(demand.id, None)
-        demand.next = -1
+        self._hold_no_more(demand)
         self._has_freed(block)
 
     def _has_freed(self, block: Block) -> None:
@@ -505,9 +492,12 @@ class Planner:
         block, victims = self.find(demand, now)
         if block is None:
             return False
+        self._place_over(demand, block, victims, now)
+        return True
+
+    def _place_over(self, demand: Demand, block: Block, victims: list[Demand], now: int) -> None:
         self._oust(victims, block.begin, now)
         self._lay(demand, block, now)
-        return True
 
     def _oust(self, victims: list[Demand], begin: int, now: int) -> None:
         for victim in victims:
@@ -567,13 +557,10 @@ class Planner:
     def _givers(self, begin: int, end: int, now: int, where: set[int] | None = None) -> Givers:
         """The soft demands that could give way over [begin, end); of those that are on certain nodes (None: on any)."""
         givers = Givers()
-        for victim in self.holding.values():
-            # Most often there is no time even to save one that is alone on its node.
-            if victim.phase != BOOKED and not victim.restartable and begin - self.rules.save_s(victim, None) < now:
-                continue
+        for victim in self.preemptible.within(max(begin - now, 0)):
             block = victim.block
             # What was granted for a time begins then: only what has begun gives way.
-            if block is None or not victim.preemptible or victim.by >= 0 or (victim.hard and victim.phase == BOOKED):
+            if block is None or victim.by >= 0 or (victim.hard and victim.phase == BOOKED):
                 continue
             if block.begin >= end or block.end <= begin or (where is not None and where.isdisjoint(block.hosts)):
                 continue
@@ -588,24 +575,24 @@ class Planner:
         """Those who could give way for a demand at some time or other; none where they are more than `most`."""
         found: list[Demand] = []
         may = self.rules.may_suspend
-        for each in self.holding.values():
+        for each in self.preemptible.all():
             granted = each.by >= 0 or (each.hard and each.phase == BOOKED)
-            if each.block is not None and each.preemptible and not granted and (may is None or may(demand, each)):
+            if not granted and (may is None or may(demand, each)):
                 found.append(each)
                 if len(found) > most:
                     return []
         return found
 
-    def save_times(self, demand: Demand) -> list[int]:
-        """How long it takes to save those who could give way for a demand: each length once, the shortest first."""
-        found: set[int] = set()
+    def soonest(self, demand: Demand, now: int) -> tuple[Block | None, list[Demand]]:
+        """The same as `find`, for a demand that wants to run as soon as others can have been saved: it is moved there.
+        Its former moment is tried no more."""
         may = self.rules.may_suspend
-        for each in self.holding.values():
-            if each.block is not None and each.preemptible:
-                save_s = self.rules.save_s(each, each.block.hosts)
-                if save_s not in found and (may is None or may(demand, each)):
-                    found.add(save_s)
-        return sorted(found)
+        for wait_s in self.preemptible.save_times(lambda each: may is None or may(demand, each)):
+            demand.at, demand.hurries = now + wait_s + 1, True
+            block, victims = self.find(demand, now)
+            if block is not None:
+                return block, victims
+        return None, []
 
     def _victims(self, demand: Demand, begin: int, end: int, now: int) -> list[Demand]:
         """Those of them that could give way for a demand, the cheapest first."""
@@ -633,9 +620,7 @@ class Planner:
         assert block is not None
         if victim.phase == BOOKED:
             self._unbook(victim)
-            victim.block = None
-            self.holding.pop(victim.id, None)
-            victim.next = -1
+            self._hold_no_more(victim)
             self._enqueue(victim)
         else:
             if self._could_save(victim, block, begin, now):
@@ -667,18 +652,6 @@ def _is_enough(tally: Tally | None, victim: Demand) -> bool:
         return True
     tally.recount(victim.block.hosts)
     return tally.is_enough()
-
-
-def _number(demand: Demand) -> int:
-    return demand.number
-
-
-def _taken(demand: Demand) -> int:
-    return demand.taken
-
-
-def _run(demand: Demand) -> int:
-    return demand.block.run if demand.block is not None else 0
 
 
 def remove(booked: list[Demand], demand: Demand) -> None:

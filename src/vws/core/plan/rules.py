@@ -88,6 +88,10 @@ class Rules:
         """Seconds to write the members' memory to their nodes' disks (hosts unknown: one member per node)."""
         return self._memory_s(demand, hosts, self.suspend_mib_per_s)
 
+    def alone_s(self, largest_mib: int, members: int) -> int:
+        """The same for members of which each is alone on its node."""
+        return seconds(largest_mib / self.suspend_mib_per_s) + seconds(self.enact_s * members)
+
     def restore_s(self, demand: Demand, hosts: list[int] | None) -> int:
         """Seconds to read it back."""
         return self._memory_s(demand, hosts, self.resume_mib_per_s)
