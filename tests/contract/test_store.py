@@ -7,7 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from tests.store.builders import NOW, address, answer, event, ground, image, lease, maintenance, node, token, workspace
+from tests.store.builders import (
+    NOW,
+    address,
+    answer,
+    event,
+    ground,
+    image,
+    lease,
+    maintenance,
+    node,
+    revocation,
+    signer,
+    token,
+    workspace,
+)
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
@@ -542,3 +556,30 @@ def test_an_address_of_a_pool_has_one_holder(grounded, put):
         "adr-000004",
     ]
     assert grounded.changed_since(1).addresses[0].released_at == NOW
+
+
+# ---------------------------------------------------------------- trust
+
+
+def test_all_signers_are_loaded_and_revocations_that_hold(grounded, put):
+    revoked = signer(2, revoked_at=NOW + 1, reason="its key was stolen")
+    put(signers=(signer(1), revoked), revocations=(revocation(1), revocation(2, lifted_at=NOW + 1)))
+    snapshot = grounded.load()
+    assert snapshot.signers == (signer(1), revoked)
+    assert snapshot.revocations == (revocation(1),)
+    assert grounded.get(type(revoked), revoked.id) == revoked
+
+
+def test_live_signers_have_names_of_their_own_and_a_digest_is_revoked_once(grounded, put):
+    put(signers=(signer(1, name="desy", revoked_at=NOW),))
+    put(signers=(signer(2, name="desy"),))
+    with pytest.raises(NameTaken, match="sgn-000002"):
+        put(signers=(signer(3, name="desy"),))
+    put(revocations=(revocation(1, digest="ab" * 32),))
+    with pytest.raises(Conflict, match="rev-000001"):
+        put(revocations=(revocation(2, digest="ab" * 32),))
+
+
+def test_events_are_found_by_their_image(grounded, put):
+    put(events=(event(1, image="img-000001"), event(2, image="img-000002"), event(3)))
+    assert [e.image for e in grounded.events(Filter(image="img-000002"), after=0, limit=10)] == ["img-000002"]

@@ -9,10 +9,10 @@ from tests.core import attesting
 from tests.core.attesting import attestation, public
 from tests.service.conftest import ADMIN, ANN, BOB, Rig
 from vws.core.chosen import Chosen
-from vws.core.deployment import orders_for
+from vws.core.deployment import WorkspaceFact, orders_for
 from vws.core.errors import Forbidden, InvalidRequest, NameTaken, NotFound
 from vws.core.image_policy import ImageRefused
-from vws.core.lifecycle import Command
+from vws.core.lifecycle import Command, Observation
 from vws.core.manifest import digest
 from vws.core.membership import VO, Membership
 from vws.core.site import Document, DocumentKind, LeaseState
@@ -20,6 +20,7 @@ from vws.core.terms import GroupRequest, LeaseRequest, When
 from vws.core.trust import MEDIA_TYPE, why_not_vouched
 from vws.ports import Filter
 from vws.service import image_policy
+from vws.service.clusters import Launch
 from vws.service.image_policy import PolicyBook
 from vws.service.site import Settings
 
@@ -225,6 +226,62 @@ def test_an_isolated_workspace_is_ordered_so(ruled):
     attest(ruled)
     ruled.request(caller=ANN)
     assert sorted(order.isolated for order in orders(ruled)) == [False, True]
+
+
+def test_a_node_that_refuses_a_boot_is_on_record_as_such(ruled):
+    attest(ruled)
+    lease = ruled.request()
+    (workspace,) = ruled.leases.members(lease.id)
+    reason = "this node refuses to boot it: the image's disk was altered in the node's cache"
+    ruled.report(workspace.node, WorkspaceFact(workspace.id, Observation.BROKEN, boots=1, reason=reason, refused=True))
+    (event,) = kinds(ruled, "workspace.refused")
+    assert (event.workspace, event.image, event.data["reason"]) == (workspace.id, workspace.image, reason)
+    assert ruled.leases.lease(ANN, lease.id).reason == f"{workspace.name} is failed: {reason}"
+    assert "workspace.refused" in [
+        each.kind for each in ruled.services.trust.decisions(ANN, "demo", after=0, limit=99)[0]
+    ]
+
+
+# ---------------------------------------------------------------- clusters
+
+CLUSTER = """
+vws: cluster/1
+name: pair
+networks: {private: {range: 10.20.0.0/24, outgoing: %s}}
+groups:
+  node: {image: demo, count: 2, memory: 512MiB, networks: [private]}
+lease: {for: 1h}
+"""
+
+
+def test_a_cluster_is_refused_by_the_same_rule_and_runs_once_it_is_met(ruled):
+    ruled.services.contexts.start()
+    clusters = ruled.services.clusters
+    with pytest.raises(ImageRefused, match="it is not signed"):
+        clusters.launch(ANN, Launch(CLUSTER % "true"))
+    assert not clusters.would_fit(ANN, Launch(CLUSTER % "true"))[1]["fits"]
+    assert kinds(ruled, "image.refused")
+    clusters.catch_up()
+    attest(ruled)
+    assert clusters.would_fit(ANN, Launch(CLUSTER % "true"))[1]["fits"]
+    launched = clusters.launch(ANN, Launch(CLUSTER % "true"))
+    write(ruled, SIGNED.replace("desy", "cern"))
+    with pytest.raises(ImageRefused, match="whom this rule does not trust"):
+        clusters.grow(ANN, launched.id, "node", 1)
+    ruled.services.contexts.stop()
+
+
+def test_an_isolated_image_has_no_cluster_with_a_way_out(ruled):
+    ruled.services.contexts.start()
+    write(ruled, '[[rule]]\nfor = "all"\nnetwork = "isolated"\n')
+    clusters = ruled.services.clusters
+    with pytest.raises(ImageRefused, match="may have no way out, and the network private has one") as caught:
+        clusters.launch(ANN, Launch(CLUSTER % "true"))
+    assert "a network without outgoing" in caught.value.possible
+    assert "may have no way out" in clusters.would_fit(ANN, Launch(CLUSTER % "true"))[1]["reason"]
+    clusters.catch_up()
+    clusters.launch(ANN, Launch(CLUSTER % "false"))
+    ruled.services.contexts.stop()
 
 
 # ---------------------------------------------------------------- revoking

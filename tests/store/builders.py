@@ -19,7 +19,9 @@ from vws.core.site import (
     LeaseState,
     Maintenance,
     Node,
+    Revocation,
     Role,
+    Signer,
     Token,
     Workspace,
 )
@@ -83,3 +85,13 @@ def answer(number: int = 1, **fields: Any) -> Answer:
 def ground(**more: Any) -> Changes:
     """What workspaces refer to, and `more`."""
     return Changes(images=(image(),), nodes=(node(),), leases=(lease(),)) + Changes(**more)
+
+
+def signer(number: int = 1, **fields: Any) -> Signer:
+    given = {"name": f"signer-{number}", "keyid": f"{number:064x}", "kind": "Ed25519 key", "pem": "-----BEGIN…"}
+    return Signer(f"sgn-{number:06d}", **{**given, "added_at": NOW, "by": "admin", **fields})
+
+
+def revocation(number: int = 1, **fields: Any) -> Revocation:
+    given = {"digest": f"{number:064x}", "name": "debian", "reason": "a bad kernel", "by": "admin", "made_at": NOW}
+    return Revocation(f"rev-{number:06d}", **{**given, **fields})

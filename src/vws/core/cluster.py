@@ -100,22 +100,30 @@ def launch(
             possible="another name (--name)",
         )
     pools = pools_meant(draft, request)
-    cluster = Cluster(
-        id=id or ids("cls"),
-        name=request.name,
-        owner=owner,
-        networks=tuple(_networks(request, pools, ids)),
-        roles=tuple(_roles(request, group) for group in request.lease.groups),
-        context=request.context,
-        file=request.file,
-        created_at=draft.now,
-    )
-    draft.put_cluster(cluster)
+    cluster = drawn_up(draft, request, pools, owner=owner, ids=ids, id=id)
     asked = replace(alone(request, pools), cluster=cluster.id)
     give(draft, cluster, asked.groups, ids)
     grant(draft, asked, owner=owner, ids=ids, before=before)
     draft.say("cluster.launched", owner=owner, cluster=cluster.id, name=cluster.name)
     return cluster
+
+
+def drawn_up(
+    draft: Draft, request: ClusterRequest, pools: Mapping[str, Pool], *, owner: str, ids: Ids, id: str = ""
+) -> Cluster:
+    """The cluster that is asked for, in the draft, without any lease yet. pools: by `pools_meant`."""
+    return draft.put_cluster(
+        Cluster(
+            id=id or ids("cls"),
+            name=request.name,
+            owner=owner,
+            networks=tuple(_networks(request, pools, ids)),
+            roles=tuple(_roles(request, group) for group in request.lease.groups),
+            context=request.context,
+            file=request.file,
+            created_at=draft.now,
+        )
+    )
 
 
 def alone(request: ClusterRequest, pools: Mapping[str, Pool]) -> LeaseRequest:

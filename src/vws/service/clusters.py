@@ -148,9 +148,13 @@ class Clusters:
         decisions.check_cluster(request)
         with self._site.lock:
             draft = Draft(self._site.present, actor=caller.subject, now=self._site.clock.now())
-            alone = decisions.alone(request, decisions.pools_meant(draft, request))
-            fit = consider(draft, alone, owner=caller.subject, ids=self._site.ids.new, before=self._held_before)
-            lacking = decisions.lacking(draft, request, owner=caller.subject, ids=self._site.ids.new)
+            pools, ids = decisions.pools_meant(draft, request), self._site.ids.new
+            alone = decisions.alone(request, pools)
+            # In its own networks, as it would be launched: what an image may have is asked of them too.
+            cluster = decisions.drawn_up(draft, request, pools, owner=caller.subject, ids=ids)
+            alone = replace(alone, cluster=cluster.id)
+            fit = consider(draft, alone, owner=caller.subject, ids=ids, before=self._held_before)
+            lacking = decisions.lacking(draft, request, owner=caller.subject, ids=ids)
         if lacking is not None:
             fit |= {"fits": False, "reason": lacking.problem, "offers": list(lacking.details.get("offers", ()))}
         return file, fit | {"price": self._usage.estimate(alone, fit["start"], caller.subject)}
