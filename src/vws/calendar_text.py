@@ -246,9 +246,9 @@ def _lease_legend(sheet: Sheet, bars: Iterable[Bar]) -> Iterator[str]:
     leases: dict[str, Bar] = {}
     for bar in sorted(bars, key=lambda b: b.start):
         if bar.step is not Step.MAINTENANCE:
-            first = leases.setdefault(bar.lease, bar)
+            earliest = leases.setdefault(bar.lease, bar)
             if sheet.calendar.now is not None and bar.start <= sheet.calendar.now:
-                leases[bar.lease] = replace(first, state=bar.state)  # how it stands, not how it stood at first
+                leases[bar.lease] = replace(earliest, state=bar.state)  # how it stands, not how it stood at first
     first = sorted(leases.values(), key=lambda b: (b.start, b.lease))
     width = max((len(_shown(bar.label)) for bar in first[:LEASES_MAX]), default=0)
     for bar in first[:LEASES_MAX]:
