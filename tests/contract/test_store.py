@@ -289,7 +289,7 @@ def test_two_in_one_commit_cannot_have_the_same_address(grounded, put):
     ("name", "first", "second", "ended"),
     [
         ("workspaces", workspace(1, name="w"), workspace(2, name="w"), {"released_at": NOW}),
-        ("images", image(2, name="i"), image(3, name="i"), {"removed_at": NOW}),
+        ("signers", signer(2, name="i"), signer(3, name="i"), {"revoked_at": NOW}),
         ("nodes", node(2, name="n"), node(3, name="n"), {"removed_at": NOW}),
     ],
 )
