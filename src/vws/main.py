@@ -147,6 +147,9 @@ def _become_service_user(directory: SiteDirectory, config: SiteConfig) -> None:
     if needs_modules(config.policy, config.tariff):
         sys.path.append(str(directory.policy))
     needed = [directory.service, *_code_paths()]
+    if config.images.policy:
+        # Its folder: who edits a file often puts another one in its place.
+        needed.append((directory.path / config.images.policy).parent)
     try:
         drop(config.service.user, needed)
     except CannotDrop as error:
