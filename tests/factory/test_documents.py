@@ -69,7 +69,9 @@ def test_the_provenance_is_a_statement_about_what_boots(parts):
     assert used["files/motd"] == {"sha256": "11" * 32}
     assert used["openssl"] == {"sha256": "cd" * 32}
     assert used["busybox-static"] is None
-    assert said["predicate"]["runDetails"]["builder"]["version"]["e2fsprogs"] == "1.47.0-2"
+    builder = said["predicate"]["runDetails"]["builder"]
+    assert builder["version"]["e2fsprogs"] == "1.47.0-2"
+    assert [each["name"] for each in builder["builderDependencies"]] == ["vws.guest"]
 
 
 def test_a_bundle_has_them_inside_and_beside(parts, tmp_path):

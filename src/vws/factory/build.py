@@ -2,6 +2,9 @@
 
 A build that was killed leaves that folder and nothing else: its programs and mounts have gone with its namespaces
 (apart.py). Each folder has a lock that its build holds; the next build removes those that nobody holds.
+
+Where there is memory enough, the folder is in memory: dpkg waits for the disk at every step, and without that a system
+is installed in two thirds of the time.
 """
 
 from __future__ import annotations
@@ -61,8 +64,8 @@ def build(plan: Plan, out: Path, cache: Path, log: Log) -> Built:
     `cache` keeps what is downloaded for the next time. Raises BuildError or InvalidRequest.
     """
     started = time.monotonic()
-    with _folder(cache / "work") as folder:
-        make = _in_memory if plan.recipe.programs else _on_disk
+    with _folder(cache / "work", plan.recipe.disk_mib) as folder:
+        make = _of_programs if plan.recipe.programs else _of_packages
         system = make(plan, cache, folder, log)
         recipe = system.recipe
         log.step(f"writing the disk: {len(system.inodes)} files on {recipe.disk_mib} MiB")
@@ -79,7 +82,7 @@ def build(plan: Plan, out: Path, cache: Path, log: Log) -> Built:
     return Built(str(out), sha256, digest(image), out.stat().st_size, len(system.packages), took_s)
 
 
-def _in_memory(plan: Plan, cache: Path, folder: Path, log: Log) -> _System:
+def _of_programs(plan: Plan, cache: Path, folder: Path, log: Log) -> _System:
     recipe = plan.recipe
     log.step(f"packages of {len(recipe.programs)} programs")
     wanted = {path: _program(path, said) for path, said in recipe.programs.items()}
@@ -99,7 +102,7 @@ def _program(path: str, said: str) -> tuple[str, str]:
     return package, (inner or path).lstrip("/")
 
 
-def _on_disk(plan: Plan, cache: Path, folder: Path, log: Log) -> _System:
+def _of_packages(plan: Plan, cache: Path, folder: Path, log: Log) -> _System:
     tree, debs, recipe = folder / "tree", cache / "archives", plan.recipe
     box = Sandbox(tree, log, DATE_S)
     started_s = time.time()
@@ -171,7 +174,7 @@ def _tools(names: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _folder(top: Path) -> Iterator[Path]:
+def _folder(top: Path, disk_mib: int) -> Iterator[Path]:
     """A new folder in `top`, held for as long as this lasts; those that nobody holds are removed."""
     top.mkdir(parents=True, exist_ok=True)
     with (top / ".lock").open("w") as guard:
@@ -181,11 +184,25 @@ def _folder(top: Path) -> Iterator[Path]:
         os.chmod(folder, 0o755)
         lock = (folder / LOCK).open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
+    inside = _in_memory_if_it_fits(folder / "inside", disk_mib)
     try:
-        yield folder
+        yield inside
     finally:
+        if inside.is_mount():
+            run(["umount", str(inside)])
         shutil.rmtree(folder, ignore_errors=True)
         lock.close()
+
+
+def _in_memory_if_it_fits(folder: Path, disk_mib: int) -> Path:
+    """The new folder. In memory if half of what is free holds a tree and a disk of that size twice over."""
+    folder.mkdir()
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free_mib = next(int(line.split()[1]) >> 10 for line in lines if line.startswith("MemAvailable:"))
+    # Only the first process of a build's own namespaces may mount: there the kernel unmounts, whatever happens.
+    if os.getpid() == 1 and os.geteuid() == 0 and free_mib // 2 >= 4 * disk_mib:
+        run(["mount", "-t", "tmpfs", "-o", f"mode=755,size={free_mib // 2}M", "vws-build", str(folder)])
+    return folder
 
 
 def _sweep(top: Path) -> None:

@@ -7,24 +7,28 @@ site to site and says nothing that the package's sha256 does not.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid5
 
-from vws import __version__
+from vws import __version__, guest
 from vws.core.manifest import digest
 from vws.core.recipe import Recipe
 from vws.core.site import Image
 from vws.factory.debian import DATE_S, Package
 from vws.factory.disk import NAMESPACE
 from vws.factory.recipes import Source
+from vws.guest.debs import sha256_of
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:vws:build:recipe:1"
 BUILDER = "urn:vws:builder:image-build"
+GUEST = Path(guest.__file__).parent
 
 
 def bill_of_materials(recipe: Recipe, image: Image, packages: Iterable[Package]) -> bytes:
@@ -110,10 +114,23 @@ def provenance(
                     *(_dependency(each) for each in packages),
                 ],
             },
-            "runDetails": {"builder": {"id": BUILDER, "version": {"vws": __version__, **tools}}},
+            "runDetails": {
+                "builder": {
+                    "id": BUILDER,
+                    "version": {"vws": __version__, **tools},
+                    "builderDependencies": [{"name": "vws.guest", "digest": {"sha256": _guest_files()}}],
+                }
+            },
         },
     }
     return json.dumps(statement, indent=1).encode() + b"\n"
+
+
+def _guest_files() -> str:
+    """The sha256 of names and contents of all that VWS brings into guests."""
+    files = sorted(path for path in GUEST.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    lines = [f"{sha256_of(path)}  {path.relative_to(GUEST)}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _recipes(sources: Iterable[Source]) -> list[str]:
