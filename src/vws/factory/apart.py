@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vws.core.errors import InvalidRequest, Unavailable, VwsError
+from vws.core.errors import InvalidRequest, VwsError
 from vws.factory.recipes import Plan, load
 
 NAMESPACES = ("--pid", "--mount", "--fork", "--kill-child=KILL", "--propagation", "private", "--mount-proc")
@@ -39,7 +39,7 @@ def build_apart(recipe: Path, out: Path, cache: Path, tell: Tell, *, image: Path
     """Build the recipe's appliance into the bundle `out`; what is said of it (build.Built).
 
     tell: called at each step, with the seconds since the start. Raises InvalidRequest for what is wrong in the recipe,
-    BuildFailed for what fails later, Unavailable without the rights that it takes.
+    BuildFailed for what fails later, or without the rights that it takes.
     """
     plan = load(recipe, image)
     command = [*_namespaces(plan), sys.executable, "-m", "vws.factory"]
@@ -96,7 +96,7 @@ def _namespaces(plan: Plan) -> list[str]:
         return [*dies_with_us, "unshare", *NAMESPACES, "--"]
     if plan.recipe.programs:
         return dies_with_us
-    raise Unavailable(
+    raise BuildFailed(
         "packages are installed as root, and you are not", possible="the same as root: sudo vws image build"
     )
 
