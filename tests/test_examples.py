@@ -237,12 +237,14 @@ def test_all_members_of_slurm_write_one_configuration(tmp_path, shell):
     guest = Guest(tmp_path, {"head": members("head", 1), "worker": members("worker", 2)[::-1]}, {})
     (tmp_path / "data/cpus").write_text("2")
     script = tmp_path / "configure"
-    script.write_text(f"set -eu\n. {EXAMPLES / 'slurm/files/vws-slurm.sh'}\nconfigure\n")
+    script.write_text(f"set -eu\n. {EXAMPLES / 'slurm/files/vws-slurm.sh'}\nconfigure\necho $changed\nconfigure\necho $changed\n")
     conf, template = tmp_path / "etc/slurm.conf", EXAMPLES / "slurm/files/slurm.conf.in"
     ran = guest.run(script, shell, SLURM_CONF=str(conf), SLURM_TEMPLATE=str(template))
     assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "yes\nno\n"
     assert conf.read_text() == template.read_text() + (
         "SlurmctldHost=head-1(10.20.0.2)\n"
+        "NodeName=head-1 NodeAddr=10.20.0.2 CPUs=2 State=UNKNOWN\n"
         "NodeName=worker-1 NodeAddr=10.20.0.2 CPUs=2 State=UNKNOWN\n"
         "NodeName=worker-2 NodeAddr=10.20.0.3 CPUs=2 State=UNKNOWN\n"
         "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 
 import pytest
 
@@ -291,6 +292,25 @@ def test_who_restored_elsewhere_is_asked_again():
     assert ("member", "worker", "worker-1", "private", "10.0.0.3", "worker-1") in told.lines("server-1", since)
 
 
+def test_who_sleeps_is_never_late_and_is_asked_again_when_he_wakes():
+    told = Told()
+    told.report_all(now=2)
+    asleep = replace(WORKERS[0], start=None)
+    told.context.expect(asleep, 3)
+    told.context.pass_time(1_000_000)
+    assert not told.context.members["worker-1"].late
+    assert told.context.members["worker-2"].late, "who is awake has had its time for its hooks"
+    since = told.context.version
+    told.context.expect(asleep, 1_000_001)
+    assert told.context.version == since, "nothing new"
+    told.context.expect(WORKERS[0], 1_000_002)
+    assert ("report",) in told.lines("worker-1", since)
+    told.context.pass_time(1_000_602)
+    assert not told.context.members["worker-1"].late
+    told.context.pass_time(1_000_603)
+    assert told.context.members["worker-1"].late == "worker-1 has not reported within 600 s"
+
+
 def test_only_what_is_required_reaches_a_member():
     spec = ContextSpec("x", NFS.roles, introduce=Introduce.REQUIRED, ssh=Ssh.NONE)
     told = Told(spec, (SERVER, *WORKERS, Expected("other-1")))
@@ -427,8 +447,11 @@ def test_the_time_to_report_counts_from_the_start_of_the_machine():
     told.context.pass_time(5601)
     told.take()
     assert told.context.record.reason == "a has not reported within 600 s"
-    told.context.expect(Expected("b", start=4000.0), 5601)
-    told.context.pass_time(5602)
+    told.context.expect(Expected("b", start=5300.0), 5602)
+    told.context.pass_time(6201)
+    told.take()
+    assert "b has not reported" not in told.context.record.reason
+    told.context.pass_time(6203)
     told.take()
     assert "b has not reported" in told.context.record.reason
 

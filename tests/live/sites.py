@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from vws import processes, supervisor
 from vws.client import Client
 from vws.config import SiteDirectory
 from vws.joined import join_node
+from vws.node.naming import tag_of
 
 Json = dict[str, Any]
 GROUP = {"image": "demo", "cpus": 1, "memory_mib": 128, "disk_mib": 128}
@@ -89,16 +91,57 @@ class RealSite:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def stop(self) -> None:
-        """End everything, also after a test that failed half way."""
+    def check_nothing_is_left(self, count: int) -> None:
+        """Of all workspaces that there ever were, which are so many."""
+        with self.client() as client:
+            ids = [event["workspace"] for event in client.events() if event["kind"] == "workspace.planned"]
+        assert len(ids) == count
+        assert not any(qemus(id) for id in ids)
+        node = self.directory.node
+        assert not list((node / "workspaces").iterdir())
+        assert not [path for path in (node / "network").rglob("*") if path.is_file() and "wsp-" in path.name]
+        assert not list(Path("/run/netns").glob(f"vws-{tag_of(node)}-*")), "the rooms of its networks"
+
+    def kill(self) -> None:
+        """Service and agents, without a last word."""
         for directory in (self.directory, *self.others):
             for process in ("service", "agent"):
                 pid = processes.running(directory, process)
                 if pid:
                     os.kill(pid, signal.SIGKILL)
                     processes.wait_gone(directory, process, 5)
+
+    def stop(self) -> None:
+        """End everything, also after a test that failed half way."""
+        self.kill()
         for directory in (self.directory, *self.others):
             wipe(directory)
+
+
+class Shell:
+    """`vws` as a user types it who has one cluster."""
+
+    def __init__(self, site: RealSite, cluster: str) -> None:
+        self.cluster = cluster
+        self._command = [sys.executable, "-m", "vws.cli.main", "--dir", str(site.directory.path)]
+        self._site = site
+
+    def __call__(self, *arguments: str) -> str:
+        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            with self._site.client() as client:
+                raise AssertionError(f"vws {arguments}: {done.stderr}\n{self._site.story(client)}")
+        return done.stdout
+
+    def ask(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+    def inside(self, member: str, command: str) -> list[str]:
+        return self("cluster", "ssh", self.cluster, member, "--", command).splitlines()
+
+    def log(self, member: str, hook: str) -> str:
+        logs = self.ask("cluster", "log", self.cluster, member)
+        return "".join(each["log"] for each in logs if each["hook"] == hook)
 
 
 def wipe(directory: SiteDirectory) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.sites import RealSite, qemus
-from vws.node.naming import tag_of
+from tests.live.sites import RealSite, Shell
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
@@ -26,31 +22,6 @@ trap 'read -r ended _ </proc/uptime; echo "began $began ended $ended"' EXIT
 """
 # Every member answers by its name and by its cluster's, to whom knows it by its key and is known to it.
 ANSWERS = "for name in {names}; do ssh -T root@$name hostname </dev/null || exit 1; ping -c 1 $name >/dev/null; done"
-
-
-class Shell:
-    """`vws` as a user types it."""
-
-    def __init__(self, site: RealSite) -> None:
-        self._command = [sys.executable, "-m", "vws.cli.main", "--dir", str(site.directory.path)]
-        self._site = site
-
-    def __call__(self, *arguments: str) -> str:
-        done = subprocess.run([*self._command, *arguments], capture_output=True, text=True, timeout=180, check=False)
-        if done.returncode:
-            with self._site.client() as client:
-                raise AssertionError(f"vws {arguments}: {done.stderr}\n{self._site.story(client)}")
-        return done.stdout
-
-    def ask(self, *arguments: str) -> Any:
-        return json.loads(self(*arguments, "--json"))
-
-    def inside(self, member: str, command: str) -> list[str]:
-        return self("cluster", "ssh", "nfs", member, "--", command).splitlines()
-
-    def log(self, member: str, hook: str) -> str:
-        logs = self.ask("cluster", "log", "nfs", member)
-        return "".join(each["log"] for each in logs if each["hook"] == hook)
 
 
 @pytest.fixture
@@ -76,7 +47,7 @@ def file(tmp_path: Path) -> Path:
 def test_the_life_of_a_cluster_with_a_file_system(
     site: RealSite, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    vws = Shell(site)
+    vws = Shell(site, "nfs")
     vws("cluster", "launch", str(file), "--set", "workers=2", "--for", "20m", "--wait")
     launched = vws.ask("cluster", "show", "nfs")
     told = [overhead(vws, launched)]
@@ -87,7 +58,7 @@ def test_the_life_of_a_cluster_with_a_file_system(
     told.append(timed("shrunk again", lambda: shrinks(vws)))
     told.append(timed("suspended and restored", lambda: sleeps_and_wakes(vws)))
     told.append(timed("ended", lambda: vws("cluster", "terminate", "nfs", "--wait")))
-    nothing_is_left(site, members)
+    site.check_nothing_is_left(len(members) + 1)
     with capsys.disabled():
         print("\nthe nfs cluster:", "; ".join(told))
 
@@ -156,14 +127,3 @@ def sleeps_and_wakes(vws: Shell) -> None:
     assert vws.inside("worker-2", "cat /shared/open; echo awake >/shared/awake") == ["kept"]
     assert vws.inside("head-1", "cat /srv/shared/awake") == ["awake"]
     all_know_all(vws, ["head-1", "worker-2"])
-
-
-def nothing_is_left(site: RealSite, members: list[str]) -> None:
-    with site.client() as client:
-        ids = [event["workspace"] for event in client.events() if event["kind"] == "workspace.planned"]
-    assert len(ids) == len(members) + 1
-    assert not any(qemus(id) for id in ids)
-    node = site.directory.node
-    assert not list((node / "workspaces").iterdir())
-    assert not [path for path in (node / "network").rglob("*") if path.is_file() and "wsp-" in path.name]
-    assert not list(Path("/run/netns").glob(f"vws-{tag_of(node)}-*")), "the room of its network"

@@ -102,6 +102,21 @@ async def test_one_guest_may_have_so_many_and_another_still_gets_in(monkeypatch)
             ends[1].close()
 
 
+@in_loop
+async def test_who_slept_is_reset_at_once_and_others_are_not() -> None:
+    async with opened() as it:
+        sleeper, other = await it.connect("127.0.0.2"), await it.connect("127.0.0.3")
+        for ends in (sleeper, other):
+            assert await asked(ends, b"hello") == b"hello"
+        it.door.rouse("", "127.0.0.2")
+        it.door.rouse("net-gone", "127.0.0.2")
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(sleeper[0].read(100), 5)
+        assert await asked(other, b"hello") == b"hello"
+        await until(lambda: it.door.crowd == 1)
+        other[1].close()
+
+
 @pytest.mark.parametrize("bound", ["CONNECTIONS_MAX", "OF_NETWORK_MAX"])
 def test_all_guests_together_are_bounded(monkeypatch, bound) -> None:
     monkeypatch.setattr(door, bound, 3)

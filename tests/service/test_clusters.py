@@ -9,7 +9,9 @@ import pytest
 from tests.service.conftest import ADMIN, ANN, BOB
 from vws.core.cluster import ClusterState
 from vws.core.context import Hook, Identity, Nic, Ran, Side
+from vws.core.deployment import WorkspaceFact
 from vws.core.errors import CannotFit, Forbidden, InvalidRequest, NotFound
+from vws.core.lifecycle import Observation
 from vws.core.site import Cluster, Role
 from vws.ports import Filter
 from vws.service.access import Caller
@@ -104,6 +106,51 @@ def test_who_comes_and_goes_is_expected_and_left(here):
     assert not here.services.contexts.of_clusters(), "its context is closed"
 
 
+def join(here, cluster: Cluster, name: str):
+    """A member joins and says who it is; its guest."""
+    contexts = here.services.contexts
+    workspace = next(w for w in here.view(cluster).members if w.name == f"pair-{name}" and w.released_at is None)
+    token = sha256(workspace.id.encode()).hexdigest()
+    contexts.join(contexts.secret_of(workspace.id), sha256(token.encode()).hexdigest()).result(10)
+    guest = contexts.authenticate(token)
+    contexts.report(guest, Identity((Nic("private", workspace.address),))).result(10)
+    return guest
+
+
+def due(here, cluster: Cluster) -> list[str]:
+    """Who is asked who he is."""
+    return sorted(s.member.name for s in here.view(cluster).context.members if s.member.due)
+
+
+def seen(here, cluster: Cluster, *observations: Observation) -> None:
+    """What the node says of its workspaces, in their order."""
+    there = zip(here.view(cluster).members, observations, strict=True)
+    facts = [(w.node, WorkspaceFact(w.id, observation, boots=w.boots)) for w, observation in there]
+    here.rig.report(facts[0][0], *(fact for _, fact in facts))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_who_slept_is_asked_anew_once_all_that_wake_are_awake(here, restarted):
+    cluster = here.launch()
+    here.rig.obey()
+    for name in ("node-1", "node-2"):
+        join(here, cluster, name)
+    assert due(here, cluster) == []
+    here.clusters.suspend(ANN, "pair")
+    here.view(cluster)
+    here.rig.obey(Observation.SUSPENDED)
+    if restarted:
+        here.restart()
+    assert here.view(cluster).stands[0] is ClusterState.SUSPENDED
+    assert due(here, cluster) == []
+    here.clusters.restore(ANN, "pair")
+    seen(here, cluster, Observation.RUNNING, Observation.SUSPENDED)
+    assert due(here, cluster) == [], "the other one still sleeps"
+    seen(here, cluster, Observation.RUNNING, Observation.RUNNING)
+    assert here.clusters.view(cluster).stands == (ClusterState.CONFIGURING, ""), "before the context knows"
+    assert due(here, cluster) == ["node-1", "node-2"]
+
+
 def test_a_refused_launch_leaves_no_open_context(here):
     wide = FILE.replace("count: 2", "count: 200")
     with pytest.raises(CannotFit):
@@ -164,13 +211,8 @@ def test_a_wrong_file_is_refused_by_its_line(here):
 
 def fail(here, cluster: Cluster, name: str) -> None:
     """A member joins, reports, and its hook ends badly."""
-    contexts = here.services.contexts
-    workspace = next(w for w in here.view(cluster).members if w.name == f"pair-{name}" and w.released_at is None)
-    token = sha256(workspace.id.encode()).hexdigest()
-    contexts.join(contexts.secret_of(workspace.id), sha256(token.encode()).hexdigest()).result(10)
-    guest = contexts.authenticate(token)
-    contexts.report(guest, Identity((Nic("private", workspace.address),))).result(10)
-    contexts.ended(guest, Ran("peer", Side.PROVIDER, Hook.ON_JOINED, 1, 3), b"no such file").result(10)
+    guest = join(here, cluster, name)
+    here.services.contexts.ended(guest, Ran("peer", Side.PROVIDER, Hook.ON_JOINED, 1, 3), b"no such file").result(10)
 
 
 @pytest.mark.parametrize(

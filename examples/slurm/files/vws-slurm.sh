@@ -18,21 +18,28 @@ take_name() {
     echo "$VWS_NAME" >/etc/hostname
 }
 
-# The same on every member, because all hear the same lists.
+# The same on every member, because all hear the same lists. Says in `changed` whether it was another one before.
 configure() {
+    changed=no
     read -r cpus <"$VWS_CONTEXT/data/cpus" || [ -n "$cpus" ]
+    heads=$(vws-members head)
+    workers=$(vws-members worker | sort)
     mkdir -p "${conf%/*}"
     {
         cat "$template"
-        vws-members head | while read -r name address fqdn; do
+        echo "$heads" | while read -r name address fqdn; do
             echo "SlurmctldHost=$name($address)"
         done
-        vws-members worker | sort | while read -r name address fqdn; do
+        echo "$heads
+$workers" | while read -r name address fqdn; do
             echo "NodeName=$name NodeAddr=$address CPUs=$cpus State=UNKNOWN"
         done
         echo "PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP"
     } >"$conf.new"
+    cmp -s "$conf.new" "$conf" || changed=yes
     mv "$conf.new" "$conf"
+    # slurmd wants one of these; this one wants nothing of the machine.
+    echo "CgroupPlugin=cgroup/v1" >"${conf%/*}/cgroup.conf"
 }
 
 folders() {
@@ -50,7 +57,7 @@ restart() {
     fi
     case $1 in
     munge) end munged && runuser -u munge -- munged ;;
-    *) end "$1" && "$1" ;;
+    *) end "$1" && "$1" || { tail -n 5 "/var/log/slurm/$1.log" && return 1; } ;;
     esac
 }
 
@@ -64,6 +71,9 @@ end() {
         sleep 0.2
     done
 }
+
+# The head knows this node as one that works.
+works() { sinfo -h -n "$VWS_NAME" -o %T | grep -qE '^(idle|mixed|allocated|completing)$'; }
 
 # until_true SECONDS COMMAND...
 until_true() {

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The head: its munge key goes to the workers, who wait for it and for this script's end.
+# The head, which computes too: its munge key goes to the workers, who wait for it and for this script's end.
 set -eu
 . /usr/local/lib/vws-slurm.sh
 
-need slurmctld slurmctld slurm-client munge
+need slurmctld slurmctld slurmd slurm-client munge
 take_name
 folders
 if [ ! -s /etc/munge/munge.key ]; then
@@ -15,4 +15,6 @@ restart munge
 restart slurmctld
 until_true 60 scontrol ping
 vws-publish munge-key </etc/munge/munge.key
-echo "slurmctld answers"
+restart slurmd
+until_true 120 works
+echo "slurmctld answers, slurmd works"

@@ -3,8 +3,6 @@
 set -eu
 . /usr/local/lib/vws-slurm.sh
 
-works() { sinfo -h -n "$VWS_NAME" -o %T | grep -qE '^(idle|mixed|allocated|completing)$'; }
-
 need slurmd slurmd slurm-client munge
 take_name
 folders

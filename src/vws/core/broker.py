@@ -98,8 +98,9 @@ class Context:
         self._say("context.opened")
 
     def expect(self, expected: Expected, now: float) -> None:
-        """A member there is to be; again with other addresses or another start: that changes. One that had left, or is
-        another workspace now, begins anew. Raises InvalidRequest for what nobody provides."""
+        """A member there is to be; again with other addresses or another start: that changes, and one that slept is
+        asked who it is. One that had left, or is another workspace now, begins anew. Raises InvalidRequest for what
+        nobody provides."""
         self._must_be_open()
         known = self.members.get(expected.name)
         if known is not None:
@@ -107,6 +108,8 @@ class Context:
         if known is not None and known.left_at is None and known.expected.workspace == expected.workspace:
             if expected != known.expected:
                 self._touch(replace(known, expected=expected))
+                if known.expected.start is None and expected.start is not None:
+                    self.renew(expected.name, now)
             return
         check_member(self.record.spec, expected)
         values = known.values if known is not None else ()
@@ -276,11 +279,16 @@ class Context:
                 self._touch(replace(member, late=late))
 
     def owes(self, member: Member) -> tuple[str, float | None]:
-        """What the member has yet to do while it waits for nobody ("": nothing), and when that is overdue."""
+        """What the member has yet to do while it waits for nobody ("": nothing), and when that is overdue (None: it
+        sleeps)."""
+        owed, since = self._owes_awake(member)
+        start = member.expected.start
+        return owed, None if since is None or start is None else max(since, start + self.record.spec.within_s)
+
+    def _owes_awake(self, member: Member) -> tuple[str, float | None]:
         within_s = self.record.spec.within_s
         if member.due:
-            start = member.expected.start
-            return "has not reported", None if start is None else max(member.due_at, start) + within_s
+            return "has not reported", member.due_at + within_s
         if not self.is_told(member):
             return "", None
         if self.has(member) < self.target(member):

@@ -123,7 +123,8 @@ class Expected:
     """A member that is to be. provides, requires: role names; among the required also site, VO and user information.
 
     networks: their names, the main one first; (): those that it reports. addresses: what the site gave it, for which
-    it may get a certificate. workspace: its id, "" for a machine that VWS did not boot.
+    it may get a certificate. workspace: its id, "" for a machine that VWS did not boot. start: before which nothing of
+    it is late, UTC seconds; None while nobody knows, or while it sleeps.
     """
 
     name: str

@@ -172,19 +172,11 @@ OBSERVATIONS: dict[State, dict[Observation, State]] = {
 FINAL = frozenset({S.TERMINATED, S.FAILED})
 # What a node must not run or keep.
 UNORDERED = FINAL | {S.TERMINATING}
-# The lease's promise is being kept: the guest is up, or rests because its user said so.
-SETTLED = frozenset(
-    {
-        S.RUNNING,
-        S.PAUSING,
-        S.PAUSED,
-        S.RESUMING,
-        S.SUSPENDING,
-        S.SUSPENDED,
-        S.RESTORING,
-        S.REBOOTING,
-    }
-)
+# The guest rests because its user said so: nothing moves in it, not even its clock.
+WAKING = frozenset({S.RESUMING, S.RESTORING})
+RESTING = WAKING | {S.PAUSING, S.PAUSED, S.SUSPENDING, S.SUSPENDED}
+# The lease's promise is being kept.
+SETTLED = RESTING | {S.RUNNING, S.REBOOTING}
 
 
 def commanded(state: State, command: Command) -> State:

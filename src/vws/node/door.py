@@ -18,7 +18,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections import Counter
+import struct
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ OF_GUEST_MAX = 16
 # Longer than the service holds back an answer (300 s).
 IDLE_LIMIT_S = 420.0
 CONNECT_WITHIN_S = 10.0
+UNHEARD_LIMIT_S = 30.0
 _PIECE_BYTES = 64 << 10
 _BACKLOG = 128
 
@@ -76,6 +78,11 @@ class Door:
         await listener.begin(sock)
         return listener
 
+    def rouse(self, network: str, address: str) -> None:
+        """Reset a guest's connections: it slept, and might wait for long for what was sent to it meanwhile."""
+        if network in self._open:
+            self._open[network].rouse(address)
+
     async def close(self) -> None:
         await self.open({})
 
@@ -95,9 +102,9 @@ class _Listener:
 
     def __init__(self, where: tuple[Doorway, int | None], door: Door) -> None:
         self.where = where
-        self.connections: set[asyncio.Task[None]] = set()
+        self.connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._door = door
-        self._of: Counter[str] = Counter()
+        self._of: dict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._server: asyncio.Server | None = None
 
     async def begin(self, sock: socket.socket) -> None:
@@ -115,19 +122,30 @@ class _Listener:
     def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         guest = str((writer.get_extra_info("peername") or ("",))[0])
         full = self._door.crowd >= CONNECTIONS_MAX or len(self.connections) >= OF_NETWORK_MAX
-        if full or self._of[guest] >= OF_GUEST_MAX:
+        if full or len(self._of.get(guest, ())) >= OF_GUEST_MAX:
             writer.transport.abort()
             return
-        self._of[guest] += 1
+        # A guest that is paused takes nothing: what is still there when it goes on was said to nobody.
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNHEARD_LIMIT_S * 1000))
         task = asyncio.ensure_future(self._serve(reader, writer))
-        self.connections.add(task)
+        self.connections[task] = writer
+        self._of[guest].add(task)
         task.add_done_callback(lambda done: self._dismiss(guest, done))
 
     def _dismiss(self, guest: str, done: asyncio.Task[None]) -> None:
-        self.connections.discard(done)
-        self._of[guest] -= 1
+        del self.connections[done]
+        self._of[guest].discard(done)
         if not self._of[guest]:
             del self._of[guest]
+
+    def rouse(self, guest: str) -> None:
+        for task in self._of.get(guest, ()):
+            # At once, and not after what was sent while nobody listened, which is tried again ever more seldom.
+            sock = self.connections[task].get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -335,6 +335,9 @@ class LibvirtHypervisor:
         check_order(order)
         await self._do(must_be_whole, order, self._images)
         await self._do(self._open_domains.restore, order)
+        if self._door:
+            for nic in order.interfaces:
+                self._door.rouse(nic.network, nic.address)
 
     async def stop(self, id: str, *, grace_s: float) -> None:
         with self._asking(id):

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import logging
 import os
 import signal
 import time
@@ -29,6 +31,7 @@ from vws.node.commands import Commands
 from vws.ports import HypervisorError
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 _CLONE_NEWNET = 0x40000000
 _MNT_DETACH = 2
@@ -46,6 +49,7 @@ class Machine:
     def __init__(self) -> None:
         self.commands = Commands()
         self._thread: ThreadPoolExecutor | None = None
+        self._is_inside = False
 
     def make(self) -> None: ...
 
@@ -61,8 +65,15 @@ class Machine:
     def inside(self, do: Callable[[], T]) -> Future[T]:
         """Have `do`, which must not block for long, done by a thread that is in this network."""
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "vws-net", initializer=self._enter)
-        return self._thread.submit(do)
+            self._thread, self._is_inside = ThreadPoolExecutor(1, "vws-net"), False
+        return self._thread.submit(self._do_inside, do)
+
+    def _do_inside(self, do: Callable[[], T]) -> T:
+        """In the thread. One that cannot enter says so, and tries again the next time."""
+        if not self._is_inside:
+            self._enter()
+            self._is_inside = True
+        return do()
 
     def _enter(self) -> None: ...
 
@@ -125,7 +136,13 @@ class Namespace(Machine):
         end_processes(self.processes)
         if self.exists and _libc.umount2(os.fsencode(self.path), _MNT_DETACH):
             raise HypervisorError(f"the namespace {self.name} stays: {os.strerror(ctypes.get_errno())}")
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            # `ip netns` mounts the folder over itself when it is first used, and what was there by then is there twice.
+            if error.errno != errno.EBUSY:
+                raise
+            log.warning("%s stays, an empty file: something was mounted over %s", self.path, _NAMES)
         with contextlib.suppress(OSError):  # in use by others, or a mount of `ip netns`
             _NAMES.rmdir()
 

@@ -18,13 +18,13 @@ from typing import Any
 from vws.core import cluster as decisions
 from vws.core.cluster_spec import ClusterFile, cluster_request, lease_request, renamed
 from vws.core.clusterfile import read_cluster_file
-from vws.core.context import Expected, Member
+from vws.core.context import ContextState, Expected, Member
 from vws.core.draft import Draft
 from vws.core.dry_run import consider
 from vws.core.errors import NotFound, VwsError
-from vws.core.lifecycle import UNORDERED
+from vws.core.lifecycle import RESTING, UNORDERED, WAKING
 from vws.core.members import member_name
-from vws.core.site import DOMAIN, Answer, Changes, Cluster, Lease, OnFailure, Role, Workspace
+from vws.core.site import DOMAIN, Answer, Changes, Cluster, Group, Lease, OnFailure, Role, Workspace
 from vws.core.terms import LeaseRequest, When
 from vws.faultpoints import reach
 from vws.ports import Filter, Page
@@ -83,9 +83,18 @@ class ClusterView:
 
     @property
     def stands(self) -> tuple[decisions.ClusterState, str]:
-        record = self.context.record if self.context is not None else None
-        told = None if record is None else (record.state, record.reason)
-        return decisions.stands(self.cluster, self.leases, self.members, told)
+        return decisions.stands(self.cluster, self.leases, self.members, self._told)
+
+    @property
+    def _told(self) -> tuple[ContextState, str] | None:
+        """The context's state and reason; it is not ready while it does not know that somebody is awake again."""
+        if self.context is None:
+            return None
+        record, members = self.context.record, [status.member for status in self.context.members]
+        sleeps = any(member.expected.start is None and member.left_at is None for member in members)
+        if sleeps and record.state is ContextState.READY:
+            return ContextState.OPEN, ""
+        return record.state, record.reason
 
 
 class Clusters:
@@ -341,23 +350,36 @@ class Clusters:
             given_up.update(member.expected.workspace for member in doomed)
 
     def _expected(self, cluster: Cluster) -> frozenset[Expected]:
-        present, found = self._site.present, set()
-        for lease in present.leases_of_cluster(cluster.id):
-            groups = {group.name: group for group in lease.groups}
-            for workspace in present.members(lease.id):
-                if workspace.state not in UNORDERED:
-                    group, roles = groups[workspace.group], cluster.roles_of(workspace.group)
-                    found.add(
-                        Expected(
-                            member_name(group.name, workspace.number),
-                            roles.provides,
-                            roles.requires,
-                            group.networks,
-                            tuple(nic.address for nic in workspace.nics) or (workspace.address,),
-                            workspace.id,
-                        )
-                    )
-        return frozenset(found)
+        present = self._site.present
+        groups = {(lease.id, g.name): g for lease in present.leases_of_cluster(cluster.id) for g in lease.groups}
+        there = [w for lease in present.leases_of_cluster(cluster.id) for w in present.members(lease.id)]
+        asleep = self._asleep(cluster, there)
+        return frozenset(
+            _as_member(w, groups[w.lease, w.group], cluster, sleeps=w.id in asleep)
+            for w in there
+            if w.state not in UNORDERED
+        )
+
+    def _asleep(self, cluster: Cluster, there: Iterable[Workspace]) -> set[str]:
+        """Who wakes together is awake when the last one is: else the others' hooks would run again for each of them."""
+        asleep = {w.id for w in there if w.state in RESTING}
+        if any(w.state in WAKING for w in there):
+            slept = (m.workspace for m in self._known.get(cluster.context, ()) if m.start is None)
+            asleep.update(slept)
+        return asleep
+
+
+def _as_member(workspace: Workspace, group: Group, cluster: Cluster, *, sleeps: bool) -> Expected:
+    roles = cluster.roles_of(group.name)
+    return Expected(
+        member_name(group.name, workspace.number),
+        roles.provides,
+        roles.requires,
+        group.networks,
+        tuple(nic.address for nic in workspace.nics) or (workspace.address,),
+        workspace.id,
+        None if sleeps else 0.0,
+    )
 
 
 def why(member: Member) -> str:
