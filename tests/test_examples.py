@@ -237,7 +237,8 @@ def test_all_members_of_slurm_write_one_configuration(tmp_path, shell):
     guest = Guest(tmp_path, {"head": members("head", 1), "worker": members("worker", 2)[::-1]}, {})
     (tmp_path / "data/cpus").write_text("2")
     script = tmp_path / "configure"
-    script.write_text(f"set -eu\n. {EXAMPLES / 'slurm/files/vws-slurm.sh'}\nconfigure\necho $changed\nconfigure\necho $changed\n")
+    twice = "configure\necho $changed\n" * 2
+    script.write_text(f"set -eu\n. {EXAMPLES / 'slurm/files/vws-slurm.sh'}\n{twice}")
     conf, template = tmp_path / "etc/slurm.conf", EXAMPLES / "slurm/files/slurm.conf.in"
     ran = guest.run(script, shell, SLURM_CONF=str(conf), SLURM_TEMPLATE=str(template))
     assert ran.returncode == 0, ran.stderr
