@@ -49,9 +49,11 @@ class Holder:
         return self.certificate.public_bytes(Encoding.PEM).decode()
 
 
-def issue(name: str, by: Holder | None = None, *, key=None, days: int = 1000, authority: bool | None = None) -> Holder:
+def issue(
+    name: str, by: Holder | None = None, *, key=None, days: int = 1000, authority: bool | None = None, now=NOW
+) -> Holder:
     key = key or ec.generate_private_key(ec.SECP256R1())
-    begin = datetime.datetime.fromtimestamp(NOW - 86400 * 10, datetime.UTC)
+    begin = datetime.datetime.fromtimestamp(now - 86400 * 10, datetime.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(named(name))

@@ -34,8 +34,10 @@ PROGRAMS = {
     "ip": ("iproute2", "makes their network"),
     "nsenter": ("util-linux", "enters the node's namespaces"),
     "unshare": ("util-linux", "makes the node's namespaces"),
-    "prlimit": ("util-linux", "bounds qemu-img while it reads what users bring"),
+    "prlimit": ("util-linux", "bounds programs that read what users bring"),
     "mount": ("mount", "gives the node's libvirtd its own folders"),
+    "debugfs": ("e2fsprogs", "makes disks of root file systems that users bring"),
+    "openssl": ("openssl", "verifies image lists of others"),
     "ssh": ("openssh-client", "vws ssh"),
     "ssh-keygen": ("openssh-client", "makes keys for guests and for you"),
 }

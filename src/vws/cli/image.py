@@ -11,6 +11,8 @@ import click
 from vws.cli import output
 from vws.cli.failures import failed
 from vws.cli.image_build import build
+from vws.cli.image_export import export_image
+from vws.cli.image_lists import LIST_COMMANDS
 from vws.cli.image_sign import attest, key, sign
 from vws.cli.image_trust import COMMANDS
 from vws.cli.names import NAME
@@ -172,5 +174,5 @@ def remove(session: Session, name: str) -> None:
         click.echo(f"image {removed['name']} is removed.")
 
 
-for command in (build, key, sign, attest, *COMMANDS):
+for command in (build, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS):
     image.add_command(command)

@@ -10,24 +10,28 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
-from vws.cli.image import image
 from vws.cli.names import NAME
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes
 from vws.core.image_formats import ALIASES, EXPORTED, listed
 
-__all__ = ("image",)
-
 # What a file's name says of its format, if --format does not.
 SUFFIXES = {".qcow2": "qcow2", ".raw": "raw", ".img": "raw", ".vmdk": "vmdk", ".vhd": "vpc", ".vhdx": "vhdx",
             ".vdi": "vdi", ".vws": "bundle"}  # fmt: skip
 
 
-@image.command("export")
+@click.command("export")
 @site_options
 @click.argument("name", metavar="IMAGE", type=NAME)
-@click.option("--to", "target", required=True, metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write.",
+)
 @click.option(
     "--format",
     "kind",

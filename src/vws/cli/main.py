@@ -20,7 +20,7 @@ from vws.cli.session import Session, site_options
 MODULES = {
     "doctor": "vws.cli.doctor:doctor",
     "site": "vws.cli.site:site",
-    "image": "vws.cli.image_export:image",
+    "image": "vws.cli.image:image",
     "lease": "vws.cli.lease:lease",
     "cluster": "vws.cli.cluster:cluster",
     "address": "vws.cli.address:address",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from vws.client.tunnel import Tunnel
 
 # A large image is looked at and unpacked before the answer comes.
 UPLOAD_TIMEOUT_S = 900.0
+# The service downloads the image from where its list says.
+FETCH_TIMEOUT_S = 3600.0
 FOLLOW_GIVE_UP_S = 120.0
 
 NOT_BEGUN = ("waiting", "planned", "pending")
@@ -321,6 +324,36 @@ class Client(Connection):
         headers = self._download(_path("images", id, "export"), Path(target), {"format": format}, progress)
         return unquote(headers.get("X-Left-Out", ""))
 
+    # ------------------------------------------------------------ image lists
+
+    def subscribe_image_list(
+        self, endorser: str, ca_pem: str, *, url: str = "", message: bytes | None = None, shared: Sequence[str] = ()
+    ) -> Json:
+        """Follow a HEPiX image list: the one at `url`, or `message` itself. endorser: the subject of the certificate
+        that must sign it, which the authority `ca_pem` issued."""
+        body = {"url": url, "message": _in_base64(message), "endorser": endorser, "ca_pem": ca_pem}
+        return self._change("POST", "/v1/image-lists", {**body, "shared": list(shared)}, timeout_s=UPLOAD_TIMEOUT_S)
+
+    def image_lists(self) -> list[Json]:
+        items: list[Json] = self._json("GET", "/v1/image-lists")["items"]
+        return items
+
+    def image_list(self, id: str) -> Json:
+        """By its id or its own identifier."""
+        return self._json("GET", _path("image-lists", id))
+
+    def refresh_image_list(self, id: str, message: bytes | None = None) -> Json:
+        body = {"message": _in_base64(message)}
+        return self._change("POST", _path("image-lists", id, "refresh"), body, timeout_s=UPLOAD_TIMEOUT_S)
+
+    def fetch_listed_image(self, id: str, identifier: str, name: str = "") -> Json:
+        """The list, in which the image has an id now."""
+        body = {"identifier": identifier, "name": name}
+        return self._change("POST", _path("image-lists", id, "fetch"), body, timeout_s=FETCH_TIMEOUT_S)
+
+    def unsubscribe_image_list(self, id: str) -> Json:
+        return self._change("DELETE", _path("image-lists", id))
+
     # ------------------------------------------------------------ nodes
 
     def nodes(self, **where: Any) -> Iterator[Json]:
@@ -488,6 +521,10 @@ def _request(
 def _path(*parts: str) -> str:
     # A name of dots alone would be taken for a folder.
     return "/v1/" + "/".join(quote(part, safe="").replace(".", "%2E") for part in parts)
+
+
+def _in_base64(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
 
 
 def _pieces(path: Path, progress: Callable[[int], object] | None) -> Iterator[bytes]:

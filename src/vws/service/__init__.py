@@ -13,6 +13,7 @@ from vws.service.addresses import Addresses
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
 from vws.service.exports import Exports
+from vws.service.image_lists import ImageLists
 from vws.service.image_policy import PolicyBook
 from vws.service.images import Images
 from vws.service.leases import Leases
@@ -41,6 +42,7 @@ class Services:
     plans: Plans
     contexts: Contexts
     exports: Exports
+    image_lists: ImageLists
     clusters: Clusters
     addresses: Addresses
     image_policy: PolicyBook
@@ -80,6 +82,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Plans(site),
         contexts,
         Exports(site, images, blobs, directory / "exports"),
+        ImageLists(site, images, directory / "image-lists"),
         Clusters(site, contexts, usage, trust.recording),
         Addresses(site),
         policy,
