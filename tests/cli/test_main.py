@@ -66,6 +66,13 @@ def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, ho
         "name": ["--name", "x"],
         "reason": ["--reason", "x"],
         "out": ["--out", str(home / "out")],
+        "target": ["--to", str(home / "out")],
+        "folder": ["--to", str(home / "www")],
+        "url": ["--url", "x"],
+        "key": ["--key", str(home / "x")],
+        "endorser": ["--endorser", "x"],
+        "ca": ["--ca", str(home / "x")],
+        "certificate": ["--certificate", str(home / "x")],
         "more": ["x=+1"],
         "fewer": ["x=-1"],
     }
