@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.core.attesting import attestation
 from tests.service.conftest import ADMIN, ANN, BOB, Rig
 from tests.service.test_images import disk, kept, sha256s, upload
 from vws.core.chosen import Chosen
@@ -234,7 +235,8 @@ def test_documents_are_kept_as_they_came_once(rig):
     assert images.add_document(ANN, "site", DocumentKind.SBOM, "application/json", b"\0\xff{}") == first
     with pytest.raises(Forbidden):
         images.add_document(BOB, "site", DocumentKind.PROVENANCE, "application/json", b"{}")
-    attested = images.add_document(BOB, "site", DocumentKind.ATTESTATION, "application/json", b"{}")
+    vouching = attestation(images.image(ANN, "site"))
+    attested = images.add_document(BOB, "site", DocumentKind.ATTESTATION, "application/json", vouching)
     assert images.documents(BOB, "site") == (first, attested)
     assert (attested.by, first.content) == ("bob", b"\0\xff{}")
     for media_type, content in (("", b"x"), ("a\n", b"x"), ("a/b", b""), ("a/b", b"x" * (33 << 20))):
