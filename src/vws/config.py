@@ -6,12 +6,14 @@ Unknown keys are errors: a mistyped setting that is silently ignored is a broken
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vws.core.errors import InvalidRequest
+from vws.core.image_quota import ImageRules
 from vws.core.information import SiteInformation
 from vws.core.membership import VO, User, UserGroup
 from vws.core.pools import Pool, PoolConfig, pools_of
@@ -56,9 +58,37 @@ class ServiceConfig:
 @dataclass(frozen=True)
 class ImagesConfig:
     """[images] in site.toml. policy: the file that says which images whom may run, relative to the site's directory;
-    "": everybody may run all."""
+    "": everybody may run all. quota_mib: of each user, None for no limit. bucket: of S3, "" for the site's directory;
+    prefix, endpoint, region: where in it, and where it is; credentials: a file as boto3 reads it, "" for what it finds
+    by itself.
+    """
 
     policy: str = ""
+    quota_mib: int | None = None
+    keep_untagged_days: float = 30.0
+    bucket: str = ""
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = ""
+    credentials: str = ""
+
+    @property
+    def rules(self) -> ImageRules:
+        return ImageRules(self.quota_mib, self.keep_untagged_days * 86400)
+
+    def check(self) -> None:
+        """Raise InvalidRequest naming the setting that cannot be."""
+        for name, value in (("quota_mib", self.quota_mib or 0), ("keep_untagged_days", self.keep_untagged_days)):
+            if value < 0:
+                raise InvalidRequest(f"images.{name} is negative", field=f"images.{name}", asked=value)
+        if not self.bucket and (self.prefix or self.endpoint or self.region or self.credentials):
+            raise InvalidRequest("[images] says where a bucket is, but not which", field="images.bucket")
+        if self.bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", self.bucket):
+            raise InvalidRequest(f"{self.bucket[:70]!r} cannot be a bucket", field="images.bucket")
+        if self.endpoint and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", self.endpoint):
+            raise InvalidRequest(
+                "images.endpoint is no URL", field="images.endpoint", possible="https://HOST:PORT, without a password"
+            )
 
 
 @dataclass(frozen=True)
@@ -189,6 +219,7 @@ def read(path: Path) -> SiteConfig:
     check_configured(config.rates)
     rules_of(config.planning)
     _ = config.address_pools
+    config.images.check()
     config.node.traits()
     for fake in (config.fake, *map(config.fake.like, config.fake.kinds)):
         fake.traits()

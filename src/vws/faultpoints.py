@@ -24,6 +24,8 @@ POINTS: dict[str, str] = {
     "service.upload.received": "service",
     "service.upload.checked": "service",
     "service.image.adopted": "service",
+    "service.bucket.map": "service",
+    "service.bucket.part": "service",
     "service.image.entered": "service",
     "service.image.committed": "service",
     "service.orders.sent": "service",

@@ -23,12 +23,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vws.config import SiteConfig, SiteDirectory, load
+from vws.config import ImagesConfig, SiteConfig, SiteDirectory, load
 from vws.core.errors import VwsError
 from vws.core.information import Informed
 from vws.planning import rules_of
 from vws.policies import choose, needs_modules, price_of
+from vws.ports import Blobs
 from vws.processes import write_file
+from vws.store.blobs import FileBlobs
 
 log = logging.getLogger("vws")
 
@@ -168,7 +170,6 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
     from vws.ambient import SystemClock, TimeIds
     from vws.service import build
     from vws.service.site import Settings
-    from vws.store.blobs import FileBlobs
     from vws.store.sql import SqlStore
 
     service = config.service
@@ -187,10 +188,21 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         rules_of(config.planning),
         Informed(config.site, config.vos, config.users),
         config.address_pools,
+        images=config.images.rules,
         image_policy=directory.path / config.images.policy if config.images.policy else None,
     )
-    blobs = FileBlobs(directory.service / "blobs")
+    blobs = _blobs(directory, config.images)
+    blobs.check()
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)
+
+
+def _blobs(directory: SiteDirectory, images: ImagesConfig) -> Blobs:
+    if not images.bucket:
+        return FileBlobs(directory.service / "blobs")
+    from vws.store.s3_blobs import S3Blobs
+
+    credentials = str(directory.path / images.credentials) if images.credentials else ""
+    return S3Blobs.connect(images.bucket, images.prefix, images.endpoint, images.region, credentials)
 
 
 def _server(app: Any, directory: SiteDirectory) -> Any:

@@ -75,7 +75,8 @@ def image(**changes: Any) -> Json:
     return {
         "id": "img-1", "name": "demo", "owner": "admin", "sha256": "ab" * 32, "size_bytes": 14 * 1024**2,
         "boot": "direct", "user": "root", "ready": "ssh", "memory_mib_min": 96, "disk_mib_min": 8, "simulated": False,
-        "created_at": 900.0,
+        "created_at": 900.0, "removed_at": None, "retired_at": None, "damaged": "", "base": "", "shared": ["public"],
+        "tags": ["demo"], "digest": "ef" * 32,
         "files": [{"role": "kernel", "format": "kernel", "size_bytes": 8 * 1024**2, "sha256": "cd" * 32}],
     } | changes  # fmt: skip
 
@@ -118,6 +119,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self.damaged = ""
         self.lives: list[Json] = [lease(workspace(1), workspace(2))]
         self.states: dict[str, list[str]] = {}
         self.fit: Json = {"fits": True, "reason": "all of it would start now", "nodes": [], "offers": []}
@@ -205,22 +207,51 @@ class FakeClient:
 
     # images, nodes, tokens, events
     def images(self, **where: Any) -> Iterator[Json]:
-        return iter([i for i in [image()] if where.get("name") in (None, i["name"])])
+        return iter([i for i in [image()] if where.get("name") in (None, i["name"], f"{i['name']}:latest")])
 
     def image(self, id: str) -> Json:
         return self._known([image()], id, "image")
 
     def upload_image(
-        self, file: Any, name: str, *, format: str | None = None, progress: Callable[[int], object] | None = None
-    ) -> Json:
-        self._change("upload_image", file.name, name, *([format] if format else []))
+        self, file: Any, name: str, *, shared: Any = None, format: str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Json:  # fmt: skip
+        self._change("upload_image", file.name, name, *(x for x in (format, shared) if x))
         if progress:
             progress(file.stat().st_size)
-        return image(name=name)
+        return image(name=name, tags=[name])
 
-    def remove_image(self, id: str) -> Json:
-        self._change("remove_image", id)
-        return image()
+    def remove_image(self, id: str, *, now: bool = False) -> Json:
+        self._change("remove_image", id, now)
+        return image(removed_at=900.0) if now else image(retired_at=900.0)
+
+    def tag_image(self, id: str, name: str) -> Json:
+        self._change("tag_image", id, name)
+        return image(tags=["demo", name])
+
+    def untag_image(self, name: str) -> Json:
+        self._change("untag_image", name)
+        return image(tags=[])
+
+    def share_image(self, id: str, shared: Any) -> Json:
+        self._change("share_image", id, tuple(shared))
+        return image(shared=list(shared))
+
+    def copy_image(self, id: str, name: str) -> Json:
+        self._change("copy_image", id, name)
+        return image(tags=[name])
+
+    def image_history(self, name: str) -> list[Json]:
+        row = {"name": "demo", "tag": "latest", "image": "img-1", "owner": "admin", "set_at": 900.0, "removed_at": None}
+        return [row, row | {"image": "img-0", "set_at": 800.0, "removed_at": 900.0}]
+
+    def verify_image(self, id: str) -> Json:
+        self._change("verify_image", id)
+        return image(damaged=self.damaged)
+
+    def collect_images(self, *, dry_run: bool = False) -> Json:
+        self._change("collect_images", dry_run)
+        return {"images": [image(tags=[])], "files": ["cd" * 32]}
 
     def nodes(self) -> Iterator[Json]:
         return iter([node(), node(id="nod-2", name="host-2", state="silent")])

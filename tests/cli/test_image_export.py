@@ -36,7 +36,7 @@ def exporting(client: FakeClient, monkeypatch):
 def test_the_format_is_said_or_in_the_files_name(vws, exporting, home, file, options, kind):
     result = vws("image", "export", "demo", "--to", str(home / file), *options)
     assert result.exit_code == 0, result.output
-    assert exporting.asked == [("export_image", "demo", kind, file)]
+    assert exporting.asked == [("export_image", "img-1", kind, file)]
     assert f"{file} is written: 2 KiB" in result.stdout
 
 

@@ -29,20 +29,20 @@ def test_an_import_says_what_next(vws: Run, client: FakeClient, home: Path) -> N
     assert json.loads(result.stdout)["id"] == "img-1"
 
 
-def test_a_name_that_is_taken_is_told_before_anything_is_sent(
+def test_what_has_the_name_already_is_not_sent_again(
     vws: Run, client: FakeClient, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "x").write_bytes(b"another")
-    result = vws("image", "import", str(home / "x"), "--name", "demo")
-    assert result.exit_code == 1
-    assert "an image is already called demo, and x is another" in result.stderr
-    assert "kept: nothing was sent" in result.stderr
-    result = vws("image", "import", str(home / "x"), "--name", "A/B")
-    assert "'A/B' cannot be a name" in result.stderr
+    assert "'A/B' cannot be a name" in vws("image", "import", str(home / "x"), "--name", "A/B").stderr
+    assert vws("image", "import", str(home / "x"), "--name", "demo", "--share", "cms").exit_code == 0
+    assert client.asked == [("upload_image", "x", "demo", ("cms",))]
     same = hashlib.sha256(b"another").hexdigest()
     monkeypatch.setattr(client, "images", lambda name: iter([image(sha256=same)]))
     assert "image demo (img-1) is ready" in vws("image", "import", str(home / "x"), "--name", "demo").stdout
-    assert client.asked == []
+    assert len(client.asked) == 1
+    monkeypatch.setattr(client, "images", lambda name: iter([image(sha256=same, damaged="its disk")]))
+    vws("image", "import", str(home / "x"), "--name", "demo")
+    assert len(client.asked) == 2, "what is damaged is mended by sending it again"
 
 
 def test_an_import_of_nothing_is_status_2_and_of_nonsense_status_1(vws: Run, client: FakeClient, home: Path) -> None:
@@ -57,8 +57,42 @@ def test_an_import_of_nothing_is_status_2_and_of_nonsense_status_1(vws: Run, cli
 def test_images_are_listed_shown_and_removed(vws: Run, client: FakeClient) -> None:
     assert "14 MiB" in vws("image", "list").stdout
     assert "kernel, 8 MiB" in vws("image", "show", "demo").stdout
-    assert vws("image", "remove", "demo").exit_code == 0
-    assert client.asked == [("remove_image", "img-1")]
+    assert "goes with the last of its leases" in vws("image", "remove", "demo").stdout
+    assert "is removed" in vws("image", "remove", "demo", "--now").stdout
+    assert client.asked == [("remove_image", "img-1", False), ("remove_image", "img-1", True)]
+
+
+def test_names_are_given_and_taken_away(vws: Run, client: FakeClient) -> None:
+    assert "is called demo, demo:2" in vws("image", "tag", "demo", "demo:2").stdout
+    assert vws("image", "tag", "demo", "demo", "--remove").exit_code == 0
+    assert "is yours" in vws("image", "copy", "demo", "mine:1").stdout
+    assert client.asked == [
+        ("tag_image", "img-1", "demo:2"), ("untag_image", "demo"), ("copy_image", "img-1", "mine:1")
+    ]  # fmt: skip
+    lines = vws("image", "history", "demo").stdout.splitlines()
+    assert ("img-1" in lines[1], "now" in lines[1], "img-0" in lines[2]) == (True, True, True)
+
+
+def test_who_may_use_an_image_is_said_as_a_whole(vws: Run, client: FakeClient) -> None:
+    assert "its owner and the VO cms" in vws("image", "share", "demo", "--with", "cms").stdout
+    assert "by its owner." in vws("image", "share", "demo", "--private").stdout
+    assert vws("image", "share", "demo").exit_code == 2
+    assert vws("image", "share", "demo", "--private", "--with", "cms").exit_code == 2
+    assert client.asked == [("share_image", "img-1", ("cms",)), ("share_image", "img-1", ())]
+
+
+def test_a_damaged_image_is_status_1(vws: Run, client: FakeClient) -> None:
+    assert vws("image", "verify").exit_code == 0
+    client.damaged = "its disk was altered"
+    result = vws("image", "verify", "demo")
+    assert (result.exit_code, "its disk was altered" in result.stdout) == (1, True)
+    assert json.loads(vws("image", "verify", "demo", "--json").stdout)[0]["damaged"]
+
+
+def test_what_goes_is_said_beforehand(vws: Run, client: FakeClient) -> None:
+    assert "1 images (14 MiB) and 1 files would go" in vws("image", "gc", "--dry-run").stdout
+    assert "are gone" in vws("image", "gc").stdout
+    assert client.asked == [("collect_images", True), ("collect_images", False)]
 
 
 # ---------------------------------------------------------------- nodes

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from vws.cli import output
-from vws.cli.failures import failed
+from vws.cli import image_names, output
 from vws.cli.image_build import build
 from vws.cli.image_export import export_image
 from vws.cli.image_lists import LIST_COMMANDS
+from vws.cli.image_names import shared_with, state_of
 from vws.cli.image_sign import attest, key, sign
 from vws.cli.image_trust import COMMANDS
 from vws.cli.names import NAME
@@ -20,7 +20,7 @@ from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes, show_size
 from vws.core.image_formats import ALIASES, IMPORTED
-from vws.core.terms import check_name
+from vws.core.image_names import split_name
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ Json = dict[str, Any]
 def image() -> None:
     """Images: what workspaces start from, addressed by their content.
 
-    An image is named by its id or its name.
+    An image is named by NAME, NAME:TAG (NAME alone is NAME:latest), its id, or sha256:DIGEST.
 
     \b
     Examples:
@@ -40,7 +40,10 @@ def image() -> None:
 
 @image.command("import")
 @site_options
-@click.option("--name", required=True, metavar="NAME", type=NAME, help="What leases call it.")
+@click.option("--name", required=True, metavar="NAME[:TAG]", type=NAME, help="What leases call it.")
+@click.option(
+    "--share", "shared", multiple=True, metavar="VO", type=NAME, help="Who may use it, as in vws image share."
+)
 @click.option(
     "--format",
     "kind",
@@ -50,55 +53,54 @@ def image() -> None:
 )
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @pass_session
-def import_image(session: Session, file: Path, name: str, kind: str | None) -> None:
+def import_image(session: Session, file: Path, name: str, kind: str | None, shared: tuple[str, ...]) -> None:
     """Bring an image to the site: a disk image, a root file system's tar, an OVA, or a VWS bundle.
 
-    The site checks the file before it lists it, and converts what is neither qcow2 nor raw.
+    The site checks the file before it lists it, and converts what is neither qcow2 nor raw. A name that you gave before
+    points at the new file from now on; what it pointed at stays (vws image history). An import that breaks goes on
+    where it was when the same command is given again within a day.
 
     \b
     Examples:
       vws image import build/appliance/demo.vws --name demo
-      vws image import debian-12-nocloud-amd64.qcow2 --name debian-12
+      vws image import debian-12-nocloud-amd64.qcow2 --name debian:12 --share cms
       vws image import rootfs.tar.xz --format tar --name mine
     """
-    made = listed(session, file, check_name(name)) or send(session, file, name, kind)
+    split_name(name)
+    made = listed(session, file, name) or send(session, file, name, kind, shared)
     if session.as_json:
         output.print_json(made)
         return
-    click.echo(f"image {made['name']} ({made['id']}) is ready: {show_bytes(made['size_bytes'])}.")
-    click.echo("Next: " + session.named(f"vws lease request --image {made['name']} --for 1h --wait"))
+    click.echo(f"image {name} ({made['id']}) is ready: {show_bytes(made['size_bytes'])}, for {shared_with(made)}.")
+    click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
 
 
 def listed(session: Session, file: Path, name: str) -> Json | None:
-    """The image of that name if it was made of this file. A failure if it was made of another: nothing is sent."""
-    other: Json | None = next(session.client.images(name=name), None)
-    if other is None:
+    """The image that has this name already if it was made of this file: nothing is sent then."""
+    name, tag = split_name(name)
+    other: Json | None = next(session.client.images(name=f"{name}:{tag}"), None)
+    if other is None or other["damaged"] or other["retired_at"] is not None:
         return None
     with file.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() == other["sha256"]:
-            return other
-    raise failed(
-        f"an image is already called {name}, and {file.name} is another",
-        code="name-taken",
-        kept="nothing was sent",
-        next_step=f"another --name, or remove the old one first: vws image remove {name}",
-    )
+        return other if hashlib.file_digest(content, "sha256").hexdigest() == other["sha256"] else None
 
 
-def send(session: Session, file: Path, name: str, kind: str | None = None) -> Json:
+def send(session: Session, file: Path, name: str, kind: str | None = None, shared: tuple[str, ...] = ()) -> Json:
     with transfer(f"sending {file.name}", file.stat().st_size, to_stderr=session.as_json) as sent:
-        made: Json = session.client.upload_image(file, name, format=kind, progress=sent)
+        made: Json = session.client.upload_image(file, name, shared=shared or None, format=kind, progress=sent)
         return made
 
 
 COLUMNS: list[output.Column] = [
-    ("NAME", lambda i: i["name"]),
+    ("NAME", lambda i: ",".join(i["tags"]) or "-"),
+    ("STATE", state_of),
     ("SIZE", lambda i: "simulated" if i["simulated"] else show_bytes(i["size_bytes"])),
     ("BOOT", lambda i: i["boot"]),
     ("USER", lambda i: i["user"]),
     ("MEMORY MIN", lambda i: show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
     ("DISK MIN", lambda i: show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
     ("OWNER", lambda i: i["owner"]),
+    ("SHARED", lambda i: ",".join(i["shared"])),
     ("ID", lambda i: i["id"]),
 ]
 
@@ -107,7 +109,7 @@ COLUMNS: list[output.Column] = [
 @site_options
 @pass_session
 def list_images(session: Session) -> None:
-    """List the images that leases can name.
+    """List the images that you may use.
 
     \b
     Examples:
@@ -140,9 +142,11 @@ def show(session: Session, name: str) -> None:
 
 def card_of(i: Json) -> str:
     facts = [
-        ("name", i["name"]),
+        ("name", ", ".join(i["tags"])),
         ("id", i["id"]),
-        ("sha256", i["sha256"]),
+        ("state", (i["damaged"] and f"damaged: {i['damaged']}") or state_of(i)),
+        ("digest", i["digest"]),
+        ("uploaded file", i["sha256"]),
         ("size", "simulated: known to fake nodes only" if i["simulated"] else show_bytes(i["size_bytes"])),
         ("boots from", {"direct": "its kernel, given to the hypervisor", "disk": "its disk"}.get(i["boot"], i["boot"])),
         ("log in as", i["user"]),
@@ -150,6 +154,8 @@ def card_of(i: Json) -> str:
         ("memory at least", show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
         ("disk at least", show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
         ("owner", i["owner"]),
+        ("for", shared_with(i)),
+        ("delta on", i["base"]),
         ("imported", output.moment(i["created_at"])),
     ]
     files = [(f["role"], f"{f['format']}, {show_bytes(f['size_bytes'])}, {f['sha256']}") for f in i.get("files") or ()]
@@ -158,21 +164,29 @@ def card_of(i: Json) -> str:
 
 @image.command()
 @site_options
+@click.option("--now", is_flag=True, help="Refuse it, rather than wait, while a lease uses the image.")
 @click.argument("name", metavar="IMAGE", type=NAME)
 @pass_session
-def remove(session: Session, name: str) -> None:
-    """Take an image off the list; refused while a lease uses it.
+def remove(session: Session, name: str, now: bool) -> None:
+    """Take an image out with all its names: at once, or when the last lease that uses it is over.
+
+    Till then it is granted to nobody any more.
 
     \b
     Examples:
       vws image remove demo
+      vws image remove debian:12 --now
     """
-    removed = session.client.remove_image(session.client.image(name)["id"])
+    removed = session.client.remove_image(session.client.image(name)["id"], now=now)
     if session.as_json:
         output.print_json(removed)
+    elif removed["removed_at"] is None:
+        click.echo(
+            f"image {name} ({removed['id']}) is granted to nobody any more, and goes with the last of its leases."
+        )
     else:
-        click.echo(f"image {removed['name']} is removed.")
+        click.echo(f"image {name} ({removed['id']}) is removed.")
 
 
-for command in (build, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS):
+for command in (build, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS, *image_names.COMMANDS):
     image.add_command(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,8 @@ from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes
 from vws.core.image_formats import ALIASES, EXPORTED, listed
+
+Json = dict[str, Any]
 
 # What a file's name says of its format, if --format does not.
 SUFFIXES = {".qcow2": "qcow2", ".raw": "raw", ".img": "raw", ".vmdk": "vmdk", ".vhd": "vpc", ".vhdx": "vhdx",
@@ -44,6 +47,7 @@ SUFFIXES = {".qcow2": "qcow2", ".raw": "raw", ".img": "raw", ".vmdk": "vmdk", ".
 def export_image(session: Session, name: str, target: Path, kind: str | None, force: bool) -> None:
     """Write an image to a file, in the format that another hypervisor or a registry reads.
 
+    A disk in the format that it was imported in goes on where it broke, when the same command is given again.
     bundle: an appliance for another site of VWS; oci: a tar of an OCI image layout.
 
     \b
@@ -59,7 +63,12 @@ def export_image(session: Session, name: str, target: Path, kind: str | None, fo
             f"{target} is there already", code="exists", kept="it is as it was", next_step="--force replaces it"
         )
     with ExitStack() as shown:
-        left_out = session.client.export_image(name, kind, target, progress=_shown(session, target, shown))
+        progress = _shown(session, target, shown)
+        found = session.client.image(name)
+        if found["boot"] == "disk" and found["files"][0]["format"] == kind and not found["base"]:
+            left_out = _receive(session, found, target, progress)
+        else:
+            left_out = session.client.export_image(found["id"], kind, target, progress=progress)
     size_bytes = target.stat().st_size
     if session.as_json:
         output.print_json(
@@ -69,6 +78,18 @@ def export_image(session: Session, name: str, target: Path, kind: str | None, fo
     click.echo(f"{target} is written: {show_bytes(size_bytes)} of {kind}.")
     if left_out:
         click.echo(f"Not in it: {left_out}.")
+
+
+def _receive(session: Session, found: Json, target: Path, progress: Callable[[int, int], None]) -> str:
+    """A disk as it is kept: needs no conversion, and goes on with what an earlier try left beside the target."""
+    (file,) = found["files"]
+    partial = target.with_name(f".{target.name}.{file['sha256'][:12]}.part")
+    size = file["size_bytes"]
+    session.client.download_image_file(
+        found["id"], file["sha256"], size, partial, progress=lambda received: progress(received, size)
+    )
+    partial.replace(target)
+    return ""
 
 
 def _shown(session: Session, target: Path, shown: ExitStack) -> Callable[[int, int], None]:

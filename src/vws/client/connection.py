@@ -31,6 +31,7 @@ FOLLOW_TIMEOUT_S = 40.0
 # Of silence: a disk may have to be converted before the first byte comes.
 DOWNLOAD_TIMEOUT_S = 900.0
 CHUNK_BYTES = 256 * 1024
+SILENT_TIMEOUT_S = 60.0
 PAGE_ITEMS = 1000
 SITE_URL = r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?(/\S*)?"
 
@@ -236,6 +237,37 @@ class Connection:
                         name = value
                     elif field == "data":
                         yield name, json.loads(value)
+        except httpx.TransportError as error:
+            raise self.failed(error) from None
+
+    def get(self, path: str, **where: Any) -> Json:
+        return self._json("GET", path, params=given(where))
+
+    def post(self, path: str, body: Json, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Json:
+        return self._change("POST", path, body, timeout_s=timeout_s)
+
+    def stream_to(self, path: str, pieces: Iterator[bytes], where: Json, kind: str, timeout_s: float) -> None:
+        """PATCH a body of that media type as it is made, once: who sends it knows where to go on."""
+        import httpx
+
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S, write=SILENT_TIMEOUT_S)
+        try:
+            headers = {"Content-Type": kind}
+            _check(self._http().request("PATCH", path, params=where, content=pieces, headers=headers, timeout=timeout))
+        except httpx.TransportError as error:
+            raise self.failed(error) from None
+
+    def stream_from(self, path: str, where: Json) -> Iterator[bytes]:
+        """An answer's body as it comes, once."""
+        import httpx
+
+        timeout = httpx.Timeout(SILENT_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            with self._http().stream("GET", path, params=where, timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    _check(answer)
+                yield from answer.iter_raw(CHUNK_BYTES)
         except httpx.TransportError as error:
             raise self.failed(error) from None
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from vws.client.connection import CHUNK_BYTES, CONNECT_TIMEOUT_S, Connection, given, parsed
+from vws.client import transfers
+from vws.client.connection import CONNECT_TIMEOUT_S, Connection, given, parsed
 from vws.client.errors import ApiError, ConnectionFailed, Json, VwsClientError
 from vws.client.tunnel import Tunnel
 
@@ -192,23 +193,28 @@ class Client(Connection):
         file: str | os.PathLike[str],
         name: str,
         *,
+        shared: Sequence[str] | None = None,
         format: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Json:
-        """Import a disk image or an appliance. format: that it has; None: its bytes tell. `progress` is called with the
-        bytes sent so far; they begin anew when a broken connection makes the upload begin anew. OSError if the file
+        """Import a disk image or an appliance as NAME or NAME:TAG. It goes on where it broke, also after the program or
+        the service was killed; its zeros are not sent. shared: who may use it (names of VOs, "public"); format: that it
+        has, if its bytes are not to tell. `progress` is called with the bytes that are there. OSError if the file
         cannot be read."""
-        path = Path(file)
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
-        answer = self._send(
-            "POST",
-            "/v1/images",
-            params=given({"name": name, "format": format}),
-            headers=headers | self._client_token(),
-            content=lambda: _pieces(path, progress),
-            timeout_s=UPLOAD_TIMEOUT_S,
-        )
-        return parsed(answer)
+        return transfers.upload(self, Path(file), name, shared, format, progress or (lambda _: None))
+
+    def download_image_file(
+        self,
+        image: str,
+        sha256: str,
+        size_bytes: int,
+        target: str | os.PathLike[str],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        """One file of an image to `target`, going on with what is there, verified while it comes: VwsClientError, and
+        `target` is gone, if it is not what its sha256 says. Zeros are not sent and become holes."""
+        transfers.download(self, image, sha256, size_bytes, Path(target), progress or (lambda _: None))
 
     def images(self, **where: Any) -> Iterator[Json]:
         """Those that one may use. where: name (NAME or NAME:TAG), all (removed ones too)."""
@@ -525,13 +531,3 @@ def _path(*parts: str) -> str:
 
 def _in_base64(content: bytes | None) -> str | None:
     return None if content is None else base64.b64encode(content).decode()
-
-
-def _pieces(path: Path, progress: Callable[[int], object] | None) -> Iterator[bytes]:
-    sent = 0
-    with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            yield piece
-            sent += len(piece)
-            if progress:
-                progress(sent)

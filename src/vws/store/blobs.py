@@ -47,7 +47,7 @@ class FileBlobs:
 
     def extents(self, sha256: str) -> Sequence[Extent]:
         with self._found(sha256).open("rb") as file:
-            return tuple(_extents(file.fileno()))
+            return tuple(data_extents(file.fileno()))
 
     def place(self, sha256: str, target: Path) -> None:
         try:
@@ -122,7 +122,7 @@ def check_sha256(sha256: str) -> str:
     return sha256
 
 
-def _extents(file: int) -> Iterator[Extent]:
+def data_extents(file: int) -> Iterator[Extent]:
     end, position = os.fstat(file).st_size, 0
     while position < end:
         try:

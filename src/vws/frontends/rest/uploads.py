@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Query, Request, Response
+from starlette.requests import ClientDisconnect
 
 from vws.core.frames import MEDIA_TYPE, FrameReader
 from vws.frontends.rest import image_models
@@ -123,14 +124,18 @@ def _framed(file: SparseFile, size_bytes: int) -> Callable[[bytes], None]:
 
 
 async def take_body(request: Request, take: Callable[[bytes], None]) -> None:
-    """Hand a body on in large pieces, each in a thread, one at a time."""
+    """Hand a body on in large pieces, each in a thread, one at a time; of one that breaks off, all that came."""
     pieces, held = list[bytes](), 0
-    async for chunk in request.stream():
-        pieces.append(chunk)
-        held += len(chunk)
-        if held >= PIECE_BYTES:
-            await run_sync(take, b"".join(pieces))
-            pieces, held = [], 0
+    try:
+        async for chunk in request.stream():
+            pieces.append(chunk)
+            held += len(chunk)
+            if held >= PIECE_BYTES:
+                piece, pieces, held = b"".join(pieces), [], 0
+                await run_sync(take, piece)
+    except ClientDisconnect:
+        await run_sync(take, b"".join(pieces))
+        raise
     await run_sync(take, b"".join(pieces))
 
 

@@ -1,0 +1,190 @@
+"""`vws image tag|share|copy|history|verify|gc`: what images are called, whose they are, and whether they are whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vws.cli import output
+from vws.cli.failures import failed
+from vws.cli.names import NAME
+from vws.cli.session import Session, pass_session, site_options
+from vws.cli.sizes import show_bytes
+
+Json = dict[str, Any]
+
+
+@click.command()
+@site_options
+@click.option("--remove", is_flag=True, help="Take the tag away from the image instead.")
+@click.argument("name", metavar="IMAGE", type=NAME)
+@click.argument("tag", metavar="NAME:TAG", type=NAME)
+@pass_session
+def tag(session: Session, name: str, tag: str, remove: bool) -> None:
+    """Let NAME:TAG (NAME alone: NAME:latest) point at an image from now on.
+
+    Leases that were granted by that name keep the image that they were granted for.
+
+    \b
+    Examples:
+      vws image tag debian:12.5 debian:stable
+      vws image tag debian:12.5 debian:stable --remove
+    """
+    found = session.client.image(name)
+    if remove and session.client.image(tag)["id"] != found["id"]:
+        raise failed(
+            f"{tag} points at another image than {name}", code="conflict", kept="nothing was changed",
+            next_step=f"vws image history {tag}",
+        )  # fmt: skip
+    changed = session.client.untag_image(tag) if remove else session.client.tag_image(found["id"], tag)
+    _told(session, changed, f"image {changed['id']} is called {called(changed)}.")
+
+
+@click.command()
+@site_options
+@click.option(
+    "--with", "shared", multiple=True, metavar="VO", type=NAME, help="As often as needed; `public`: all users."
+)
+@click.option("--private", is_flag=True, help="With nobody.")
+@click.argument("name", metavar="IMAGE", type=NAME)
+@pass_session
+def share(session: Session, name: str, shared: tuple[str, ...], private: bool) -> None:
+    """Say who may use an image beside its owner: the VOs named, and nobody else.
+
+    What was granted to others stays granted.
+
+    \b
+    Examples:
+      vws image share debian --with cms --with atlas
+      vws image share debian --with public
+      vws image share debian --private
+    """
+    if private == bool(shared):
+        raise click.UsageError("say either --with VO or --private")
+    changed = session.client.share_image(session.client.image(name)["id"], shared)
+    _told(session, changed, f"image {called(changed)} may be used by {shared_with(changed)}.")
+
+
+@click.command()
+@site_options
+@click.argument("name", metavar="IMAGE", type=NAME)
+@click.argument("new", metavar="NAME[:TAG]", type=NAME)
+@pass_session
+def copy(session: Session, name: str, new: str) -> None:
+    """Have an image of your own with the files and documents of another, which stays when that one goes.
+
+    Its files are not kept twice.
+
+    \b
+    Examples:
+      vws image copy debian:12 my-debian:12
+    """
+    made = session.client.copy_image(session.client.image(name)["id"], new)
+    _told(session, made, f"image {called(made)} ({made['id']}) is yours: {show_bytes(made['size_bytes'])}.")
+
+
+COLUMNS: list[output.Column] = [
+    ("TAG", lambda t: f"{t['name']}:{t['tag']}"),
+    ("IMAGE", lambda t: t["image"]),
+    ("SINCE", lambda t: output.moment(t["set_at"])),
+    ("UNTIL", lambda t: "now" if t["removed_at"] is None else output.moment(t["removed_at"])),
+    ("OWNER", lambda t: t["owner"]),
+]
+
+
+@click.command()
+@site_options
+@click.argument("name", metavar="NAME[:TAG]", type=NAME)
+@pass_session
+def history(session: Session, name: str) -> None:
+    """Show what a name points at, and what it pointed at before.
+
+    \b
+    Examples:
+      vws image history debian
+      vws image history debian:stable --json
+    """
+    rows = session.client.image_history(name)
+    output.listing(rows, COLUMNS, as_json=session.as_json, empty=f"Nothing that you may use was called {name}.")
+
+
+@click.command()
+@site_options
+@click.argument("names", metavar="[IMAGE]...", nargs=-1, type=NAME)
+@pass_session
+def verify(session: Session, names: tuple[str, ...]) -> None:
+    """Have the site read an image's files and compare them with their sha256s; without a name, those of all images.
+
+    A damaged image is granted to nobody until its file is imported again. The exit status is 1 if one is.
+
+    \b
+    Examples:
+      vws image verify debian:12
+      vws image verify
+    """
+    client = session.client
+    images = [client.image(name) for name in names] if names else [i for i in client.images() if not i["simulated"]]
+    looked = [client.verify_image(image["id"]) for image in images]
+    bad = [image for image in looked if image["damaged"]]
+    if session.as_json:
+        output.print_json(looked)
+    else:
+        for image in looked:
+            click.echo(f"{called(image)}: {image['damaged'] or 'as it came'}")
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@site_options
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@pass_session
+def gc(session: Session, dry_run: bool) -> None:
+    """Drop what nothing points at: images without a name that are old enough, and files of no image.
+
+    What a lease needs that runs, waits or is planned stays, and so does the base of a delta. For administrators.
+
+    \b
+    Examples:
+      vws image gc --dry-run
+      vws image gc
+    """
+    gone = session.client.collect_images(dry_run=dry_run)
+    if session.as_json:
+        output.print_json(gone)
+        return
+    verb = "would go" if dry_run else "are gone"
+    size_bytes = sum(image["size_bytes"] for image in gone["images"])
+    click.echo(f"{len(gone['images'])} images ({show_bytes(size_bytes)}) and {len(gone['files'])} files {verb}.")
+    for image in gone["images"]:
+        click.echo(f"  {image['id']}  {image['name']}  {show_bytes(image['size_bytes'])}")
+
+
+def called(image: Json) -> str:
+    """Its names, else its id."""
+    return ", ".join(image["tags"]) or image["id"]
+
+
+def shared_with(image: Json) -> str:
+    if "public" in image["shared"]:
+        return "everybody"
+    return "its owner" + "".join(f" and the VO {vo}" for vo in image["shared"])
+
+
+def state_of(image: Json) -> str:
+    if image["removed_at"] is not None:
+        return "removed"
+    if image["damaged"]:
+        return "damaged"
+    return "going" if image["retired_at"] is not None else "ready"
+
+
+def _told(session: Session, image: Json, text: str) -> None:
+    if session.as_json:
+        output.print_json(image)
+    else:
+        click.echo(text)
+
+
+COMMANDS = (tag, share, copy, history, verify, gc)
