@@ -264,18 +264,21 @@ def owner_of(archive_entry: Any) -> Owner:
 
 def copy(archive_entry: Any, target: Any, size: int) -> int:
     """The bytes, with holes where they are zero. They never come to more than `size`, which was checked."""
-    left = size
-    for piece in archive_entry.get_blocks(PIECE_BYTES):
+    left, ends_in_hole = size, False
+    # Each piece costs a buffer of the length that is asked for, however small the file is.
+    for piece in archive_entry.get_blocks(min(max(size, 1), PIECE_BYTES)):
         left -= len(piece)
         if left < 0:
             raise Refused("a file of the tar has more bytes than it says", "an undamaged copy of it")
         for begin in range(0, len(piece), BLOCK_BYTES):
             block = piece[begin : begin + BLOCK_BYTES]
-            if block.count(0) == len(block):
+            ends_in_hole = block.count(0) == len(block)
+            if ends_in_hole:
                 target.seek(len(block), os.SEEK_CUR)
             else:
                 target.write(block)
-    target.truncate(size - left)
+    if ends_in_hole:
+        target.truncate(size - left)
     return size - left
 
 
