@@ -311,6 +311,21 @@ def test_who_sleeps_is_never_late_and_is_asked_again_when_he_wakes():
     assert told.context.members["worker-1"].late == "worker-1 has not reported within 600 s"
 
 
+def test_who_comes_back_with_another_address_is_asked_again_and_others_follow():
+    told = Told()
+    told.report_all()
+    since, worker = told.context.version, told.context.members["worker-1"].expected
+    told.context.expect(worker, 50)
+    assert told.context.version == since, "nothing has changed"
+    told.context.expect(replace(worker, addresses=("10.0.0.3",)), 51)
+    assert ("report",) in told.lines("worker-1", since)
+    assert told.lines("server-1", since) is None, "while the role is not whole nothing new of it is told"
+    told.context.report("worker-1", identity(3), 52)
+    heard = told.lines("server-1", since)
+    assert ("member", "worker", "worker-1", "private", "10.0.0.3", "worker-1") in heard
+    assert any(line[:2] == ("role", "worker") for line in heard), "so it runs on-changed"
+
+
 def test_only_what_is_required_reaches_a_member():
     spec = ContextSpec("x", NFS.roles, introduce=Introduce.REQUIRED, ssh=Ssh.NONE)
     told = Told(spec, (SERVER, *WORKERS, Expected("other-1")))

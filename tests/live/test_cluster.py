@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 import pytest
 
 from tests.live.sites import RealSite, Shell
+from vws.node.naming import tag_of
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
+POOL = '\n[pools.campus]\nrange = "198.51.100.0/24"\naddresses = ["198.51.100.16-198.51.100.17"]\n'
 NFS = Path(__file__).parents[2] / "examples/nfs"
 # Each hook says when it began and ended, in seconds since its machine's boot.
 TIMED = """#!/bin/sh
@@ -27,6 +31,8 @@ ANSWERS = "for name in {names}; do ssh -T root@$name hostname </dev/null || exit
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[RealSite]:
     site = RealSite(tmp_path / "site")
+    with site.directory.config.open("a") as config:
+        config.write(POOL)
     try:
         site.start()
         yield site
@@ -36,28 +42,37 @@ def site(tmp_path: Path) -> Iterator[RealSite]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """The example, whose hooks say how long they took."""
+    """The example, whose hooks say how long they took, with a head that can be reached."""
     folder = tmp_path / "nfs"
     shutil.copytree(NFS, folder)
     for script in (folder / "scripts").iterdir():
         script.write_text(script.read_text().replace("#!/bin/sh\n", TIMED, 1))
-    return folder / "cluster.yaml"
+    file = folder / "cluster.yaml"
+    text = file.read_text().replace("networks:\n", "networks:\n  outside: {public: true}\n", 1)
+    text = text.replace("  head:\n", "  head:\n    networks: [private, outside]\n    address: front\n")
+    file.write_text(text.replace("  worker:\n", "  worker:\n    networks: [private]\n"))
+    return file
 
 
 def test_the_life_of_a_cluster_with_a_file_system(
     site: RealSite, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vws = Shell(site, "nfs")
+    vws("address", "reserve", "front", "--address", "198.51.100.17")
     vws("cluster", "launch", str(file), "--set", "workers=2", "--for", "20m", "--wait")
     launched = vws.ask("cluster", "show", "nfs")
     told = [overhead(vws, launched)]
     members = [member["workspace"] for member in launched["members"]]
     all_know_all(vws, ["head-1", "worker-1", "worker-2"])
     the_file_system_is_shared(vws)
+    the_head_is_reached(site, vws)
     told.append(timed("grown by one", lambda: grows(vws)))
     told.append(timed("shrunk again", lambda: shrinks(vws)))
     told.append(timed("suspended and restored", lambda: sleeps_and_wakes(vws)))
+    the_head_is_reached(site, vws)
     told.append(timed("ended", lambda: vws("cluster", "terminate", "nfs", "--wait")))
+    assert [address["cluster"] for address in vws.ask("address", "list")] == [""], "it is reserved, and nobody's"
+    assert [pool["free"] for pool in vws.ask("address", "pools")] == [1]
     site.check_nothing_is_left(len(members) + 1)
     with capsys.disabled():
         print("\nthe nfs cluster:", "; ".join(told))
@@ -96,6 +111,16 @@ def the_file_system_is_shared(vws: Shell) -> None:
     assert vws.inside("worker-1", "cat /shared/down; echo from a worker >/shared/up") == ["from the head"]
     assert vws.inside("head-1", "cat /srv/shared/up") == ["from a worker"]
     assert vws.inside("worker-2", "cat /shared/up; grep -c 'vers=4.2' /proc/mounts") == ["from a worker", "1"]
+
+
+def the_head_is_reached(site: RealSite, vws: Shell) -> None:
+    """By its reserved address, from the node's namespace as from anywhere outside."""
+    (address,) = vws.ask("address", "list")
+    assert (address["name"], address["cluster_name"], address["member"]) == ("front", "nfs", "head-1")
+    place = f"--net=/run/netns/vws-{tag_of(site.directory.node)}"
+    greet = f"import socket; print(socket.create_connection(('{address['address']}', 22), 10).recv(4))"
+    said = subprocess.run(["nsenter", place, sys.executable, "-c", greet], capture_output=True, text=True, check=True)
+    assert said.stdout == "b'SSH-'\n"
 
 
 def grows(vws: Shell) -> None:

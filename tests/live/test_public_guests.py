@@ -19,7 +19,8 @@ from vws.ports import Hypervisor
 
 pytestmark = pytest.mark.live
 
-PRIVATE = NetworkOrder("net-red", "10.20.0.0/24", "10.20.0.1", domain="red.example")
+# Two ways out, of which one is to be taken.
+PRIVATE = NetworkOrder("net-red", "10.20.0.0/24", "10.20.0.1", outgoing=True, domain="red.example")
 CAMPUS = NetworkOrder("pol-campus", "198.51.100.0/24", "198.51.100.1", outgoing=True, public=True)
 ONE, TWO, FRONT = "10.20.0.2", "10.20.0.3", "198.51.100.16"
 WRITES = (
@@ -97,13 +98,13 @@ async def the_front_is_on_both_networks(site: ClusterSite, hypervisor: Hyperviso
             break
         await asyncio.sleep(0.2)
     assert f"inet {FRONT}/24" in shown
-    assert f"default via {CAMPUS.gateway} dev eth1" in shown, "the way out is that of the network that has one"
-    assert "default" not in await site.said(hypervisor, two, "ip route")
+    assert f"default via {CAMPUS.gateway} dev eth1" in shown, "the way out is the public network"
+    assert shown.count("default") == 1
+    assert "default via 10.20.0.1 dev eth0" in await site.said(hypervisor, two, "ip route")
     assert "1 packets received" in await site.said(hypervisor, one, "ping -c 1 -W 5 worker-1"), "by the private one"
     assert TWO in await site.said(hypervisor, one, "ping -c 1 -W 5 worker-1.red.example")
     assert "1 packets received" in await site.said(hypervisor, two, "ping -c 1 -W 5 front-1")
-    assert FRONT in await site.said(hypervisor, one, "ping -c 1 -W 5 ws-1.vws.internal"), "its name on the public one"
-    assert "1 packets received" not in await site.said(hypervisor, two, f"ping -c 1 -W 1 {FRONT} 2>&1")
+    assert "1 packets received" in await site.said(hypervisor, two, f"ping -c 1 -W 5 {FRONT}"), "as anybody"
 
 
 async def the_node_reaches_it(site: ClusterSite) -> None:

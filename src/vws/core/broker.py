@@ -98,9 +98,9 @@ class Context:
         self._say("context.opened")
 
     def expect(self, expected: Expected, now: float) -> None:
-        """A member there is to be; again with other addresses or another start: that changes, and one that slept is
-        asked who it is. One that had left, or is another workspace now, begins anew. Raises InvalidRequest for what
-        nobody provides."""
+        """A member there is to be; again with other addresses or another start: that changes, and one that slept, or
+        comes back with other addresses, is asked who it is. One that had left, or is another workspace now, begins
+        anew. Raises InvalidRequest for what nobody provides."""
         self._must_be_open()
         known = self.members.get(expected.name)
         if known is not None:
@@ -108,7 +108,9 @@ class Context:
         if known is not None and known.left_at is None and known.expected.workspace == expected.workspace:
             if expected != known.expected:
                 self._touch(replace(known, expected=expected))
-                if known.expected.start is None and expected.start is not None:
+                woke = known.expected.start is None and expected.start is not None
+                moved = known.identity is not None and expected.addresses != known.expected.addresses
+                if woke or moved:
                     self.renew(expected.name, now)
             return
         check_member(self.record.spec, expected)

@@ -124,15 +124,18 @@ class Dnsmasq:
 
     # -------------------------------------------------------- workspaces
 
-    def enter(self, id: str, nics: Sequence[tuple[str, str]], *names: str) -> None:
+    def enter(self, id: str, nics: Sequence[tuple[str, str]], *names: str, tag: str = "") -> None:
         """Give a workspace its addresses, for (MAC, address) of each interface in this network, and its names, of which
-        the first is its host name. They are those of the first interface. A repeat is harmless."""
+        the first is its host name. They are those of the first interface. tag: of the options that it gets by DHCP; "":
+        those of all. A repeat is harmless."""
         check_id(id)
         for mac, address in nics:
             check_mac(mac), check_address(address)
         self.make_folders()
         (first_mac, first_address), *others = nics
-        lines = [f"{first_mac},{first_address},{names[0]}\n", *(f"{mac},{address}\n" for mac, address in others)]
+        tagged = f"set:{tag}," if tag else ""
+        lines = [f"{first_mac},{tagged}{first_address},{names[0]}\n"]
+        lines += [f"{mac},{tagged}{address}\n" for mac, address in others]
         changed = self._put(self._addresses / id, "".join(lines))
         changed |= self._put(self._names / id, f"{first_address} {' '.join(dict.fromkeys(names))}\n")
         if changed:
@@ -166,7 +169,7 @@ class Dnsmasq:
         with contextlib.suppress(FileNotFoundError):
             for path in self._addresses.iterdir():
                 with contextlib.suppress(FileNotFoundError):
-                    found |= {line.split(",")[1] for line in path.read_text().splitlines()}
+                    found |= {_given(line)[1] for line in path.read_text().splitlines()}
         return found
 
     def leave(self, id: str) -> None:
@@ -175,8 +178,7 @@ class Dnsmasq:
         check_id(id)
         path = self._addresses / id
         for line in path.read_text().splitlines() if path.exists() else []:
-            mac, address, *_ = line.split(",")
-            self._release(mac, address)
+            self._release(*_given(line))
         reach("agent.address.released")
         for file in (self._names / id, path):
             file.unlink(missing_ok=True)
@@ -246,6 +248,12 @@ def _arguments(address: ipaddress.IPv4Interface, interface: str, domain: str) ->
         "--local=//",
         "--expand-hosts",
     ]
+
+
+def _given(line: str) -> tuple[str, str]:
+    """(MAC, address) of a line that gives an address."""
+    mac, address, *_ = (word for word in line.split(",") if not word.startswith("set:"))
+    return mac, address
 
 
 def _is_of(mac: str, lease: str) -> bool:

@@ -116,13 +116,17 @@ class Networks:
         """Give a workspace its addresses and names; a repeat is harmless. HypervisorError if a network is not there.
         On the node's own network and on public ones it has the name that nobody else at the site has."""
         with self._lock:
+            own = {nic.network for nic in order.interfaces}
+            has_public = any(self._wanted[network].public for network in own & self._wanted.keys())
             for network in dict.fromkeys(nic.network for nic in order.interfaces):
                 nics = [(nic.mac, nic.address) for nic in order.interfaces if nic.network == network]
                 if network:
                     self._check_open(network)
                     # Members of several clusters may be on a public one.
-                    names = (order.name,) if self._wanted[network].public else (order.hostname, order.name)
-                    self._rooms[network].enter(order.id, nics, *names)
+                    public = self._wanted[network].public
+                    names = (order.name,) if public else (order.hostname, order.name)
+                    # Who called it by its public address is answered the same way.
+                    self._rooms[network].enter(order.id, nics, *names, elsewhere=has_public and not public)
                 else:
                     self._check_isolation(order)
                     self.own.dnsmasq.enter(order.id, nics, order.name)

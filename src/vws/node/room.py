@@ -61,6 +61,8 @@ from vws.node.network import REOPEN_AFTER_S, put_on
 from vws.node.state import write_whole
 
 _INSIDE, _OUT = "net0", "out0"
+# Of guests that have another way out, as dnsmasq knows them.
+ELSEWHERE = "elsewhere"
 _FIRST_WAY = ipaddress.IPv4Address("169.254.128.0")
 # At once, and not after as much as 0.8 s by chance.
 _ANSWER_FOR_OTHERS = {f"net/ipv4/conf/{_INSIDE}/proxy_arp": "1", f"net/ipv4/neigh/{_INSIDE}/proxy_delay": "0"}
@@ -215,9 +217,10 @@ class Room:
 
     # -------------------------------------------------------- workspaces
 
-    def enter(self, id: str, nics: Sequence[tuple[str, str]], *names: str) -> None:
-        """As of dnsmasq; on a public network what is sent to its addresses arrives from now on."""
-        self.dnsmasq.enter(id, nics, *names)
+    def enter(self, id: str, nics: Sequence[tuple[str, str]], *names: str, elsewhere: bool = False) -> None:
+        """As of dnsmasq; on a public network what is sent to its addresses arrives from now on. elsewhere: its way out
+        is that of another network."""
+        self.dnsmasq.enter(id, nics, *names, tag=ELSEWHERE if elsewhere else "")
         self._route(self.way())
 
     def leave(self, id: str) -> None:
@@ -330,11 +333,14 @@ def _ways(number: int) -> tuple[ipaddress.IPv4Interface, ipaddress.IPv4Interface
 
 def _options(order: NetworkOrder, upstream: ipaddress.IPv4Address | None) -> list[str]:
     """To dnsmasq. Who hears of routes (RFC 3442) passes over the router, so that both say the same."""
-    routes = f"{ADDRESS}/32,{order.gateway}" + (f",0.0.0.0/0,{order.gateway}" if order.outgoing else "")
-    router = f"option:router,{order.gateway}" if order.outgoing else "option:router"
+    door = f"option:classless-static-route,{ADDRESS}/32,{order.gateway}"
+    routes, router = [door], ["option:router"]
+    if order.outgoing:
+        routes = [f"tag:!{ELSEWHERE},{door},0.0.0.0/0,{order.gateway}", f"tag:{ELSEWHERE},{door}"]
+        router = [f"tag:!{ELSEWHERE},option:router,{order.gateway}", f"tag:{ELSEWHERE},option:router"]
     # Who the node's own guests are is not their neighbours' business.
     names = [f"--server={upstream}", f"--local=/{DOMAIN}/"] if upstream else []
-    return [f"--dhcp-option=option:classless-static-route,{routes}", f"--dhcp-option={router}", "--no-resolv", *names]
+    return [*(f"--dhcp-option={each}" for each in (*routes, *router)), "--no-resolv", *names]
 
 
 def _routed(network: ipaddress.IPv4Network) -> str:
