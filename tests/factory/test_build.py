@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import client, home, vws
 from tests.factory.conftest import needs_root
 from tests.guest.conftest import CACHE, ROOT
 from tests.guest.machine import Machine, make_key, make_seed, unpack
-from vws.factory import bundle, debian
+from vws.factory import apart, bundle, debian
 from vws.factory.apart import build_apart
+
+__all__ = ["client", "home", "vws"]
 
 DEBIAN = ROOT / "build/appliance/debian.vws"
 TINY = "vws: recipe/1\nname: tiny\nprograms: {/usr/bin/curl: curl}\ndisk: {size: 32MiB}\n"
@@ -149,6 +152,34 @@ def test_what_apt_and_dpkg_say_is_told_with_the_packages_name(said, told):
     assert told in str(error)
     assert "example" not in str(error)
     assert debian._reason("all is well", ()) is None
+
+
+def test_what_to_build_on_is_a_file_or_an_image_of_the_site(vws, client, home, monkeypatch):
+    """The site's is fetched once, by its id."""
+    (home / "mine.yaml").write_text("vws: recipe/1\nname: mine\n")
+    asked = []
+    monkeypatch.setattr(client, "export_image", _export(asked), raising=False)
+    monkeypatch.setattr(apart, "build_apart", lambda file, out, cache, tell, *, image: _built(asked, image))
+    for _ in range(2):
+        done = vws("image", "build", str(home / "mine.yaml"), "--from", "demo", "--cache", str(home / "cache"))
+        assert done.exit_code == 0, done.stderr
+    fetched = home / "cache/images/img-1.vws"
+    assert asked == [("img-1", "bundle"), fetched, fetched]
+    done = vws("image", "build", str(home / "mine.yaml"), "--from", "gone.vws")
+    assert "--from: there is no file gone.vws" in done.stderr
+
+
+def _export(asked):
+    def export(id, format, target):
+        asked.append((id, format))
+        Path(target).write_bytes(b"bundle")
+
+    return export
+
+
+def _built(asked, image):
+    asked.append(image)
+    return {"took_s": 1.0, "size_bytes": 1, "sha256": "ab", "packages": 1}
 
 
 # ---------------------------------------------------------------- on the Debian appliance

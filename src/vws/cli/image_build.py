@@ -9,13 +9,15 @@ from typing import Any
 import click
 
 from vws.cli import output
-from vws.cli.failures import failure_of
+from vws.cli.failures import failed, failure_of
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes
 from vws.core.errors import VwsError
 
 Json = dict[str, Any]
+# What is no name of an image.
+FILES = (".yaml", ".yml", ".vws", ".qcow2")
 
 
 def cache_folder() -> Path:
@@ -28,9 +30,8 @@ def cache_folder() -> Path:
 @click.option(
     "--from",
     "base",
-    metavar="FILE",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Build on this recipe or image (.yaml, .vws, .qcow2), whatever the recipe's from: says.",
+    metavar="IMAGE",
+    help="Build on this, whatever the recipe's from: says: a file (.yaml, .vws, .qcow2), or an image of the site.",
 )
 @click.option(
     "--out",
@@ -48,7 +49,7 @@ def cache_folder() -> Path:
 @click.argument("file", metavar="RECIPE", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @pass_session
 def build(
-    session: Session, file: Path, base: Path | None, out: Path | None, name: str | None, cache: Path | None
+    session: Session, file: Path, base: str | None, out: Path | None, name: str | None, cache: Path | None
 ) -> None:
     """Build an appliance as RECIPE (a YAML file) says.
 
@@ -61,15 +62,18 @@ def build(
       vws image build appliances/demo.yaml
       vws image build appliances/debian.yaml --out build/debian.vws --name debian
       vws image build tools.yaml --from debian.vws
+      vws image build tools.yaml --from debian:12
     """
     # Loaded here, as other commands do without it.
     from vws.factory.apart import build_apart
     from vws.factory.recipes import load
 
-    plan = load(file, base)
+    kept = cache or cache_folder()
+    image = _base(session, base, kept) if base else None
+    plan = load(file, image)
     target = out or Path(f"{plan.recipe.name}.vws")
     try:
-        built = build_apart(file, target, cache or cache_folder(), _tell(session.as_json), image=base)
+        built = build_apart(file, target, kept, _tell(session.as_json), image=image)
     except VwsError as error:
         raise _with_log(error, target) from error
     if name:
@@ -88,6 +92,21 @@ def build(
         click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
     else:
         click.echo("Next: " + session.named(f"vws image import {target} --name {plan.recipe.name}"))
+
+
+def _base(session: Session, said: str, cache: Path) -> Path:
+    """The file that was said, or the image of the site, fetched once, as what has an id never changes."""
+    if Path(said).is_file():
+        return Path(said)
+    if Path(said).suffix in FILES:
+        raise failed(f"--from: there is no file {said}", kept="nothing was built", next_step="vws image list")
+    found = session.client.image(said)
+    target = cache / "images" / f"{found['id']}.vws"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        click.echo(f"fetching {said} ({found['id']})", err=True)
+        session.client.export_image(found["id"], "bundle", target)
+    return target
 
 
 def _with_log(error: VwsError, target: Path) -> Exception:
