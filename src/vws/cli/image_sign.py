@@ -90,7 +90,7 @@ class OnSite:
 @click.option("--expires", type=TIME, metavar="TIME", help="Until when it counts: 2027-05-01, +180d.  [for ever]")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Where to write the attestation. Of an image on the site it is also kept there.")  # fmt: skip
-@click.argument("subject", metavar="IMAGE|FILE")
+@click.argument("subject", metavar="IMAGE|FILE", type=NAME)
 @pass_session
 def sign(
     session: Session, subject: str, key_file: Path, cert: Path | None, asserted: Path | None, more: tuple[str, ...],
