@@ -91,6 +91,12 @@ def test_the_planner_would_grant_an_example(name):
     assert "It fits: all of it would start now." in text
 
 
+def test_the_guide_explains_the_example_as_it_is():
+    guide = (EXAMPLES.parent / "docs/clusters.md").read_text()
+    _, _, file = text_of("slurm").partition("\n")
+    assert f"```yaml\n{file}```" in guide
+
+
 def test_who_waits_for_whom_in_slurm():
     assert [[role.name for role in step] for step in steps_of(read("slurm"))] == [["head"], ["worker"]]
     assert len(read("slurm", workers="16").expected()) == 17
