@@ -191,12 +191,13 @@ def _build(directory: SiteDirectory, config: SiteConfig) -> Any:
         images=config.images.rules,
         image_policy=directory.path / config.images.policy if config.images.policy else None,
     )
-    blobs = _blobs(directory, config.images)
+    blobs = blobs_of(directory, config.images)
     blobs.check()
     return build(SqlStore.open(url), blobs, SystemClock(), TimeIds(), settings, directory.service)
 
 
-def _blobs(directory: SiteDirectory, images: ImagesConfig) -> Blobs:
+def blobs_of(directory: SiteDirectory, images: ImagesConfig) -> Blobs:
+    """Where this site's files of images are. Unavailable if that cannot be had."""
     if not images.bucket:
         return FileBlobs(directory.service / "blobs")
     from vws.store.s3_blobs import S3Blobs

@@ -229,3 +229,39 @@ def test_the_command_is_plugged_in():
 
 def test_the_source_is_where_the_appliance_is_looked_for():
     assert (Path(module.__file__).parents[3] / "pyproject.toml").is_file()
+
+
+def test_a_bucket_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vws.cli.doctor import check_image_store
+
+    config = tmp_path / "site.toml"
+    config.write_text("")
+    assert list(check_image_store(tmp_path)) == []
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    config.write_text('[images]\nbucket = "images"\nendpoint = "http://127.0.0.1:9"\nregion = "us-east-1"\n')
+    (finding,) = check_image_store(tmp_path)
+    assert finding.verdict == "fail"
+    assert "the bucket images could not be reached" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("quota_mib = -1", "images.quota_mib"),
+        ("keep_untagged_days = -1.0", "images.keep_untagged_days"),
+        ('prefix = "a"', "images.bucket"),
+        ('bucket = "A"', "images.bucket"),
+        ('bucket = "images"\nendpoint = "https://me:secret@host"', "images.endpoint"),
+    ],
+)
+def test_settings_of_images_that_cannot_be_are_named(tmp_path: Path, text: str, field: str) -> None:
+    from vws.config import read
+    from vws.core.errors import InvalidRequest
+
+    (tmp_path / "site.toml").write_text(f"[images]\n{text}\n")
+    with pytest.raises(InvalidRequest) as refused:
+        read(tmp_path / "site.toml")
+    assert refused.value.field == field
+    assert "secret" not in refused.value.problem

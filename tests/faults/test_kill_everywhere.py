@@ -54,8 +54,9 @@ def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) ->
     return [lease["id"], short["id"]]
 
 
-# Guests and clusters have stories of their own: tests/faults/test_contexts.py and test_cluster_killed.py.
-STEPS = sorted(point for point in POINTS if not point.startswith(("service.context.", "service.cluster.")))
+# Guests, clusters and images have stories of their own: test_contexts.py, test_cluster_killed.py, test_image_killed.py.
+ELSEWHERE = ("service.context.", "service.cluster.", "service.upload.", "service.image.", "service.bucket.")
+STEPS = sorted(point for point in POINTS if not point.startswith(ELSEWHERE))
 
 
 @pytest.mark.parametrize("point", STEPS)

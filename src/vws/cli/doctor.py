@@ -242,6 +242,22 @@ def check_image_policy(directory: Path | None = None) -> Iterator[Finding]:
         yield Finding("image policy", "ok", f"{path}: {len(policy.rules)} rules")
 
 
+def check_image_store(directory: Path | None = None) -> Iterator[Finding]:
+    """Whether the bucket answers that [images] names; a directory of the site's own needs no check."""
+    from vws.config import SiteDirectory, default_directory, load
+    from vws.core.errors import VwsError
+    from vws.main import blobs_of
+
+    site = SiteDirectory(directory or default_directory())
+    if not site.config.is_file() or site.is_joined or not (config := load(site)).images.bucket:
+        return
+    try:
+        blobs_of(site, config.images).check()
+        yield Finding("image store", "ok", f"the bucket {config.images.bucket} answers")
+    except VwsError as error:
+        yield Finding("image store", "fail", error.problem, error.possible or "mend [images] in site.toml")
+
+
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_python,
     check_root,
@@ -257,6 +273,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_clock,
     check_appliance,
     check_image_policy,
+    check_image_store,
 )
 
 

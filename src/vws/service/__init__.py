@@ -76,7 +76,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         leases,
         images,
         nodes,
-        Reconciler(site, nodes, usage, images.tidy),
+        Reconciler(site, nodes, usage, lambda: _tidy(images, uploads)),
         Maintenances(site, nodes),
         usage,
         Plans(site),
@@ -89,3 +89,8 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         trust,
         uploads,
     )
+
+
+def _tidy(images: Images, uploads: Uploads) -> None:
+    images.tidy()
+    uploads.expire()

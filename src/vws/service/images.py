@@ -398,9 +398,10 @@ class Images:
             raise InvalidRequest(f"the image has {len(there)} documents already", field="image", asked=asked[:60])
 
         def decide(draft: Draft) -> Document:
-            self._live(draft, caller, image.id)
+            present = self._live(draft, caller, image.id)
             if same is not None:
                 return same
+            draft.put_image(replace(present))  # so that whoever remembers what is said of it looks again
             document = Document("", image.id, kind, media_type, content, draft.now, caller.subject)
             return self._document(draft, document)
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,12 @@ class Uploads:
     def complete(self, caller: Caller, id: str, sha256: str, once: Once | None = None) -> Image | Answer:
         """The image in an upload of which all has come, as `Images.add` makes it. A file that is refused is gone, one
         that could not be kept (Unavailable) can be completed again."""
+        kept = self._site.store.answer(caller.subject, once.client_token) if once else None
+        if once and kept:
+            answer = once.check(kept)
+            with suppress(NotFound):
+                self.drop(caller, id)  # which the process was killed before it could do
+            return answer
         upload = self.upload(caller, id)
         with self._alone(upload):
             file = self._opened(upload)
@@ -224,13 +230,14 @@ class SparseFile:
     """A file that grows at its end, hashed as it does, with holes where it is zero."""
 
     def __init__(self, path: Path, bytes_max: int) -> None:
-        """Goes on with what is at `path`; that is read once, for its hash."""
+        """Goes on with what is at `path`; that is read once, for its hash. What was complete when a process was killed
+        may be kept as an image's file by now, and is not opened for writing any more."""
         self._path = path
         self._bytes_max = bytes_max
         self._digest = hashlib.sha256()
-        self._file = path.open("ab", buffering=0)
-        self._file.close()
-        self._file = path.open("r+b", buffering=0)
+        path.touch(0o600)
+        whole = not path.stat().st_mode & 0o200
+        self._file = path.open("rb" if whole else "r+b", buffering=0)
         self.position = 0
         while piece := self._file.read(PIECE_BYTES):
             self._digest.update(piece)

@@ -1,0 +1,103 @@
+"""The service killed at each step of an import, whose sender does not give up: one whole image, and never half of one.
+
+Twice: with files in the site's directory, and in a bucket of S3 (moto's server, on loopback).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+
+import pytest
+
+from tests.faults.site import SiteUnderFire
+from vws.client import transfers
+from vws.faultpoints import POINTS
+
+MIB = 1 << 20
+STEPS = sorted(point for point in POINTS if point.startswith(("service.upload.", "service.image.")))
+BUCKET_STEPS = [*STEPS, "service.bucket.map", "service.bucket.part", "service.bucket.part:2"]
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """Of which 34 MiB are data, in two places: three parts of an object."""
+    path = tmp_path_factory.mktemp("disk") / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(48 * MIB)
+        for at in (0, 30):
+            file.seek(at * MIB)
+            file.write(os.urandom(17 * MIB))
+        file.seek(510)
+        file.write(b"\x55\xaa")
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    site = SiteUnderFire(tmp_path_factory.mktemp("images") / "site", nodes=1)
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def bucket_site(tmp_path_factory):
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    said = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret-told-nobody"}
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in said.items():
+            environment.setenv(name, value)
+        import boto3
+
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="images")
+        config = f'[images]\nbucket = "images"\nendpoint = "{url}"\nregion = "us-east-1"\n'
+        site = SiteUnderFire(tmp_path_factory.mktemp("bucket") / "site", nodes=1, config=config)
+        yield site
+        site.stop()
+    server.stop()
+
+
+def lead_an_import(site: SiteUnderFire, disk, point: str, monkeypatch) -> None:
+    monkeypatch.setattr(transfers, "GIVE_UP_S", 0)  # who insists starts the site again, and then asks again
+    site.kill("service")
+    site.arm(point)
+    name = point.replace("service.", "").replace(".", "-").replace(":", "-")
+    sha256 = hashlib.sha256(disk.read_bytes()).hexdigest()
+
+    def upload(client):
+        for image in client.images(name=name):
+            assert client.verify_image(image["id"])["damaged"] == "", "listed, but not whole"
+        return client.upload_image(disk, name)
+
+    image = site.insist(upload)
+    assert site.once.exists(), f"{point} was never reached"
+    site.disarm()
+    with site.client() as client:
+        assert [i["id"] for i in client.images(name=name)] == [image["id"]]
+        assert client.verify_image(image["id"])["damaged"] == ""
+        assert image["sha256"] == sha256
+        client.remove_image(image["id"], now=True)
+        assert client.collect_images() == {"images": [], "files": []}, "what was begun before is gone"
+    assert list((site.directory.service / "uploads").glob("*")) == [], "no upload is left"
+
+
+@pytest.mark.parametrize("point", STEPS)
+def test_an_import_that_was_killed_is_made_once(site, disk, point, monkeypatch):
+    lead_an_import(site, disk, point, monkeypatch)
+
+
+@pytest.mark.parametrize("point", BUCKET_STEPS)
+def test_the_same_into_a_bucket(bucket_site, disk, point, monkeypatch):
+    lead_an_import(bucket_site, disk, point, monkeypatch)
+
+
+def test_no_credential_is_in_a_log_or_an_answer(bucket_site):
+    bucket_site.keep_up()
+    logs = "".join(path.read_text() for path in bucket_site.directory.logs.iterdir())
+    assert "secret-told-nobody" not in logs
+    assert "secret-told-nobody" not in bucket_site.directory.config.read_text()
