@@ -242,8 +242,8 @@ def test_a_bucket_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     config.write_text('[images]\nbucket = "images"\nendpoint = "http://127.0.0.1:9"\nregion = "us-east-1"\n')
     (finding,) = check_image_store(tmp_path)
-    assert finding.verdict == "fail"
-    assert "the bucket images could not be reached" in finding.text
+    assert finding.ok == "fail"
+    assert "the bucket images could not be reached" in finding.found
 
 
 @pytest.mark.parametrize(
