@@ -7,6 +7,7 @@ results go is tried before the replay begins, because a replay may take minutes.
 
 from __future__ import annotations
 
+import gc
 import csv
 import json
 import math
@@ -264,6 +265,7 @@ def _replay(as_json: bool, given: Json, policy: SimulatedPolicy) -> None:
         raise _too_small(site, workload)
     _tell_skipped(workload)
     with _bar("leases", len(workload.jobs)) as progress:
+        gc.freeze()  # what has been loaded stays: no collection need look at it
         run = replay(workload.jobs, site, policy, progress=progress, keep_bars=bool(given["plot_dir"]))
     run = with_refused(run, workload.oversized)
     found = numbers(run, site)

@@ -486,9 +486,6 @@ class Outlook:
             image, here = self._images.get(group.image), self._holders(group.image)
             if image is not None and not self._fit(group.requirement, group.cpus).is_within(here):
                 needed[image.id] = image.size_bytes / MIB
-            # Who holds one of these is not noted: it may have to be fetched.
-            shared = (self._images.get(disk.image) for disk in group.disks if disk.image)
-            needed.update((image.id, image.size_bytes / MIB) for image in shared if image is not None)
         return stage_s(self.rates, sum(needed.values()))
 
     def _crowding(self, cpus: int) -> float:
@@ -503,10 +500,8 @@ class Outlook:
         if rates is self.rates:
             return
         self.rates = rates
-        self.rules.suspend_mib_per_s = 1.0 / max(rates.cost(Step.SUSPEND), 1e-9)
-        self.rules.resume_mib_per_s = 1.0 / max(rates.cost(Step.RESUME), 1e-9)
-        self.rules.transfer_mib_per_s = 1.0 / max(rates.cost(Step.TRANSFER), 1e-9)
-        self.rules.enact_s = rates.cost(Step.ENACT)
+        if self.rules.learn(*(rates.cost(step) for step in (Step.SUSPEND, Step.RESUME, Step.TRANSFER, Step.ENACT))):
+            self.planner.learn()
 
     # ------------------------------------------------------------ plans
 

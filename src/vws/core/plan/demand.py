@@ -160,6 +160,7 @@ class Demand:
         self.least = -1  # how long a block it needs to begin, without having been saved; -1: not known
         self.next = -1  # when the next step of its block begins
         self.kept = False  # what is kept of its members is held apart from its block
+        self.alike: dict[str, Demand] | None = None  # among whom the planner keeps it while it could give way
         self.one_per_node = True
         self.members = 0
         self.largest_mib = 0  # of its members' memory

@@ -23,8 +23,7 @@ class Preemptible:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._alike: dict[tuple[int, int], dict[str, Demand]] = {}
-        self._kept_as: dict[str, tuple[int, int]] = {}
+        self._alike: dict[tuple[int, int], dict[str, Demand]] = {AT_WILL: {}}
 
     def put(self, demand: Demand) -> None:
         """It holds nodes, or has begun, or has other sizes than before."""
@@ -32,16 +31,16 @@ class Preemptible:
         if demand.preemptible:
             at_will = demand.phase == BOOKED or demand.restartable
             key = AT_WILL if at_will else (demand.largest_mib, demand.members)
-            self._kept_as[demand.id] = key
-            self._alike.setdefault(key, {})[demand.id] = demand
+            alike = self._alike.get(key)
+            if alike is None:
+                alike = self._alike[key] = {}
+            alike[demand.id] = demand
+            demand.alike = alike
 
     def remove(self, demand: Demand) -> None:
-        key = self._kept_as.pop(demand.id, None)
-        if key is not None:
-            alike = self._alike[key]
-            del alike[demand.id]
-            if not alike:
-                del self._alike[key]
+        if demand.alike is not None:
+            del demand.alike[demand.id]
+            demand.alike = None
 
     def all(self) -> list[Demand]:
         return [demand for alike in self._alike.values() for demand in alike.values()]
@@ -50,7 +49,7 @@ class Preemptible:
         """Those whom so much time may be enough to save."""
         found: list[Demand] = []
         for (largest_mib, members), alike in self._alike.items():
-            if self._rules.alone_s(largest_mib, members) <= time_s:
+            if alike and self._rules.alone_s(largest_mib, members) <= time_s:
                 found.extend(alike.values())
         return found
 
@@ -59,7 +58,7 @@ class Preemptible:
         they are asked for."""
         known: set[int] = set()
         ahead: list[int] = []
-        for least_s, key in sorted([(self._rules.alone_s(*key), key) for key in self._alike]):
+        for least_s, key in sorted([(self._rules.alone_s(*key), key) for key in self._alike if self._alike[key]]):
             while ahead and ahead[0] < least_s:
                 yield heappop(ahead)
             for demand in self._alike[key].values():

@@ -103,6 +103,12 @@ class HaizeaPlanner(Planner):
             i -= 1
         self.queue.insert(i, demand)
 
+    def _leave(self, demand: Demand) -> bool:
+        waited = demand in self.queue
+        if waited:
+            self.queue.remove(demand)
+        return waited
+
     # ------------------------------------------------------------ blocks
 
     def _schedule(self, demand: Demand, now: int) -> bool:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from vws.core.plan.demand import BOOKED, OVER, PREPARING, RUNNING, SAVED, SAVING, STOPPING, WAITING, Block, Demand, Part
-from vws.core.plan.planner import GIVE_UP, SAVE, STOP, Planner, insert_in_turn
+from vws.core.plan.planner import GIVE_UP, SAVE, STOP, Planner, in_turn, insert_in_turn
 from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
 
@@ -292,8 +292,7 @@ class SitePlanner(Planner):
         if demand.block is not None:
             demand.saved_on = demand.block.hosts if demand.kept else []
             self._release(demand, now)
-        elif demand in self.queue:
-            self.queue.remove(demand)
+        elif self._leave(demand):
             self._has_freed_all()
         demand.phase = OVER
         self._touch(demand)
@@ -354,6 +353,7 @@ class SitePlanner(Planner):
         if block is None or demand.phase == SAVING or block.saves:
             demand.requested += duration_s
             demand.least = -1
+            self._ask_anew(demand)
             self._touch(demand)
             return True
         end = block.end + duration_s
@@ -390,10 +390,11 @@ class SitePlanner(Planner):
         self._touch(demand)
         if block is None:
             _resize(demand, parts, demand.saved_on)
-            if self._could_hold(demand):
-                return True
-            _resize(demand, before, demand.saved_on)
-            return False
+            could_hold = self._could_hold(demand)
+            if not could_hold:
+                _resize(demand, before, demand.saved_on)
+            self._ask_anew(demand)
+            return could_hold
         self._lift(demand, now)
         _resize(demand, parts, block.hosts)
         # Who asks for no more may have it, whatever else there is too much of on his node.
@@ -408,6 +409,17 @@ class SitePlanner(Planner):
         self._put_back(demand, now)
         self._has_freed_all()
         return fits
+
+    def _ask_anew(self, demand: Demand) -> None:
+        """It asks for something else than before, perhaps while it waits."""
+        if self.waiting.has(demand):
+            self.waiting.put(demand)
+
+    def learn(self) -> None:
+        """Other rates: what those who wait need at least is another."""
+        for demand in self.queue:
+            demand.least = -1
+            self.waiting.put(demand)
 
     def _could_hold(self, demand: Demand) -> bool:
         """Whether the nodes where it is saved could hold it, if nothing else were there."""
@@ -549,8 +561,7 @@ class SitePlanner(Planner):
         self._give_back_kept(demand, now)
         if demand.block is not None:
             self._release(demand, now)
-        elif demand in self.queue:
-            self.queue.remove(demand)
+        elif self._leave(demand):
             self._freed = True  # others may have waited behind it
         demand.next = -1
         self.demands.pop(demand.id, None)
@@ -579,8 +590,8 @@ class SitePlanner(Planner):
 
     def turn_anew(self) -> None:
         """The turns of those that wait have changed."""
-        self.queue.sort(key=_in_turn)
-        self.booked.sort(key=_in_turn)
+        self.queue.sort(key=in_turn)
+        self.booked.sort(key=in_turn)
 
 
 def _held_until(demand: Demand, block: Block) -> int:
@@ -642,10 +653,6 @@ def kept_size_of(demand: Demand, member: int) -> Amount:
 def _counts_as_saved(demand: Demand, block: Block) -> bool:
     """Whether what it has in use has no CPUs."""
     return demand.phase == SAVING or (demand.phase == PREPARING and block.restores)
-
-
-def _in_turn(demand: Demand) -> tuple[float, int]:
-    return demand.turn, demand.number
 
 
 def _without_kept(part: Part) -> Part:

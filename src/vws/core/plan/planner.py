@@ -38,6 +38,7 @@ from vws.core.plan.placing import Placing
 from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
 from vws.core.plan.timeline import Tally, Timeline
+from vws.core.plan.waiting import Waiting
 
 # What has to be done with a demand, in the order of its life.
 BEGIN: Final = 1  # move, stage and boot, or resume: its block begins
@@ -73,6 +74,7 @@ class Planner:
         self.holding: dict[str, Demand] = {}  # those that have a block: few beside those that wait, on a large site
         self.preemptible = Preemptible(rules)  # of these
         self.queue: list[Demand] = []  # in turn
+        self.waiting = Waiting(self.placing)  # the same
         self.booked: list[Demand] = []  # in turn
         self.promised: list[Demand] = []  # those with deadlines, which are booked whatever the rules say
         self.actions: list[Action] = []
@@ -275,8 +277,7 @@ class Planner:
         if block is not None:
             self._release(demand, now)
             self._act(DONE, demand, block)
-        elif demand in self.queue:
-            self.queue.remove(demand)
+        elif self._leave(demand):
             self._freed = True  # others may have waited behind it
         demand.phase = OVER
         demand.next = -1
@@ -292,54 +293,58 @@ class Planner:
             self._rebook(now)
             self._freed = False
             self._freed_until = 0
-            self.queue = self._serve(self.queue, now)
+            self._serve(self.queue, now)
+            if self.rules.backfill and self.queue:
+                self._backfill(self.waiting.hopeful(self._capacity.minus(self._used), now), now)
         elif self._fresh and self.rules.backfill:
             fresh, self._fresh = self._fresh, []
-            fresh = [each for each in fresh if each.phase == WAITING]
-            if fresh and len(self._serve_fresh(fresh, now)) < len(fresh):
-                self.queue = [each for each in self.queue if each.block is None]
+            self._serve_fresh([each for each in fresh if each.phase == WAITING], now)
         elif self._fresh:
             self._fresh = []
-            self.queue = self._serve(self.queue, now)
+            self._serve(self.queue, now)
 
-    def _serve_fresh(self, fresh: list[Demand], now: int) -> list[Demand]:
+    def _serve_fresh(self, fresh: list[Demand], now: int) -> None:
         """Nothing else has changed: all before them wait rightly, and they may at most go ahead of those."""
-        if len(self.booked) >= self.rules.bookings and self.queue[0] is not fresh[0]:
-            return self._backfill(fresh, now)
-        return self._serve(fresh, now)
-
-    def _serve(self, queue: list[Demand], now: int) -> list[Demand]:
-        """Start or book in turn, then let others go ahead. Gives the ones that stay."""
-        rest: list[Demand] = []
-        for i in range(len(queue)):
-            demand = queue[i]
-            if self._start(demand, now) or self._book(demand, now):
-                continue
-            rest.append(demand)
-            if not self.rules.backfill or len(self.booked) >= self.rules.bookings:
-                rest.extend(queue[i + 1 :])
-                break
-        return self._backfill(rest, now) if rest and self.rules.backfill else rest
-
-    def _backfill(self, rest: list[Demand], now: int) -> list[Demand]:
-        """Start those that delay nobody. Gives the ones that stay."""
+        if fresh and (len(self.booked) < self.rules.bookings or self.queue[0] is fresh[0]):
+            self._serve(fresh, now)
         free = self._capacity.minus(self._used)
-        candidates = [each for each in rest if each.total.fits_in(free) and not self.placing.is_hopeless(each, now)]
-        if not candidates:
-            return rest
+        left = [each for each in fresh if each.block is None and each.total.fits_in(free)]
+        self._backfill([each for each in left if not self.placing.is_hopeless(each, now)], now)
+
+    def _serve(self, queue: list[Demand], now: int) -> None:
+        """Start or book in turn, until one stays that may not be booked."""
+        served: list[Demand] = []
+        for demand in queue:
+            if self._start(demand, now) or self._book(demand, now):
+                served.append(demand)
+            elif not self.rules.backfill or len(self.booked) >= self.rules.bookings:
+                break
+        for demand in served:
+            self._leave(demand)
+
+    def _backfill(self, candidates: list[Demand], now: int) -> None:
+        """Start those that delay nobody."""
+        candidates.sort(key=in_turn)
         if self.rules.smallest_first:
             since = now - self.rules.patience_s
             candidates.sort(key=lambda each: each.area if each.submit > since else -1)
-        started = False
         for demand in candidates:
             if self._start(demand, now):
-                started = True
-        return [each for each in rest if each.block is None] if started else rest
+                self._leave(demand)
 
     def _enqueue(self, demand: Demand) -> None:
         demand.phase = SAVED if demand.saved_on else WAITING
         demand.least = -1
         insert_in_turn(self.queue, demand)
+        self.waiting.put(demand)
+
+    def _leave(self, demand: Demand) -> bool:
+        """It waits no more; whether it did."""
+        waited = self.waiting.has(demand)
+        if waited:
+            self.waiting.remove(demand)
+            remove_in_turn(self.queue, demand)
+        return waited
 
     # ------------------------------------------------------------ blocks
 
@@ -662,8 +667,24 @@ def remove(booked: list[Demand], demand: Demand) -> None:
             return
 
 
+def in_turn(demand: Demand) -> tuple[float, int]:
+    return demand.turn, demand.number
+
+
 def insert_in_turn(queue: list[Demand], demand: Demand) -> None:
     """Keep `queue` sorted by turn, then number."""
+    queue.insert(_place_in_turn(queue, demand), demand)
+
+
+def remove_in_turn(queue: list[Demand], demand: Demand) -> None:
+    """Take a demand out of a queue that is sorted so."""
+    at = _place_in_turn(queue, demand)
+    while queue[at] is not demand:
+        at += 1
+    del queue[at]
+
+
+def _place_in_turn(queue: list[Demand], demand: Demand) -> int:
     low, high = 0, len(queue)
     while low < high:
         middle = (low + high) >> 1
@@ -672,4 +693,4 @@ def insert_in_turn(queue: list[Demand], demand: Demand) -> None:
             low = middle + 1
         else:
             high = middle
-    queue.insert(low, demand)
+    return low

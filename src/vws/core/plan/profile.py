@@ -178,7 +178,7 @@ class Profile:
         """The step that `at` is in."""
         step = self.first
         following = step.next
-        gone: i64 = 0 if self._index is None else NEAR
+        gone: i64 = 0 if self._index is None else NEAR - 2
         while following is not None and following.begin <= at:
             if gone == NEAR:
                 return self._far(at)

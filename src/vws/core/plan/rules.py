@@ -71,6 +71,17 @@ class Rules:
         self.may_suspend = may_suspend
         self.host_rank = host_rank
 
+    def learn(
+        self, suspend_s_per_mib: float, resume_s_per_mib: float, transfer_s_per_mib: float, enact_s: float
+    ) -> bool:
+        """Plan with these rates from now on; whether they are others than before."""
+        before = (self.suspend_mib_per_s, self.resume_mib_per_s, self.transfer_mib_per_s, self.enact_s)
+        self.suspend_mib_per_s = 1.0 / max(suspend_s_per_mib, 1e-9)
+        self.resume_mib_per_s = 1.0 / max(resume_s_per_mib, 1e-9)
+        self.transfer_mib_per_s = 1.0 / max(transfer_s_per_mib, 1e-9)
+        self.enact_s = enact_s
+        return before != (self.suspend_mib_per_s, self.resume_mib_per_s, self.transfer_mib_per_s, self.enact_s)
+
     def can_be_saved(self, demand: Demand) -> bool:
         """Whether a block of this demand may end in a suspension."""
         return (

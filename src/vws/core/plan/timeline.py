@@ -199,7 +199,7 @@ class Timeline:
     def open_until(self, part: Part, at: int) -> int:
         """Until when as many members of a part as it has could have room from `at` on, looking at this part alone: `at`
         if they have none; never too early, as long as no room was given back since it was first asked at `at`."""
-        kind = self._kind(part)
+        kind = self.kind(part)
         if kind.at != at or kind.grown != self._grown:
             if part.apart or part.together:
                 longest = self.openings(part, at)
@@ -215,9 +215,9 @@ class Timeline:
 
     def doubt(self, part: Part) -> None:
         """What `open_until` promised was not there: others have taken it."""
-        self._kind(part).at = -1
+        self.kind(part).at = -1
 
-    def _kind(self, part: Part) -> Kind:
+    def kind(self, part: Part) -> Kind:
         if part.kind is None:
             size, alone = part.asked, part.apart or part.together
             mask = id(part.eligible)
