@@ -7,8 +7,8 @@ results go is tried before the replay begins, because a replay may take minutes.
 
 from __future__ import annotations
 
-import gc
 import csv
+import gc
 import json
 import math
 import os
