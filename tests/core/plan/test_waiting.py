@@ -42,7 +42,7 @@ def test_those_whom_it_may_be_enough_for_are_found_without_asking_each(holders, 
     assert {demand.id for demand in planner.waiting.hopeful(free, 0)} == one_by_one
 
 
-@pytest.mark.parametrize("seconds, may", [(100, True), (101, False)])
+@pytest.mark.parametrize(("seconds", "may"), [(100, True), (101, False)])
 def test_a_block_must_be_as_long_as_what_is_open(seconds, may):
     planner = Planner([Amount(1, 1024)], Rules())
     planner.timeline.profiles[0].take(Amount(1, 1024), 100, 200)
