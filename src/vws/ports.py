@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from vws.core.context import ContextRecord, Member
-from vws.core.deployment import NodeOrders, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import (
     Address,
@@ -28,6 +28,7 @@ from vws.core.site import (
     Maintenance,
     Node,
     Revocation,
+    Save,
     Signer,
     Subscription,
     Token,
@@ -61,8 +62,8 @@ class Snapshot:
 
     Alive: leases not ended with all their workspaces (released ones too); nodes, images and tags not removed; tokens
     neither revoked, nor expired long ago; maintenances neither over nor removed; all signers; revocations not
-    lifted; subscriptions not removed; addresses reserved or held. In `changed_since`, ended and removed values are
-    included.
+    lifted; subscriptions not removed; addresses reserved or held; saves that are due. In `changed_since`, ended and
+    removed values are included.
     """
 
     revision: int
@@ -78,6 +79,7 @@ class Snapshot:
     revocations: tuple[Revocation, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     addresses: tuple[Address, ...] = ()
+    saves: tuple[Save, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -410,6 +412,23 @@ class Hypervisor(Protocol):
         """Force it off and remove everything: domain, saved state, overlay, NoCloud disk, DHCP entry, tap. Returns only
         when nothing is left; the console's log stays."""
         ...
+
+    async def take(self, order: CaptureOrder) -> None:
+        """Have what the workspace's disk holds now, until `drop_capture`: of a guest that runs after a rest of under a
+        second, at its end once it is off. Its disk may be gone afterwards then, so `remove` follows. A repeat changes
+        nothing."""
+        ...
+
+    async def delta(self, order: CaptureOrder) -> Path:
+        """What was taken, cleaned if that is ordered, as a qcow2 without the name of what it is a delta on. A final
+        error if it cannot be cleaned, with what helps."""
+        ...
+
+    async def captures(self, *, taken: bool = False) -> set[str]:
+        """The ids of all captures of which there is anything; or of those that were taken whole."""
+        ...
+
+    async def drop_capture(self, id: str) -> None: ...
 
     async def console(self, id: str, *, tail_bytes: int) -> bytes:
         """The end of the serial console's log; b"" if there is none. Works after the end too."""

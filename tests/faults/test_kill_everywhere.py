@@ -54,8 +54,10 @@ def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) ->
     return [lease["id"], short["id"]]
 
 
-# Guests, clusters and images have stories of their own: test_contexts.py, test_cluster_killed.py, test_image_killed.py.
-ELSEWHERE = ("service.context.", "service.cluster.", "service.upload.", "service.image.", "service.bucket.")
+# Guests, clusters and images have stories of their own: test_contexts.py, test_cluster_killed.py, test_image_killed.py;
+# and saves: tests/live/test_save.py.
+IMAGES = ("service.upload.", "service.image.", "service.bucket.", "service.save.", "agent.capture.")
+ELSEWHERE = ("service.context.", "service.cluster.", *IMAGES)
 STEPS = sorted(point for point in POINTS if not point.startswith(ELSEWHERE))
 
 

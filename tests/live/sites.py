@@ -66,14 +66,14 @@ class RealSite:
         return "\n".join([*self.said[-10:], *events[-30:], *logs])
 
     def lease(self, count: int, name: str, **terms: Any) -> Json:
-        """A lease that is active; its ssh key is the site's own."""
+        """A lease that is active; its ssh key is the site's own. group: what it has other than GROUP."""
         from vws.cli.keys import operator_key
         from vws.cli.session import Session
 
         session = Session()
         session.explicit_directory = self.directory.path
         public = operator_key(session).with_suffix(".pub").read_text()
-        group = GROUP | {"count": count}
+        group = GROUP | {"count": count} | terms.pop("group", {})
         lease = self.ask(lambda c: c.request_lease([group], terms.pop("duration_s", 600), name, [public], **terms))
         self.until(lambda c: c.lease(lease["id"])["state"] == "active", f"{name} active")
         return dict(self.ask(lambda c: c.lease(lease["id"])))

@@ -104,6 +104,8 @@ class FakeLink:
         self.blobs: dict[str, bytes] = {}
         self.tunnels: dict[str, FakeTunnel] = {}
         self.waiting: tuple[TunnelRequest, ...] = ()
+        self.handed_in: dict[str, bytes] = {}
+        self.given_up: dict[str, str] = {}
         self.repeat = False
         self.calls = 0
         self.ahead_s = 0.0
@@ -165,6 +167,14 @@ class FakeLink:
         target.write_bytes(self.blobs[sha256])
         progress(size_bytes)
         return hashlib.sha256(self.blobs[sha256]).hexdigest()
+
+    async def hand_in(self, capture: str, delta: Path) -> None:
+        self._check()
+        self.handed_in[capture] = delta.read_bytes()
+
+    async def give_up(self, capture: str, reason: str) -> None:
+        self._check()
+        self.given_up[capture] = reason
 
     async def tunnel(self, id: str) -> Tunnel:
         self._check()

@@ -18,8 +18,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TCG = Host("tcg", "vws0", "0123abcd")
 KVM = Host("kvm", "br-vws", "0123abcd")
 PLACES = {"disk": "/run/vws/d.qcow2", "seed": "/run/vws/s.iso", "console": "/run/vws/c.log"}
-DIRECT = Files(**PLACES, base="/run/vws/b", base_format="qcow2", kernel="/run/vws/k", initrd="/run/vws/i")
-FIRMWARE = Files(**PLACES, base="/run/vws/b", base_format="raw")
+DIRECT = Files(**PLACES, chain=(("/run/vws/b", "qcow2"),), kernel="/run/vws/k", initrd="/run/vws/i")
+FIRMWARE = Files(**PLACES, chain=(("/run/vws/b", "raw"),))
 BLANK = Files(**PLACES, kernel="/run/vws/k")
 
 WORKSPACE = order(cmdline="console=ttyS0 panic=-1 quiet", end=0, boots=3, cpus=2, cpus_defined=4, memory_mib=96)

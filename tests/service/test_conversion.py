@@ -155,6 +155,6 @@ def test_a_delta_is_flattened_on_what_the_record_says_and_not_on_what_it_names(t
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", str(delta)], check=True, capture_output=True)
     qemu_img("convert", "-f", "qcow2", "-O", "raw", delta, tmp_path / "expected")
     qemu_img("rebase", "-u", "-f", "qcow2", "-b", "", delta)  # as it is stored: without a name
-    conversion.convert(delta, "qcow2", tmp_path / "flat", "vdi", 1 << 30, beneath=[base])
+    conversion.convert(delta, "qcow2", tmp_path / "flat", "vdi", 1 << 30, beneath=[(base, "qcow2")])
     assert same_content(tmp_path / "expected", "raw", tmp_path / "flat", "vdi")
     assert struct.unpack_from("<I", (tmp_path / "flat").read_bytes(), 0x4C) == (1,)

@@ -113,7 +113,14 @@ def with_delta(rig, base, tmp_path):
     sha256 = subprocess.run(["sha256sum", delta], check=True, capture_output=True, text=True).stdout.split()[0]
     rig.services.images.files.blobs.adopt(delta, sha256)
     file = ImageFile("disk", sha256, len(content), "qcow2", base.files[0].virtual_size_mib, base.files[0].sha256)
-    image = replace(base, id="img-delta", name="saved", sha256=sha256, files=(file,), base=base.id)
+    image = replace(
+        base,
+        id="img-delta",
+        name="saved",
+        sha256=sha256,
+        files=(file, replace(base.files[0], role="base")),
+        base=base.id,
+    )
     rig.site.change("site", lambda draft: draft.put_image(image))
     return image
 
@@ -135,9 +142,9 @@ def test_a_delta_in_a_tar_is_flattened_and_that_is_said(rig, debian, tmp_path, k
 
 def test_a_delta_whose_base_is_gone_is_told_so(rig, debian, tmp_path):
     image = with_delta(rig, debian, tmp_path)
-    broken = replace(image, base="img-none")
+    broken = replace(image, files=image.files[:1])
     rig.site.change("site", lambda draft: draft.put_image(broken))
-    with pytest.raises(Conflict, match="is gone"):
+    with pytest.raises(Conflict, match="is not on record"):
         rig.services.exports.export(ADMIN, image.id, "vmdk")
 
 

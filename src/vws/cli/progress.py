@@ -48,7 +48,7 @@ def wait(
 
     Raises `on_timeout()` after `timeout_s`. since: count the seconds from then (None: from each workspace's request).
     """
-    start, pause, look_again = time.monotonic(), POLL_FIRST_S, _patient(look)
+    start, pause, look_again = time.monotonic(), POLL_FIRST_S, patient(look)
     with _view(sys.stderr if to_stderr else sys.stdout, since) as view:
         while True:
             seen = look_again()
@@ -65,7 +65,7 @@ def wait(
             pause = min(pause * 1.3, POLL_MAX_S)
 
 
-def _patient(look: Callable[[], list[Json]]) -> Callable[[], list[Json] | None]:
+def patient(look: Callable[[], list[Json]]) -> Callable[[], list[Json] | None]:
     """`look`, giving None while the service is away for a moment: it may be starting again, and nothing is lost."""
     heard, told = time.monotonic(), False
 

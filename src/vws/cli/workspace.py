@@ -17,6 +17,7 @@ from vws.cli.failures import Failed, failed
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION, show_size
+from vws.cli.workspace_save import save, saves
 
 Json = dict[str, Any]
 
@@ -279,3 +280,5 @@ _command(
     "reboot", {"running"}, "Boot a workspace again: ask the guest to power off, then start it with its present size."
 )
 _command("terminate", {"terminated", "failed"}, "End one workspace now: it and its disk are gone for good.")
+for _each in (save, saves):
+    workspace.add_command(_each)

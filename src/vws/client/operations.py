@@ -178,6 +178,18 @@ class Client(Connection):
     def terminate_workspace(self, id: str) -> Json:
         return self._change("DELETE", _path("workspaces", id))
 
+    def save_workspace(self, id: str, name: str, *, at_end: bool = False, clean: bool = True) -> Json:
+        """Let it become the image NAME or NAME:TAG. The save that is due; see `save` for what becomes of it."""
+        asked = {"name": name, "when": "end" if at_end else "now", "clean": clean}
+        return self._change("POST", _path("workspaces", id, "saves"), asked)
+
+    def saves(self, **where: Any) -> Iterator[Json]:
+        """where: live, workspace."""
+        return self._pages("/v1/saves", where)
+
+    def save(self, id: str) -> Json:
+        return self._json("GET", _path("saves", id))
+
     def console(self, id: str, tail_bytes: int = 65536) -> bytes:
         """The end of the serial console's log."""
         return self._send("GET", _path("workspaces", id, "console"), params={"tail_bytes": tail_bytes}).content

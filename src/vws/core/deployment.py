@@ -24,7 +24,7 @@ from typing import Any
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.members import member_name
-from vws.core.site import Capacity, Cluster, Image, ImageFile, Lease, Node, Workspace
+from vws.core.site import Capacity, Cluster, Image, ImageFile, Lease, Node, Save, Workspace
 from vws.core.terms import Disk
 from vws.core.traits import UNSAID, Traits, checked_traits
 from vws.core.trust import Vouched
@@ -157,9 +157,25 @@ class WorkspaceOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureOrder:
+    """A workspace's disk is to be handed in as a delta on `beneath`, the disks under it, the nearest first.
+
+    id: the save's. at_end: as it is when the workspace is removed; else now. clean: without what must differ between
+    machines.
+    """
+
+    id: str
+    workspace: str
+    at_end: bool
+    clean: bool
+    beneath: tuple[ImageFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeOrders:
     """`issued_at`: the service's clock when sent, by which a node measures its own. subnet, gateway: of the node's own
-    network; networks: all that there are to be beside it."""
+    network; networks: all that there are to be beside it. captures: all that the node is to take and has not handed in;
+    what it holds of others it drops."""
 
     node: str
     generation: int
@@ -168,6 +184,7 @@ class NodeOrders:
     workspaces: tuple[WorkspaceOrder, ...] = ()
     issued_at: float = 0.0
     networks: tuple[NetworkOrder, ...] = ()
+    captures: tuple[CaptureOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,9 +279,10 @@ def orders_for(
     clusters: Mapping[str, Cluster] = NONE,
     context_of: ContextOf = lambda workspace, cluster: None,
     vouched_of: VouchedOf = lambda workspace, lease, image: None,
+    saves: Iterable[Save] = (),
 ) -> NodeOrders:
     """The complete orders of `node`; `workspaces` may hold those of other nodes too. context_of: how a member of a
-    cluster joins its context; vouched_of: what says that its image may boot."""
+    cluster joins its context; vouched_of: what says that its image may boot. saves: those that this node is to take."""
     mine = sorted((w for w in workspaces if w.node == node.id and w.state not in UNORDERED), key=lambda w: w.id)
     orders: list[WorkspaceOrder] = []
     networks: dict[str, NetworkOrder] = {}
@@ -278,7 +296,12 @@ def orders_for(
             networks.update((each.id, each) for each in _networks_of(workspace, cluster))
         orders.append(order)
     found = tuple(networks[id] for id in sorted(networks))
-    return NodeOrders(node.id, node.generation, node.subnet, node.gateway, tuple(orders), now, found)
+    captures = tuple(_capture_order(save, images[save.base]) for save in saves)
+    return NodeOrders(node.id, node.generation, node.subnet, node.gateway, tuple(orders), now, found, captures)
+
+
+def _capture_order(save: Save, base: Image) -> CaptureOrder:
+    return CaptureOrder(save.id, save.workspace, save.at_end, save.clean, base.chain)
 
 
 def _of_cluster(workspace: Workspace, lease: Lease, images: Mapping[str, Image]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from vws.core.site import (
     Maintenance,
     Node,
     Revocation,
+    Save,
     Signer,
     Subscription,
     Token,
@@ -52,6 +53,7 @@ class Draft:
         self._revocations: dict[str, Revocation] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._addresses: dict[str, Address] = {}
+        self._saves: dict[str, Save] = {}
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -72,6 +74,7 @@ class Draft:
             revocations=tuple(self._revocations.values()),
             subscriptions=tuple(self._subscriptions.values()),
             addresses=tuple(self._addresses.values()),
+            saves=tuple(self._saves.values()),
         )
 
     # ------------------------------------------------------------ reading
@@ -211,11 +214,22 @@ class Draft:
 
     def order(self, workspace: Workspace) -> Workspace:
         """Keep a workspace whose node is to be told: new, changed or left out. Numbers the node's new orders."""
-        node = self.node(workspace.node)
+        return self.put_workspace(replace(workspace, generation=self._renumber(workspace.node).generation))
+
+    def put_save(self, save: Save) -> Save:
+        """Keep it; its node is told."""
+        if save.node in self.present.nodes:
+            self._renumber(save.node)
+        self._saves[save.id] = save
+        return save
+
+    def _renumber(self, id: str) -> Node:
+        """The node, whose orders are new ones."""
+        node = self.node(id)
         if node.id not in self._reordered:
             self._reordered.add(node.id)
             node = self.put_node(replace(node, generation=node.generation + 1))
-        return self.put_workspace(replace(workspace, generation=node.generation))
+        return node
 
     def move(
         self, workspace: Workspace, state: State, reason: str, *, desired: Desired | None = None, **data: Any

@@ -14,7 +14,7 @@ from vws.core.errors import Conflict, Forbidden, InvalidRequest, NameTaken, NotF
 from vws.core.image_names import PUBLIC, ImageReference, read_reference, show_tag
 from vws.core.manifest import digest
 from vws.core.present import Present
-from vws.core.site import Group, Image, ImageTag, Role
+from vws.core.site import Group, Image, ImageTag, Role, Save
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +189,13 @@ def deltas_on(present: Present, image: str) -> list[Image]:
     return [each for each in list(present.images.values()) if each.base == image]
 
 
+def due_saves(present: Present, image: str) -> list[Save]:
+    """Workspaces on their way to become deltas on that image."""
+    return [save for save in list(present.saves.values()) if save.base == image]
+
+
 def is_needed(present: Present, image: str) -> bool:
-    return bool(deltas_on(present, image)) or bool(leases_using(present, image))
+    return bool(deltas_on(present, image)) or bool(due_saves(present, image)) or bool(leases_using(present, image))
 
 
 def must_exist(image: Image | None, asked: str) -> Image:

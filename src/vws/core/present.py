@@ -25,6 +25,7 @@ from vws.core.site import (
     Maintenance,
     Node,
     Revocation,
+    Save,
     Signer,
     Subscription,
     Token,
@@ -52,6 +53,7 @@ class Present:
         self.maintenances: dict[str, Maintenance] = {}
         self.clusters: dict[str, Cluster] = {}
         self.addresses: dict[str, Address] = {}
+        self.saves: dict[str, Save] = {}
         self.pools = pools or {}
         self.outlook = outlook or Outlook()
         self._members: dict[str, dict[str, Workspace]] = {}
@@ -102,6 +104,10 @@ class Present:
     def on_node(self, node: str) -> list[Workspace]:
         """The workspaces that a node has not yet released."""
         return list(self._on_node.get(node, {}).values())
+
+    def saves_on(self, node: str) -> list[Save]:
+        """Those that a node is to take, in their order."""
+        return sorted((save for save in list(self.saves.values()) if save.node == node), key=lambda save: save.id)
 
     def maintenances_of(self, node: str) -> list[Maintenance]:
         """Those of a node that are not over or removed, by their start."""
@@ -184,6 +190,8 @@ class Present:
                 self._of_cluster.pop(cluster.id, None)
         for address in changes.addresses:
             self._apply_address(address)
+        for save in changes.saves:
+            _keep(self.saves, save.id, save, alive=save.ended_at is None)
         for lease in changes.leases:
             self._apply_lease(lease)
         for workspace in changes.workspaces:

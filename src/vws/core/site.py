@@ -80,9 +80,10 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One file of an image, by its sha256; role: disk, kernel or initrd; format: qcow2, raw, kernel, initrd.
+    """One file of an image, by its sha256; role: disk, base, kernel or initrd; format: qcow2, raw, kernel, initrd.
 
-    base: the sha256 of the disk that this one is a delta of; "": it stands alone.
+    base: the sha256 of the disk that this one is a delta of, which is then a file of the same image with the role base;
+    "": it stands alone.
     """
 
     role: str
@@ -91,6 +92,15 @@ class ImageFile:
     format: str
     virtual_size_mib: int = 0
     base: str = ""
+
+
+def chain_of(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
+    """Of an image's files its disk and those that it is a delta of, the nearest first; (): it has no disk."""
+    left = {file.sha256: file for file in files if file.role == "base"}
+    found = [file for file in files if file.role == "disk"]
+    while found and found[-1].base in left:
+        found.append(left.pop(found[-1].base))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,11 @@ class Image:
     def disk(self) -> ImageFile | None:
         return next((file for file in self.files if file.role == "disk"), None)
 
+    @property
+    def chain(self) -> tuple[ImageFile, ...]:
+        """Its disk and those that it is a delta of, the nearest first."""
+        return chain_of(self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageTag:
@@ -144,6 +159,39 @@ class ImageTag:
     owner: str
     set_at: float
     removed_at: float | None = None
+
+
+class SaveState(StrEnum):
+    """DUE: its node is to take it, or is at it."""
+
+    DUE = auto()
+    DONE = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """A workspace's disk on its way to become an image, called `name`:`tag`, of the workspace's owner.
+
+    base: the image that it will be a delta of. at_end: taken when the workspace ends, not while it runs. clean: without
+    what must differ between machines. image: what it became; reason: why it failed. ended_at: when it did either.
+    """
+
+    id: str
+    workspace: str
+    lease: str
+    owner: str
+    node: str
+    base: str
+    name: str
+    tag: str
+    at_end: bool
+    clean: bool
+    asked_at: float
+    state: SaveState = SaveState.DUE
+    image: str = ""
+    reason: str = ""
+    ended_at: float | None = None
 
 
 class DocumentKind(StrEnum):
@@ -709,6 +757,7 @@ class Changes:
     revocations: tuple[Revocation, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     addresses: tuple[Address, ...] = ()
+    saves: tuple[Save, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
         """Both, the later value of each id winning; events, answers and documents in order."""
@@ -728,6 +777,7 @@ class Changes:
             _latest(self.revocations, later.revocations),
             _latest(self.subscriptions, later.subscriptions),
             _latest(self.addresses, later.addresses),
+            _latest(self.saves, later.saves),
         )
 
     def __bool__(self) -> bool:
@@ -748,6 +798,7 @@ class Changes:
                 self.revocations,
                 self.subscriptions,
                 self.addresses,
+                self.saves,
             )
         )
 

@@ -36,6 +36,7 @@ from vws.faultpoints import reach
 from vws.node.clock import NodeClock, ServiceClock
 from vws.node.conditions import Conditions, Trouble
 from vws.node.link import Link, LinkError, Pulled, Refused, Unreachable
+from vws.node.saving import Saving
 from vws.node.state import AgentState
 from vws.node.tunnels import Tunnels
 from vws.node.watch import Watch, wait
@@ -101,6 +102,7 @@ class NodeAgent:
             changed=self._facts_changed,
         )
         self._tunnels = Tunnels(hypervisor, link, self.workspaces.order)
+        self._saving = Saving(hypervisor, link, self.workspaces)
         self._to_report = asyncio.Event()
         self._stopped = asyncio.Event()
         self._retiring_since: float | None = None
@@ -124,6 +126,7 @@ class NodeAgent:
         return self._retiring_since is not None and self.workspaces.empty
 
     async def run(self) -> None:
+        self._saving.obey(self.workspaces.orders)
         loops = [
             asyncio.create_task(self._for_ever(loop), name=f"{self.node} {loop.__name__}")
             for loop in (self._watch.run, self._pull, self._report)
@@ -147,6 +150,7 @@ class NodeAgent:
 
     async def _close(self) -> None:
         await self._tunnels.close()
+        await self._saving.close()
         await self.workspaces.close(within_s=self.config.finish_within_s)
         is_empty = await self._watch.close()
         try:
@@ -193,6 +197,8 @@ class NodeAgent:
         await self._keep(pulled.orders)
         await self._watch.prepare(orders)
         self.workspaces.take(orders)
+        self._saving.obey(orders)
+        await self._saving.sweep()
         self._facts_changed()
         return 0.0
 

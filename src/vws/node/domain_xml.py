@@ -54,17 +54,16 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Paths as QEMU sees them. base, base_format: the image under the disk; "" for a blank disk.
-    kernel, initrd: for a direct boot, else ""."""
+    """Paths as QEMU sees them. chain: the image under the disk and what that is a delta of, the nearest first, each
+    (path, format); () for a blank disk. kernel, initrd: for a direct boot, else ""."""
 
     disk: str
     seed: str
     console: str
-    base: str = ""
-    base_format: str = ""
     kernel: str = ""
     initrd: str = ""
     beside: tuple[Beside, ...] = ()
+    chain: tuple[tuple[str, str], ...] = ()
 
 
 def domain_uuid(tag: str, id: str) -> str:
@@ -169,13 +168,12 @@ def _overlay(devices: ET.Element, files: Files) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     ET.SubElement(disk, "source", file=files.disk)
-    if files.base:
-        below = ET.SubElement(disk, "backingStore", type="file")
-        ET.SubElement(below, "format", type=files.base_format)
-        ET.SubElement(below, "source", file=files.base)
-        ET.SubElement(below, "backingStore")
-    else:
-        ET.SubElement(disk, "backingStore")
+    above = disk
+    for path, format in files.chain:
+        above = ET.SubElement(above, "backingStore", type="file")
+        ET.SubElement(above, "format", type=format)
+        ET.SubElement(above, "source", file=path)
+    ET.SubElement(above, "backingStore")
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
 
 

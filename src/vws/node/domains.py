@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import libvirt
 
 from vws.core.deployment import DiskOrder, WorkspaceOrder
 from vws.core.lifecycle import Observation
-from vws.core.site import ImageFile
+from vws.core.site import ImageFile, chain_of
 from vws.faultpoints import reach
 from vws.node import outcome
 from vws.node.connection import no_domain
@@ -212,8 +212,7 @@ class Domains:
             disk=shown(self._records.disk(order.id)),
             seed=shown(self._records.seed(order.id)),
             console=shown(self._records.console(order.id)),
-            base=image("disk"),
-            base_format=files["disk"].format if "disk" in files else "",
+            chain=tuple((shown(self._images / file.sha256), file.format) for file in chain_of(order.files)),
             kernel=image("kernel"),
             initrd=image("initrd"),
             beside=tuple(self._beside(order.id, disk) for disk in order.disks),
@@ -249,6 +248,22 @@ class Domains:
     def resume(self, id: str) -> None:
         domain = self._live(id, "resume")
         if Seen(*domain.state()) == Seen(libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER):
+            domain.resume()
+
+    @contextlib.contextmanager
+    def resting(self, id: str) -> Iterator[bool]:
+        """A while in which nothing is written to its disks, what the hypervisor held back is there, and libvirt did not
+        let it go on; True: it runs otherwise."""
+        domain = self.find(id)
+        runs = domain is not None and domain.isActive() and domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+        if domain is None or not runs:
+            yield False
+            return
+        domain.suspend()
+        reach("agent.capture.paused")
+        try:
+            yield True
+        finally:
             domain.resume()
 
     def resize(self, order: WorkspaceOrder) -> None:

@@ -23,17 +23,19 @@ import base64
 import hashlib
 import random
 import re
+import shutil
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import NodeOrders, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import Capacity, ImageFile
 from vws.core.wire import to_json
 from vws.faultpoints import reach
+from vws.node.commands import Commands
 from vws.node.config import FakeConfig
 from vws.node.images import ImageCache
 from vws.node.shelf import KINDS, JournalShelf, MemoryShelf
@@ -75,6 +77,7 @@ class FakeHypervisor:
         make_private(directory / "images")
         self._images = ImageCache(directory)
         make_private(directory / "consoles")
+        make_private(directory / "captures")
 
     # -------------------------------------------------------- the node
 
@@ -343,6 +346,37 @@ class FakeHypervisor:
         reach("agent.seed.removed")
         self._shelf.drop("note", id)
         reach("agent.removed")
+
+    # -------------------------------------------------------- saving
+
+    async def take(self, order: CaptureOrder) -> None:
+        """What a simulated guest changed is nothing: an empty disk of its size."""
+        target = self._captured(order.id)
+        if target.exists():
+            return
+        overlay = self._shelf.get("overlay", order.workspace)
+        if overlay is None:
+            raise HypervisorError("its disk is not on the node any more", final=True)
+        target.parent.mkdir(exist_ok=True)
+        new = target.with_suffix(".new")
+        size = f"{overlay['disk_mib']}M"
+        await asyncio.to_thread(Commands().run, "qemu-img", "create", "-q", "-f", "qcow2", new, size)
+        reach("agent.capture.copied")
+        new.rename(target)
+        reach("agent.capture.kept")
+
+    async def delta(self, order: CaptureOrder) -> Path:
+        return self._captured(order.id)
+
+    async def captures(self, *, taken: bool = False) -> set[str]:
+        found = (path.name for path in (self._directory / "captures").iterdir())
+        return {id for id in found if not taken or self._captured(id).exists()}
+
+    async def drop_capture(self, id: str) -> None:
+        shutil.rmtree(self._captured(id).parent, ignore_errors=True)
+
+    def _captured(self, id: str) -> Path:
+        return self._directory / "captures" / id / "delta.qcow2"
 
     # -------------------------------------------------------- consoles and connections
 

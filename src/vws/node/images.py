@@ -146,7 +146,7 @@ class ImageCache:
         if fetched != file.sha256:
             partial.unlink(missing_ok=True)
             return False
-        if file.role == "disk":
+        if file.role in ("disk", "base"):
             self._look(file, partial)
         _sync(partial)
         os.chmod(partial, 0o444)

@@ -28,9 +28,10 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from vws.core.deployment import NodeOrders, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceOrder
 from vws.core.site import Capacity
 from vws.faultpoints import reach
+from vws.node.captures import CaptureFolders
 from vws.node.config import NodeConfig
 from vws.node.connection import Connection, explain
 from vws.node.cpushare import CpuGroups
@@ -43,7 +44,7 @@ from vws.node.guest_tcp import connect, ssh_answers
 from vws.node.images import ImageCache
 from vws.node.inventory import bandwidth_mbit, traits
 from vws.node.namespace import Machine, Namespace
-from vws.node.naming import check_id, check_order, is_id, tag_of
+from vws.node.naming import check_capture, check_id, check_order, is_id, tag_of
 from vws.node.networks import Networks
 from vws.node.records import Records
 from vws.node.vouching import must_be_vouched, must_be_whole
@@ -54,6 +55,8 @@ T = TypeVar("T")
 _THREADS = 16
 _ANSWER_WITHIN_S = 30.0
 _PRESS_AGAIN_S = 1.0
+# For a guest to write out what is to be saved at its end.
+_LAST_GRACE_S = 10.0
 # What QEMU takes beside the guest's memory, measured; under emulation with its cache of translated code.
 _QEMU_OWN_MIB = 64
 # Reported in steps, or the capacity would change with every block that a guest writes.
@@ -76,6 +79,7 @@ class LibvirtHypervisor:
         self._daemons = Libvirtd(self.directory, self.place) if isinstance(self.place, Namespace) else None
         self._records = Records(self.directory)
         self._images = ImageCache(self.directory)
+        self._captures = CaptureFolders(self.directory, self._images.directory)
         self._networks = Networks(self.directory, self.place, config.bridge, self.tag)
         self._door = Door(service) if service else None
         self._creation = Creation(self._records, self._images, self._networks)
@@ -304,7 +308,8 @@ class LibvirtHypervisor:
 
     def _images_in_use(self) -> set[str]:
         records = (self._records.read(id) for id in filter(is_id, self._records.ids()))
-        return {sha256 for record in records if record for sha256 in record.images}
+        mine = {sha256 for record in records if record for sha256 in record.images}
+        return mine | self._captures.images()
 
     # -------------------------------------------------------- life
 
@@ -391,6 +396,39 @@ class LibvirtHypervisor:
         self._networks.leave(id)
         reach("agent.address.removed")
         self._records.remove(id)
+
+    # -------------------------------------------------------- saving
+
+    async def take(self, order: CaptureOrder) -> None:
+        check_capture(order)
+        if order.at_end:
+            await self.stop(order.workspace, grace_s=_LAST_GRACE_S)
+        with self._asking(order.workspace):
+            await self._do(self._take, order)
+
+    def _take(self, order: CaptureOrder) -> None:
+        if self._captures.is_taken(order.id):
+            return
+        disk = self._records.disk(order.workspace)
+        if not disk.exists():
+            raise HypervisorError("its disk is not on the node any more", final=True)
+        if order.at_end:
+            self._captures.move(order, disk)
+            return
+        with self._open_domains.resting(order.workspace) as hurried:
+            self._captures.copy(order, disk, hurried=hurried)
+        self._captures.keep(order)
+
+    async def delta(self, order: CaptureOrder) -> Path:
+        check_capture(order)
+        return await self._do(self._captures.delta, order)
+
+    async def captures(self, *, taken: bool = False) -> set[str]:
+        ids = await self._do(self._captures.ids)
+        return {id for id in ids if not taken or self._captures.is_taken(id)}
+
+    async def drop_capture(self, id: str) -> None:
+        await self._do(self._captures.drop, id)
 
     # -------------------------------------------------------- consoles and connections
 

@@ -15,6 +15,7 @@ until somebody does something.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import random
@@ -22,6 +23,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # The service answers a report when it is committed, or after 30 s that it could not.
 _TRANSFER = aiohttp.ClientTimeout(sock_connect=5, sock_read=30)
+# The service looks at a whole image before it answers.
+_MADE = aiohttp.ClientTimeout(total=600, sock_connect=5)
 _QUICK = aiohttp.ClientTimeout(total=35, sock_connect=5)
 
 
@@ -107,6 +111,12 @@ class Link(Protocol):
     async def report(self, report: NodeReport) -> Acknowledged: ...
 
     async def keep_console(self, workspace: str, data: bytes) -> None: ...
+
+    async def hand_in(self, capture: str, delta: Path) -> None:
+        """Send what was saved, going on where an earlier call broke off."""
+        ...
+
+    async def give_up(self, capture: str, reason: str) -> None: ...
 
     async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> str:
         """Download a blob to `target`, resuming what is there, and tell `progress` the bytes so far. Returns the sha256
@@ -214,6 +224,21 @@ class HttpLink:
         kind = {"Content-Type": "application/octet-stream"}
         await self._call("PUT", f"/consoles/{workspace}", data=data, headers=kind)
 
+    async def hand_in(self, capture: str, delta: Path) -> None:
+        place = f"/captures/{capture}"
+        said = await self._call("GET", place)
+        with delta.open("rb") as file:
+            sha256 = await asyncio.to_thread(_sha256, file)
+            file.seek(said["offset"])
+            kind = {"Content-Type": "application/octet-stream"}
+            query = {"offset": str(said["offset"])}
+            await self._call("PATCH", place, params=query, data=file, headers=kind, timeout=_TRANSFER)
+        done = {"sha256": sha256}
+        await self._call("POST", f"{place}/complete", json=done, timeout=_MADE)
+
+    async def give_up(self, capture: str, reason: str) -> None:
+        await self._call("POST", f"/captures/{capture}/failed", json={"reason": reason[:1000]})
+
     async def reachable(self) -> None:
         await self._service.reachable()
 
@@ -314,6 +339,10 @@ class SocketTunnel:
         # The protocol's limit is 123 bytes of UTF-8; half a character would make the frame invalid.
         short = reason.encode()[:123].decode("utf-8", "ignore").encode()
         await self._socket.close(code=code, message=short)
+
+
+def _sha256(file: BufferedReader) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from pathlib import Path
 
-from vws.core.deployment import ContextOrder, DiskOrder, NetworkOrder, NicOrder, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, ContextOrder, DiskOrder, NetworkOrder, NicOrder, WorkspaceOrder
 from vws.core.site import ImageFile
 from vws.core.terms import COMMAND_LENGTH_MAX, CPUS_MAX, DISK_MIB_MAX, MEMORY_MIB_MAX, SSH_KEY_LENGTH_MAX
 from vws.ports import HypervisorError
@@ -35,7 +35,7 @@ NICS_MAX = DISKS_MAX = 8  # with what else a machine has, all fit into one PCI b
 # A virtio disk's serial has 20 bytes.
 DISK_NAME_LENGTH_MAX = 20 - len("vws-")
 CA_LENGTH_MAX = 64 << 10
-FORMATS = {"disk": ("qcow2", "raw"), "kernel": ("kernel",), "initrd": ("initrd",)}
+FORMATS = {"disk": ("qcow2", "raw"), "base": ("qcow2", "raw"), "kernel": ("kernel",), "initrd": ("initrd",)}
 
 
 def _check(good: bool, what: str, value: object) -> None:
@@ -159,7 +159,9 @@ def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
     for key in order.ssh_keys:
         _check(key.isprintable() and len(key) <= SSH_KEY_LENGTH_MAX, "the ssh key", key)
     _check("\0" not in order.command and len(order.command) <= COMMAND_LENGTH_MAX, "the command", order.command)
-    roles = [check_file(file).role for file in order.files]
+    roles = [check_file(file).role for file in order.files if file.role != "base"]
+    for file in order.files:
+        check_file(file)
     _check(len(set(roles)) == len(roles), "the image with several files of one role", roles)
     _check(order.boot == "disk" or "kernel" in roles, "the image without a kernel to boot", order.image)
     _check_sizes(order)
@@ -167,6 +169,14 @@ def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
     _check_disks(order.disks)
     if order.context:
         _check_context(order.context)
+    return order
+
+
+def check_capture(order: CaptureOrder) -> CaptureOrder:
+    check_id(order.id)
+    check_id(order.workspace)
+    for file in order.beneath:
+        _check(check_file(file).role in ("disk", "base"), "the disk under a capture", file.role)
     return order
 
 

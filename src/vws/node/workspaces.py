@@ -96,6 +96,7 @@ class Workspaces:
         self._looks = Rounds(self._see)
         self._closed = False
         self.sighted = False
+        self.before_removal: Callable[[str], Awaitable[None]] = _nothing
         self.instances: dict[str, Instance] = {}
         self.facts: dict[str, WorkspaceFact] = {}
 
@@ -117,6 +118,10 @@ class Workspaces:
 
     def order(self, id: str) -> WorkspaceOrder | None:
         return self._orders.get(id)
+
+    def knows(self, id: str) -> bool:
+        """It is ordered, or there is something of it, by the last look."""
+        return id in self._orders or id in self.instances or id in self._busy
 
     # -------------------------------------------------------- what happens
 
@@ -289,7 +294,7 @@ class Workspaces:
     def _call(self, id: str, step: Step, order: WorkspaceOrder | None) -> Awaitable[None]:
         hypervisor = self._hypervisor
         if step is Step.REMOVE:
-            return hypervisor.remove(id)
+            return self._removed(id)
         assert order is not None, step
         match step:
             case Step.CREATE:
@@ -311,6 +316,29 @@ class Workspaces:
             case Step.UPDATE:
                 return hypervisor.update(order)
         raise AssertionError(step)
+
+    async def _removed(self, id: str) -> None:
+        await self.before_removal(id)
+        await self._hypervisor.remove(id)
+
+    async def alone(self, id: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something with a workspace while no step is taken with it. Raises what `work` does."""
+        while id in self._busy:
+            await asyncio.wait([self._busy[id]])
+        if self._closed:
+            raise Withdrawn
+        task = self._busy[id] = asyncio.create_task(_done(work), name=f"workspace {id}")
+        try:
+            await asyncio.shield(task)
+        finally:
+            # Who called may have been told to stop; what was begun is finished all the same.
+            task.add_done_callback(lambda _: self._freed(id))
+
+    def _freed(self, id: str) -> None:
+        del self._busy[id]
+        self._forget()
+        if not self._closed:
+            self.wake(id)
 
     async def _create(self, order: WorkspaceOrder) -> None:
         reach("agent.create.begun")
@@ -436,6 +464,14 @@ class Workspaces:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._writes.join()
+
+
+async def _nothing(_: str) -> None:
+    return None
+
+
+async def _done(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
 
 
 def _by_id(orders: NodeOrders | None) -> dict[str, WorkspaceOrder]:

@@ -21,6 +21,7 @@ from vws.service.maintenances import Maintenances
 from vws.service.nodes import Nodes
 from vws.service.plans import Plans
 from vws.service.reconcile import Reconciler
+from vws.service.saves import Saves
 from vws.service.site import Settings, Site
 from vws.service.trust import Trust
 from vws.service.uploads import Uploads
@@ -48,6 +49,7 @@ class Services:
     image_policy: PolicyBook
     trust: Trust
     uploads: Uploads
+    saves: Saves
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -88,6 +90,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         policy,
         trust,
         uploads,
+        Saves(site, images, leases, directory / "saves"),
     )
 
 

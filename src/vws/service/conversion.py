@@ -52,17 +52,24 @@ def qemu_img(command: str, kind: str, path: Path) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def convert(source: Path, kind: str, target: Path, into: str, bytes_max: int, beneath: Sequence[Path] = ()) -> None:
+def convert(
+    source: Path, kind: str, target: Path, into: str, bytes_max: int, beneath: Sequence[tuple[Path, str]] = ()
+) -> None:
     """Write `target` in the format `into` (both formats are of image_formats.DISKS).
 
-    beneath: the disks that `source` is a delta of, the nearest first; all of them and it are qcow2, then. Raises
+    beneath: the disks that `source` is a delta of, the nearest first, each with its format. Raises
     InvalidRequest if it cannot be read or comes to more than `bytes_max`, Unavailable if the service's disk has no
     room. Nothing is left at `target` then.
     """
-    image = [f"json:{json.dumps(_chain([source, *beneath]))}"] if beneath else ["-f", kind, source]
+    image = [f"json:{json.dumps(_chain([(source, kind), *beneath]))}"] if beneath else ["-f", kind, source]
     command = [program("qemu-img", "qemu-utils"), "convert", "-O", into, *OPTIONS.get(into, ()), *image, target]
     outcome = write_confined(
-        command, "converting this image", target, bytes_max, read=[source, *beneath], sparse=into == "raw"
+        command,
+        "converting this image",
+        target,
+        bytes_max,
+        read=[source, *(path for path, _ in beneath)],
+        sparse=into == "raw",
     )
     if outcome.status != 0:
         target.unlink(missing_ok=True)
@@ -71,10 +78,11 @@ def convert(source: Path, kind: str, target: Path, into: str, bytes_max: int, be
         raise wrong(f"qemu-img cannot convert this {kind} image: {outcome.reason}", "an undamaged copy of it")
 
 
-def _chain(paths: Sequence[Path]) -> dict[str, Any]:
+def _chain(files: Sequence[tuple[Path, str]]) -> dict[str, Any]:
     """A delta on what is beneath it, each opened as what the record says and none by what a header says."""
-    node: dict[str, Any] = {"driver": "qcow2", "file": {"driver": "file", "filename": str(paths[0].resolve())}}
-    return node | {"backing": _chain(paths[1:]) if len(paths) > 1 else None}
+    (path, kind), *beneath = files
+    node: dict[str, Any] = {"driver": kind, "file": {"driver": "file", "filename": str(path.resolve())}}
+    return node | {"backing": _chain(beneath) if beneath else None} if kind == "qcow2" else node
 
 
 def write_confined(

@@ -88,11 +88,13 @@ class Exports:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         work = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            chain = [self._placed(file, work) for file in (disk, *self._beneath(image, disk))]
+            (top, _), *beneath = [
+                (self._placed(file, work), file.format) for file in (disk, *self._beneath(image, disk))
+            ]
             target = work / "export"
             # Formats come to more than the disk itself by what they say of it.
             bytes_max = max(self._site.settings.image_bytes_max, 2 * (disk.virtual_size_mib << 20)) + MARGIN_BYTES
-            conversion.convert(chain[0], disk.format, target, kind, bytes_max, beneath=chain[1:])
+            conversion.convert(top, disk.format, target, kind, bytes_max, beneath=beneath)
             return target.open("rb")
         finally:
             shutil.rmtree(work)
@@ -106,12 +108,11 @@ class Exports:
         """The disks that a delta lies on, the nearest first, by the record."""
         found: list[ImageFile] = []
         while disk.base:
-            base = self._site.store.get(Image, image.base)
-            lower = next((f for f in (base.files if base else ()) if f.sha256 == disk.base), None)
+            lower = next((f for f in image.files if f.sha256 == disk.base and f.role == "base"), None)
             if lower is None:
-                raise Conflict(f"the image that {image.name} is a delta of is gone", asked=image.name)
+                raise Conflict(f"the disk that {image.name} is a delta of is not on record", asked=image.name)
             found.append(lower)
-            image, disk = base, lower
+            disk = lower
         return found
 
     # ------------------------------------------------------------ tars
@@ -131,11 +132,12 @@ class Exports:
 
     def _flattened(self, image: Image) -> tuple[Image, Content]:
         """The image with a disk that stands alone, and where the bytes of its files are."""
-        (delta,) = (file for file in image.files if file.base)
+        delta = next(file for file in image.files if file.base and file.role == "disk")
         made = self._open_converted(image, delta, "qcow2")
         sha256, size_bytes = hashlib.file_digest(made, "sha256").hexdigest(), made.seek(0, os.SEEK_END)
         disk = replace(delta, sha256=sha256, size_bytes=size_bytes, base="")
-        flat = replace(image, files=tuple(disk if file is delta else file for file in image.files), base="")
+        files = (disk if file is delta else file for file in image.files if file.role != "base")
+        flat = replace(image, files=tuple(files), base="")
 
         def content(file: ImageFile) -> Iterator[bytes]:
             if file is not disk:

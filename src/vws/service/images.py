@@ -24,6 +24,7 @@ from vws.core.image_access import (
     ImageUser,
     called,
     deltas_on,
+    due_saves,
     is_needed,
     leases_using,
     look_up,
@@ -38,7 +39,7 @@ from vws.core.image_access import (
 from vws.core.image_names import LATEST, PUBLIC, check_new_name, read_reference, show_tag
 from vws.core.image_quota import check_quota, held_bytes, quota_of, quota_reached
 from vws.core.manifest import digest
-from vws.core.site import Answer, Document, DocumentKind, Image, ImageTag, Role
+from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile, ImageTag, Role
 from vws.core.trust import check_attestation
 from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
@@ -131,6 +132,25 @@ class Images:
             reach("service.image.committed")
         self._mend(image)
         return entered
+
+    def enter_saved(
+        self, owner: Caller, tag: tuple[str, str], image: Image, delta: tuple[ImageFile, Path],
+        documents: Callable[[Image], Iterable[Document]], then: Callable[[Draft, Image], T],
+    ) -> T:  # fmt: skip
+        """An image of which one file is new: the disk of a workspace. then: what else is decided with it."""
+
+        def decide(draft: Draft) -> T:
+            new = replace(image, id=self._site.ids.new("img"))
+            kept = self._enter(draft, owner, tag, new)
+            for document in documents(kept) if kept.id == new.id else ():
+                self._document(draft, document)
+            return then(draft, kept)
+
+        with self.files.entering([delta]):
+            reach("service.image.adopted")
+            done = self._site.change(owner.subject, decide)
+            assert not isinstance(done, Answer)
+        return done
 
     def _come(self, draft: Draft, caller: Caller, tag: tuple[str, str], image: Image, found: Found) -> Image:
         kept = self._enter(draft, caller, tag, image)
@@ -298,6 +318,7 @@ class Images:
         def decide(draft: Draft) -> Image:
             image = self._own(draft, caller, asked)
             users, deltas = leases_using(draft.present, image.id), deltas_on(draft.present, image.id)
+            users += [f"the save of {save.name}" for save in due_saves(draft.present, image.id)]
             if (users or deltas) and now:
                 raise _in_use(called(draft.present, image), users, deltas)
             for tag in draft.tags_of(image.id):

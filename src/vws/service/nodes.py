@@ -15,6 +15,7 @@ from vws.core.draft import Draft
 from vws.core.errors import Conflict, DuplicateNode, InUse, NameTaken, NotFound
 from vws.core.lifecycle import UNORDERED, State
 from vws.core.maintenance import forget_maintenances
+from vws.core.saves import forsake_saves
 from vws.core.site import Answer, Image, LeaseState, Node, Role, Token, Workspace
 from vws.core.standing import forsake
 from vws.core.terms import Size, check_name
@@ -200,6 +201,7 @@ class Nodes:
             orders = orders_for(
                 node, present.on_node(node_id), present.leases, self._images(node_id), now=self._site.clock.now(),
                 clusters=present.clusters, context_of=self._context_of, vouched_of=self._vouched_of,
+                saves=present.saves_on(node_id),
             )  # fmt: skip
         reach("service.orders.sent")
         return orders
@@ -210,6 +212,7 @@ class Nodes:
         here = present.on_node(node_id)
         groups = (group for w in here for group in present.leases[w.lease].groups if group.name == w.group)
         wanted = {w.image for w in here} | {disk.image for group in groups for disk in group.disks if disk.image}
+        wanted |= {save.base for save in present.saves_on(node_id)}
         return {id: present.images.get(id) or self._site.store.get(Image, id) for id in wanted}
 
     def silent_for_s(self) -> dict[str, float]:
@@ -352,6 +355,7 @@ class Nodes:
                 possible="drain it and wait, or end their leases; --force only if the host is gone for good",
             )
         forsake(draft, node)
+        forsake_saves(draft, node)
         forget_maintenances(draft, node)
         _revoke_all(draft, node)
         draft.say("node.removed", node=node.id, name=node.name, forced=force)

@@ -258,4 +258,5 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         revocations=snapshot.revocations,
         subscriptions=snapshot.subscriptions,
         addresses=snapshot.addresses,
+        saves=snapshot.saves,
     )

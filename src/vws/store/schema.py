@@ -55,6 +55,8 @@ from vws.core.site import (
     Plan,
     Revocation,
     Role,
+    Save,
+    SaveState,
     Signer,
     Subscribed,
     Subscription,
@@ -65,7 +67,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0012"
+REVISION = "0013"
 
 
 class Choice(TypeDecorator[Any]):
@@ -348,6 +350,28 @@ addresses = Table(
     _whole("revision"),
 )
 
+saves = Table(
+    "saves",
+    metadata,
+    _id(),
+    _text("workspace"),
+    _text("lease"),
+    _text("owner"),
+    _text("node"),
+    _text("base"),
+    _text("name"),
+    _text("tag"),
+    _truth("at_end"),
+    _truth("clean"),
+    _time("asked_at"),
+    _choice("state", SaveState),
+    _text("image"),
+    _text("reason"),
+    _time_if("ended_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
 leases = Table(
     "leases",
     metadata,
@@ -543,6 +567,7 @@ TABLES: dict[type[Any], Table] = {
     Revocation: revocations,
     Subscription: subscriptions,
     Address: addresses,
+    Save: saves,
 }
 
 
@@ -557,7 +582,7 @@ def live(value: Any) -> bool:
             return value.revoked_at is None
         case Revocation():
             return value.lifted_at is None
-        case Cluster():
+        case Cluster() | Save():
             return value.ended_at is None
     return value.removed_at is None
 
@@ -599,6 +624,7 @@ Index(None, maintenances.c.node, maintenances.c.id)
 Index(None, clusters.c.owner, clusters.c.id)
 Index(None, addresses.c.owner, addresses.c.id)
 Index(None, leases.c.cluster, leases.c.id)
+Index(None, saves.c.workspace, saves.c.id)
 Index(None, images.c.name, images.c.id)
 Index(None, image_documents.c.image, image_documents.c.id)
 for _name in ("owner", "lease", "workspace", "node", "image"):

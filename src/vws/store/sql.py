@@ -32,6 +32,7 @@ from vws.core.site import (
     Maintenance,
     Node,
     Revocation,
+    Save,
     Signer,
     Subscription,
     Token,
@@ -77,6 +78,7 @@ WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Token, "tokens"),
     (Maintenance, "maintenances"),
     (Address, "addresses"),
+    (Save, "saves"),
 )
 # What a filter's field means where it is no column of that name.
 MEANINGS: dict[tuple[Table, str], str] = {
