@@ -74,6 +74,7 @@ def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, ho
         "ca": ["--ca", str(home / "x")],
         "certificate": ["--certificate", str(home / "x")],
         "key_file": ["--key", str(home / "x")],
+        "called": ["--as", "x"],
         "more": ["x=+1"],
         "fewer": ["x=-1"],
     }

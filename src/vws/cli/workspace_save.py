@@ -33,7 +33,7 @@ def _called(save: Json) -> str:
 
 @click.command()
 @site_options
-@click.option("--as", "image", required=True, metavar="NAME[:TAG]", help="What the image is called.")
+@click.option("--as", "called", required=True, metavar="NAME[:TAG]", help="What the image is called.")
 @click.option(
     "--when", type=click.Choice(["now", "end"]), default="now", help="As it is now, or at its end.  [default: now]"
 )
@@ -45,7 +45,7 @@ def _called(save: Json) -> str:
 @click.argument("name", metavar="WORKSPACE", type=NAME)
 @pass_session
 def save(
-    session: Session, name: str, image: str, when: str, uncleaned: bool, wait: bool, timeout_s: int
+    session: Session, name: str, called: str, when: str, uncleaned: bool, wait: bool, timeout_s: int
 ) -> None:  # fmt: skip
     """Let a workspace become an image of yours: what it changed on its disk, kept as a delta on its image.
 
@@ -59,7 +59,7 @@ def save(
       vws workspace save demo-1 --as mine:2026-11 --when end
     """
     client, start = session.client, time.time()
-    asked = client.save_workspace(client.workspace(name)["id"], image, at_end=when == "end", clean=not uncleaned)
+    asked = client.save_workspace(client.workspace(name)["id"], called, at_end=when == "end", clean=not uncleaned)
     seen = _wait(session, asked, name, timeout_s) if wait and when == "now" else asked
     if session.as_json:
         output.print_json(seen)
