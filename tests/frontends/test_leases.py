@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.frontends.conftest import asked
-from vws.frontends.rest import models
+from vws.frontends.rest import image_models, models
 
 
 def test_a_lease_is_granted_shown_and_cancelled(running):
@@ -148,7 +148,7 @@ def test_answers_are_what_the_document_says(running):
         (models.LeasePage, "/v1/leases"),
         (models.WorkspacePage, "/v1/workspaces"),
         (models.NodePage, "/v1/nodes"),
-        (models.ImagePage, "/v1/images"),
+        (image_models.ImagePage, "/v1/images"),
         (models.TokenPage, "/v1/tokens"),
         (models.EventPage, "/v1/events"),
         (models.Health, "/v1/health"),
