@@ -15,12 +15,13 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import parse_qs
 
-from debian.debian_support import NativeVersion
-
 from vws.core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from debian.debian_support import NativeVersion
 
 COMPONENTS_MAX = 100_000
 WORD_LENGTH_MAX = 300
@@ -95,6 +96,8 @@ def _source(purl: Any) -> tuple[str, str]:
 
 def version(text: str) -> NativeVersion:
     """Ordered as Debian's packages are. Raises InvalidRequest for what cannot be a version."""
+    from debian.debian_support import NativeVersion  # takes as long to load as all of the core
+
     try:
         if _VERSION.fullmatch(text):
             return NativeVersion(text)

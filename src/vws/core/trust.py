@@ -30,10 +30,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from securesystemslib.dsse import Envelope as Dsse
 from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer import Signature as DsseSignature  # type: ignore[attr-defined]
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
 from vws.core.errors import InvalidRequest
 from vws.core.manifest import Bootable, digest
@@ -185,7 +182,8 @@ class Envelope:
     @property
     def signed_bytes(self) -> bytes:
         """What the signatures are over."""
-        return Dsse(self.payload, self.payload_type, {}).pae()
+        kind = self.payload_type.encode()
+        return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(self.payload), self.payload)
 
 
 def read_envelope(content: bytes) -> Envelope:
@@ -254,7 +252,10 @@ def keyid_of(pem: str) -> str:
 
 
 @lru_cache(1024)
-def _library_key(pem: str) -> SSlibKey:
+def _library_key(pem: str) -> Any:
+    # Only once a signature is looked at: it brings the client libraries of several clouds, a quarter of a second.
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+
     return SSlibKey.from_crypto(serialization.load_pem_public_key(pem.encode()))
 
 
@@ -291,6 +292,8 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 @lru_cache(4096)
 def _fits(pem: str, signed: bytes, message: bytes) -> bool:
     """Whether the holder of that public key made the signature. A pure function, and slow: asked of each boot."""
+    from securesystemslib.signer import Signature as DsseSignature  # type: ignore[attr-defined]
+
     try:
         key = _library_key(pem)
         key.verify_signature(DsseSignature(key.keyid, signed.hex()), message)

@@ -272,6 +272,8 @@ class Group(BaseModel):
     first: int = Field(description="The number of its first member.")
     networks: list[str] = Field(description="Of its cluster, that each member is on; none: the node's own.")
     disks: list[Disk] = Field(description="Beside the root's; their sizes are counted in disk_mib.")
+    signers: list[str] = Field(description="Who vouched for its image, one of whom must still do when it boots.")
+    isolated: bool = Field(description="By the image policy: it reaches its gateway and its cluster only.")
 
 
 class Workspace(BaseModel):
