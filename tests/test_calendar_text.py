@@ -89,6 +89,7 @@ def test_the_legend_says_how_a_lease_stands_now():
 def test_many_leases_are_counted():
     bars = [bar("n1", i * HOUR_S, (i + 1) * HOUR_S, f"lse-{i}") for i in range(10)]
     assert lines_of(plan(*bars))[-1] == "and 2 more leases"
+    assert lines_of(plan(*bars[:-1]))[-1] == "and 1 more lease"
 
 
 def test_colours_are_added_only_when_asked_for_and_change_no_words():

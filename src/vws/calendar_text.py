@@ -256,7 +256,8 @@ def _lease_legend(sheet: Sheet, bars: Iterable[Bar]) -> Iterator[str]:
         facts = [f"{_shown(bar.label):<{width}}", f"{bar.kind:<11}", bar.lease, bar.owner, bar.state]
         yield f"{mark} " + "  ".join(_shown(fact) for fact in facts if fact)
     if len(first) > LEASES_MAX:
-        yield f"and {len(first) - LEASES_MAX} more leases"
+        left = len(first) - LEASES_MAX
+        yield f"and {left} more lease{'s' if left > 1 else ''}"
 
 
 # ---------------------------------------------------------------- the bars

@@ -107,7 +107,13 @@ def test_a_page_is_written_whole_or_not_at_all(run, tmp_path):
     assert [path.name for path in tmp_path.glob("*plan.html*")] == ["plan.html"]
     missing = run("--html", str(tmp_path / "nowhere" / "plan.html"))
     assert missing.exit_code == 1
-    assert "No such file or directory" in missing.stderr
+    assert f"{tmp_path / 'nowhere'} is no directory that can be written" in missing.stderr
+
+
+def test_an_end_that_is_over_is_refused_in_the_commands_own_words(run):
+    result = run("--until", "2020-01-01")
+    assert result.exit_code == 2
+    assert "--until 2020-01-01 00:00:00 is over" in result.stderr
 
 
 def test_two_ways_to_say_how_far_are_refused(run):

@@ -50,7 +50,7 @@ def test_ahead_is_about_starts():
     assert admitted(hold(None), [], Limits(ahead_s=0))
     error = refused(hold(601.0), [], Limits(ahead_s=600))
     assert (error.field, error.details["offers"][0]["start"]) == ("ahead_s", 600)
-    assert "601 s ahead" in error.problem
+    assert "a start 10m ahead at most; this one is 10m1s ahead" in error.problem
 
 
 def test_concurrent_is_about_one_instant():
@@ -58,7 +58,7 @@ def test_concurrent_is_about_one_instant():
     assert admitted(hold(50, 100, nodes=1), held, Limits(concurrent=4)), "one ends as the other begins"
     error = refused(hold(50, 100, nodes=2), held, Limits(concurrent=4))
     assert error.problem == "the VO atlas may have 4 workspaces at a time, has 3 then and asks for 2"
-    assert error.possible == "1 workspace at that time or the same 200 s from now"
+    assert error.possible == "1 workspace at that time or the same 3m20s from now"
     assert [offer["kind"] for offer in error.details["offers"]] == ["fewer", "later"]
     assert error.details["offers"][1]["start"] == 200
 
@@ -78,7 +78,7 @@ def test_node_hours_are_those_before_and_those_agreed():
     error = refused(hold(0, 7200, nodes=2), held, limits, before=4)
     assert error.problem == "the VO atlas may have 10 node-hours in 7 days, has or had 7 and asks for 4"
     assert (error.field, error.asked, error.details["held"]) == ("node_hours", 4, 7)
-    assert error.details["offers"] == [{"kind": "shorter", "duration_s": 5400, "text": "5400 s for 2 of them"}]
+    assert error.details["offers"] == [{"kind": "shorter", "duration_s": 5400, "text": "1h30m for 2 of them"}]
     assert refused(hold(0, 7200), held, limits, before=7).possible == "the same when what was used is longer ago"
 
 

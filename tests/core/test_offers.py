@@ -300,6 +300,33 @@ def test_what_the_image_could_not_boot_with_is_not_offered():
     assert [offer["memory_mib"] for offer in offers] == [280]
 
 
+def full_world() -> World:
+    """Two nodes of 4 CPUs, both taken for 1000 s."""
+    world = World(node(1, cpus=4), node(2, cpus=4))
+    everything = LeaseRequest((GroupRequest("demo", count=2, cpus=4, memory_mib=100, disk_mib=10),), 1000)
+    world.decide(agreement.grant, everything, owner="bob", ids=world.ids)
+    return world
+
+
+def test_who_may_wait_for_ever_is_refused_for_what_the_site_is_not_for_who_is_there():
+    world = full_world()
+    three = GroupRequest("demo", count=3, cpus=1, memory_mib=100, disk_mib=10, apart=True)
+    with pytest.raises(CannotFit) as refused:
+        world.decide(agreement.grant, LeaseRequest((three,), 60, when=When.BEST_EFFORT), owner="bob", ids=world.ids)
+    reasons = {each["reason"] for each in refused.value.details["nodes"]}
+    assert reasons == {"it has room for some of them, not for all"}
+
+
+def test_by_a_deadline_one_is_offered_that_fits_once_a_node_is_empty():
+    world = full_world()
+    large = GroupRequest("demo", cpus=5, memory_mib=100, disk_mib=10)
+    request = LeaseRequest((large,), 60, when=When.DEADLINE, deadline=int(world.now) + 9000)
+    with pytest.raises(CannotFit) as refused:
+        world.decide(agreement.grant, request, owner="bob", ids=world.ids)
+    (offer,) = refused.value.details["offers"]
+    assert (offer["kind"], offer["cpus"]) == ("smaller", 4)
+
+
 @pytest.mark.parametrize(("granted", "found"), [((), None), ((1,), 1), ((1, 2, 3), 3), ((1, 2, 3, 4), 4)])
 def test_the_last_that_is_granted_is_found(granted, found):
     assert last(range(1, 5), lambda each: each in granted) == found

@@ -84,6 +84,7 @@ def test_jobs_that_cannot_be_replayed_are_dropped_and_not_malformed(trace, field
     [
         ("1 2 3", "3 fields; a line of SWF has 18"),
         (swf(submit=-5), "submit time is -5"),
+        (swf(submit="1e400"), "the submit time is '1e400', which is too large"),
         (swf(submit="noon"), "the submit time is 'noon'; a number was expected"),
         (swf(run="nan"), "the run time is 'nan'"),
         (swf(requested="inf"), "the requested time is 'inf'"),

@@ -28,9 +28,10 @@ def run_of(lease: Json) -> str:
     """When it runs, as far as that is known."""
     if lease["start"] is None or lease["end"] is None:
         return f"for {show_duration(lease['duration_s'])}, {_goal(lease)}"
+    if lease["state"] == "waiting":  # its end is that of the first block, which may be cut
+        planned = f"by the present plan from {show_time(lease['start'])}"
+        return f"for {show_duration(lease['duration_s'])}, {planned}, {_goal(lease)}"
     lasts = show_duration(lease["end"] - lease["start"])
-    if lease["state"] == "waiting":
-        return f"for {lasts}, by the present plan from {show_time(lease['start'])}, {_goal(lease)}"
     if lease["state"] == "planned":
         return f"from {show_time(lease['start'])} until {show_time(lease['end'])} ({lasts})"
     return f"until {output.moment(lease['end'])} ({lasts})"

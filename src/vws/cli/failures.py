@@ -12,8 +12,10 @@ that cannot be understood.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,6 +36,7 @@ KEPT = {
     "duplicate-node": NOTHING_CHANGED,
     "cannot-fit": "nothing was leased",
     "image-refused": "nothing was leased",
+    "limit-reached": NOTHING_CHANGED,
     "too-large": NOTHING_CHANGED,
     "unavailable": "what is leased goes on; nodes need no service to keep workspaces running and to end them in time",
     "unreachable": "what is leased goes on; nodes need no service to keep workspaces running and to end them in time",
@@ -110,6 +113,12 @@ def _kept(problem: dict[str, Any]) -> str:
 def failed(sentence: str, *, kept: str = "", next_step: str = "", code: str = "failed", **members: Any) -> Failed:
     """A failure found on this side of the connection."""
     return Failed({"code": code, "detail": sentence} | members, kept=kept, next_step=next_step)
+
+
+def check_writable(path: Path) -> None:
+    """Before the work whose result goes there. Raises Failed."""
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise failed(f"{path} cannot be written: {path.parent} is no directory that can be written", code="unwritable")
 
 
 def by_reason(noun: str, things: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ import click
 
 from vws.calendar_axis import Clock
 from vws.cli import output
+from vws.cli.failures import check_writable
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION
@@ -68,6 +69,10 @@ def plan(
     if hours is not None and until is not None:
         raise click.UsageError("--hours and --until both say how far; give one")
     now = time.time()
+    if until is not None and until.timestamp() <= now and back_s is None:
+        raise click.UsageError(f"--until {until:%Y-%m-%d %H:%M:%S} is over; --back says how far to look back")
+    if html is not None:
+        check_writable(html)
     end = None if until is None else int(until.timestamp())
     fetched = fetch_calendar(
         session,

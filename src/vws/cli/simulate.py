@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vws.cli import output
-from vws.cli.failures import failed
+from vws.cli.failures import check_writable, failed
 from vws.cli.session import Session, json_option, pass_session
 from vws.cli.sizes import SIZE, show_duration
 from vws.core.errors import InvalidRequest
@@ -193,9 +193,10 @@ def simulate(ctx: click.Context, session: Session, /, **given: Any) -> None:
     """
     _check_together(ctx, given)
     for path in (given["leases_file"], given["csv_file"]):
-        _check_writable(path)
+        if path:
+            check_writable(path)
     if given["plot_dir"]:
-        given["plot_dir"].mkdir(parents=True, exist_ok=True)
+        _make_folder(given["plot_dir"])
     if given["grid_file"]:
         _sweep(session.as_json, given)
     else:
@@ -246,9 +247,11 @@ def _check_together(ctx: click.Context, given: Json) -> None:
         raise click.UsageError("--processes: with --dask, the cluster says how many")
 
 
-def _check_writable(path: Path | None) -> None:
-    if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise failed(f"{path} cannot be written: {path.parent} is no directory that can be written", code="unwritable")
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failed(f"the folder {path} cannot be made: {error.strerror}", code="unwritable") from None
 
 
 # ---------------------------------------------------------------- one replay

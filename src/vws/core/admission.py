@@ -17,6 +17,7 @@ from typing import Any
 from vws.core.errors import LimitReached
 from vws.core.membership import Limits, Party
 from vws.core.policy import Standing
+from vws.core.spans import show_duration, show_exactly
 
 LATER_TRIES_MAX = 200
 
@@ -116,9 +117,10 @@ def _beyond_total(asked: Standing, holdings: Holdings, limit: int) -> LimitReach
 
 def _too_far_ahead(asked: Standing, holdings: Holdings, limit_s: int, now: float) -> LimitReached:
     assert asked.start is not None
-    offer = {"kind": "sooner", "start": int(now + limit_s), "text": f"a start within {limit_s} s from now"}
+    offer = {"kind": "sooner", "start": int(now + limit_s), "text": f"a start within {show_exactly(limit_s)} from now"}
     return _reached(
-        f"{holdings.title} may ask for a start {limit_s} s ahead at most; this one is {asked.start - now:.0f} s ahead",
+        f"{holdings.title} may ask for a start {show_exactly(limit_s)} ahead at most; this one is "
+        f"{show_exactly(round(asked.start - now))} ahead",
         "ahead_s", holdings.title, asked.start, limit_s, [offer],
     )  # fmt: skip
 
@@ -149,7 +151,9 @@ def _later(holdings: Holdings, room: int, start: float, length_s: float, now: fl
     ends = sorted({held.end for held in holdings.held if held.end is not None and held.end > start})
     for end in ends[:LATER_TRIES_MAX]:
         if holdings.peak(end, end + length_s) <= room:
-            return [{"kind": "later", "start": int(-(-end // 1)), "text": f"the same {end - now:.0f} s from now"}]
+            return [
+                {"kind": "later", "start": int(-(-end // 1)), "text": f"the same {show_duration(end - now)} from now"}
+            ]
     return []
 
 
@@ -162,7 +166,9 @@ def _check_node_hours(asked: Standing, holdings: Holdings, limit: float, days: i
     offers: list[dict[str, Any]] = []
     if left_s >= asked.nodes:
         shorter_s = int(left_s // max(asked.nodes, 1))
-        offers.append({"kind": "shorter", "duration_s": shorter_s, "text": f"{shorter_s} s for {asked.nodes} of them"})
+        offers.append(
+            {"kind": "shorter", "duration_s": shorter_s, "text": f"{show_exactly(shorter_s)} for {asked.nodes} of them"}
+        )
     raise _reached(
         f"{holdings.title} may have {limit:g} node-hours in {days} days, "
         f"has or had {held:.4g} and asks for {asked_hours:.4g}",

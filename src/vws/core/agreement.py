@@ -25,6 +25,7 @@ from vws.core.present import Present
 from vws.core.recurrence import said
 from vws.core.requirements import parse
 from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, PlanPhase, Workspace
+from vws.core.spans import show_exactly
 from vws.core.standing import begin_end, give, is_put_by, settle
 from vws.core.terms import (
     CPUS_MAX,
@@ -371,10 +372,11 @@ def _must_keep_its_deadline(lease: Lease, demand: Demand, duration_s: int, now: 
     if over > lease.deadline:
         left_s = max(0, lease.deadline - over + duration_s)
         raise CannotFit(
-            f"{lease.name} would be over {over - lease.deadline} s after its deadline, {said(lease.deadline)}",
+            f"{lease.name} would be over {show_exactly(over - lease.deadline)} after its deadline, "
+            f"{said(lease.deadline)}",
             field="duration_s",
             asked=duration_s,
-            possible=f"{left_s} s at most" if left_s else "a new lease for what is to come after it",
+            possible=f"{show_exactly(left_s)} at most" if left_s else "a new lease for what is to come after it",
             details={"nodes": [], "offers": []},
         )
 
@@ -393,12 +395,12 @@ def _cannot_prolong(present: Present, lease: Lease, demand: Demand, duration_s: 
     possible_s = until - block.end
     offers = []
     if possible_s > 0:
-        offers = [{"kind": "shorter", "duration_s": possible_s, "text": f"{possible_s} s longer would fit"}]
+        offers = [{"kind": "shorter", "duration_s": possible_s, "text": f"{show_exactly(possible_s)} longer would fit"}]
     return CannotFit(
-        f"{lease.name} cannot go on for {duration_s} s more on {who}: {why}",
+        f"{lease.name} cannot go on for {show_exactly(duration_s)} more on {who}: {why}",
         field="duration_s",
         asked=duration_s,
-        possible=f"{possible_s} s at most" if possible_s > 0 else "a new lease for the time after it",
+        possible=f"{show_exactly(possible_s)} at most" if possible_s > 0 else "a new lease for the time after it",
         details={"nodes": blocked, "offers": offers},
     )
 

@@ -289,11 +289,17 @@ class _Bargain:
         outlook, timeline, begin = self._outlook, self._planner.timeline, self._begin()
         fit = outlook.mask(group.requirement, 1)
         if self._lease.kind is LeaseKind.BEST_EFFORT:
-            rooms = [(profile.capacity, i) for i, profile in enumerate(timeline.profiles) if fit[i]]
-            return [(room, outlook.nodes[i]) for room, i in sorted(rooms, key=_largest)]
+            return self._whole_rooms(fit)
         nodes = [outlook.nodes[i] for i in timeline.roomiest(fit, begin, NODES_LOOKED_AT)]
         rooms = [(outlook.room(node, begin, self._end()), i) for i, node in enumerate(nodes)]
-        return [(room, nodes[i]) for room, i in sorted(rooms, key=_largest) if room.places > 0]
+        free = [(room, nodes[i]) for room, i in sorted(rooms, key=_largest) if room.places > 0]
+        return free if self._demand.hard else [*self._whole_rooms(fit)[:1], *free]
+
+    def _whole_rooms(self, fit: Sequence[int]) -> list[tuple[Amount, str]]:
+        """What nodes that would do have to give once they are empty, the largest first."""
+        profiles = self._planner.timeline.profiles
+        rooms = [(profile.capacity, i) for i, profile in enumerate(profiles) if fit[i]]
+        return [(room, self._outlook.nodes[i]) for room, i in sorted(rooms, key=_largest)]
 
 
 def _largest(room: tuple[Amount, int]) -> tuple[int, int, int]:

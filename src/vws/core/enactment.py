@@ -23,6 +23,7 @@ from vws.core.outlook import Outlook, whole
 from vws.core.plan.demand import BOOKED, PREPARING, RUNNING, SAVED, SAVING, STOPPING, WAITING, Demand
 from vws.core.plan.planner import BEGIN, GIVE_UP, KEPT, SAVE, STOP, Action
 from vws.core.site import LEASE_AHEAD, Lease, LeaseState, Workspace
+from vws.core.spans import show_duration
 from vws.core.standing import SAVED as SAVED_STATES
 from vws.core.standing import TIME_OVER, begin_end, give, settle, to_be_replaced
 from vws.core.usage import terms_of
@@ -229,7 +230,9 @@ def planned(lease: Lease, outlook: Outlook, demand: Demand) -> Lease:
     elif demand.hurries and plan is not None:
         after = replace(after, start=plan.run, end=plan.stop)
     if lease.deadline is not None and plan is not None and plan.stop > lease.deadline and lease.state in LEASE_AHEAD:
-        after = replace(after, reason=f"as planned now it is over {plan.stop - lease.deadline} s after its deadline")
+        after = replace(
+            after, reason=f"as planned now it is over {show_duration(plan.stop - lease.deadline)} after its deadline"
+        )
     return after
 
 

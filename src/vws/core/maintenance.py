@@ -15,8 +15,9 @@ from vws.core.draft import Draft
 from vws.core.errors import InvalidRequest, NotFound
 from vws.core.lifecycle import UNORDERED
 from vws.core.present import Present
+from vws.core.recurrence import said
 from vws.core.site import Lease, Maintenance, Node
-from vws.core.terms import DURATION_S_MAX, check_duration, check_number
+from vws.core.terms import DURATION_S_MAX, check_duration
 
 REASON_LENGTH_MAX = 200
 # Further ahead nobody knows what a node will need.
@@ -27,7 +28,13 @@ def plan_maintenance(draft: Draft, node: Node, *, id: str, start: int, duration_
     """A new window of `node` from `start` (UTC seconds; it may have begun). Raises InvalidRequest for one that is over
     or cannot be."""
     now = int(draft.now)
-    check_number(start, "start", now - DURATION_S_MAX, now + AHEAD_S_MAX, "(UTC seconds)")
+    if not now - DURATION_S_MAX <= start <= now + AHEAD_S_MAX:
+        raise InvalidRequest(
+            "the maintenance is too long ago" if start < now else "the maintenance is too far ahead",
+            field="start",
+            asked=start,
+            possible=f"{said(now - DURATION_S_MAX)} to {said(now + AHEAD_S_MAX)}",
+        )
     check_duration(duration_s)
     if not reason.strip().isprintable() or not 0 < len(reason.strip()) <= REASON_LENGTH_MAX:
         raise InvalidRequest(

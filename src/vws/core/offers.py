@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vws.core.bargain import offers_for, words
 from vws.core.errors import CannotFit
 from vws.core.plan.demand import Demand
+from vws.core.plan.profile import Amount
 from vws.core.present import Present
 from vws.core.requirements import hints, node_attributes, parse
 from vws.core.site import Group, Lease, Node, NodeState
@@ -33,7 +34,10 @@ def refusal(present: Present, lease: Lease, demand: Demand, *, now: int) -> Cann
         field="deadline" if demand.by >= 0 else "groups",
         asked=_asked(lease),
         possible=possible,
-        details={"nodes": reasons(present, lease.groups, at, at + lease.duration_s, now=now), "offers": offers},
+        details={
+            "nodes": reasons(present, lease.groups, at, at + lease.duration_s, now=now, ever=_is_of_ever(demand)),
+            "offers": offers,
+        },
     )
 
 
@@ -59,10 +63,15 @@ def why_not(present: Present, lease: Lease, demand: Demand, *, now: int) -> str:
         return "no node takes new workspaces now"
     if demand.by >= 0:
         return f"{_asked(lease)} for {show_duration(lease.duration_s)} cannot be done in time"
-    if not demand.hard:
+    if _is_of_ever(demand):
         return f"this site will never have room for {_asked(lease)} together"
     when = "now" if demand.at <= now else f"{show_duration(demand.at - now)} from now"
     return f"the site has no room for {_asked(lease)} together {when}"
+
+
+def _is_of_ever(demand: Demand) -> bool:
+    """What may wait as long as it likes is refused for what the site is, not for who is there now."""
+    return not demand.hard and demand.by < 0
 
 
 def _asked(lease: Lease) -> str:
@@ -73,7 +82,10 @@ def _nothing(present: Present, lease: Lease) -> str:
     requirements = [parse(g.requirement) for g in lease.groups if g.requirement]
     nodes = [node_attributes(node) for node in present.nodes.values()]
     said = [hint for requirement in requirements for hint in hints(requirement, nodes)]
-    return "; ".join(said) or "wait until a node is ready (vws node list)"
+    if said:
+        return "; ".join(said)
+    ready = any(node.state is NodeState.READY for node in present.nodes.values())
+    return "another size, time or requirement" if ready else "wait until a node is ready (vws node list)"
 
 
 def _words(group: Group) -> str:
@@ -84,32 +96,38 @@ def _words(group: Group) -> str:
 # ---------------------------------------------------------------- why not
 
 
-def reasons(present: Present, groups: Sequence[Group], start: int, end: int, *, now: int) -> list[dict[str, str]]:
-    """For each node, of a large site for the first of them, why it cannot hold all of it over [start, end)."""
+def reasons(
+    present: Present, groups: Sequence[Group], start: int, end: int, *, now: int, ever: bool = False
+) -> list[dict[str, str]]:
+    """For each node, of a large site for the first of them, why it cannot hold all of it over [start, end).
+
+    ever: why it could not even if it were empty.
+    """
     return [
-        {"node": n.id, "name": n.name, "reason": _reason(present, n, groups, start, end, now)}
+        {"node": n.id, "name": n.name, "reason": _reason(present, n, groups, start, end, now, ever)}
         for n in map(present.nodes.__getitem__, sorted(present.nodes)[:NODES_TOLD])
     ]
 
 
-def _reason(present: Present, node: Node, groups: Sequence[Group], start: int, end: int, now: int) -> str:
+def _reason(present: Present, node: Node, groups: Sequence[Group], start: int, end: int, now: int, ever: bool) -> str:
     if node.state is not NodeState.READY:
         return STATES.get(node.state) or f"it is unfit: {node.problem}"
-    closed = present.closed(node.id, start, end, now=now)
+    closed = "" if ever else present.closed(node.id, start, end, now=now)
     if closed:
         return closed
-    lacks = [_lack(present, node, group, start, end) for group in groups]
+    outlook = present.outlook
+    room = outlook.whole_room(node.id) if ever else outlook.room(node.id, start, end)
+    lacks = [_lack(node, group, room) for group in groups]
     return "; ".join(dict.fromkeys(lack for lack in lacks if lack)) or "it has room for some of them, not for all"
 
 
-def _lack(present: Present, node: Node, group: Group, start: int, end: int) -> str:
+def _lack(node: Node, group: Group, room: Amount) -> str:
     if group.cpus > node.capacity.cpus:
         return f"it has {node.capacity.cpus} CPUs, one workspace asks for {group.cpus}"
     if group.requirement:
         why_not = parse(group.requirement).why_not(node_attributes(node))
         if why_not:
             return why_not
-    room = present.outlook.room(node.id, start, end)
     if room.places < 1:
         return "no address is free on its network"
     need = node.capacity.taken_by(Size(group.cpus, group.memory_mib, group.disk_mib))

@@ -230,6 +230,10 @@ class Outlook:
         """The least that a node has left over [start, end)."""
         return self.planner.timeline.profiles[self._index[node]].least(start, end)
 
+    def whole_room(self, node: str) -> Amount:
+        """All that a node has to give, were it empty."""
+        return self.planner.timeline.profiles[self._index[node]].capacity
+
     def look(self, demand: Demand, now: int) -> tuple[Block | None, list[Demand]]:
         """The block that a demand would get, and who would give way for it. Nothing is changed."""
         if demand.hard:

@@ -31,6 +31,7 @@ from vws.core.site import (
     Token,
     Workspace,
 )
+from vws.core.spans import show_duration
 
 T = TypeVar("T")
 
@@ -117,7 +118,7 @@ class Present:
         """Why a node may run nothing at some instant of [start, end), in words; "" if it may."""
         for window in self.maintenances_of(node):
             if window.meets(start, end):
-                begins = f"begins in {window.start - now} s" if window.start > now else "is on"
+                begins = f"begins in {show_duration(window.start - now)}" if window.start > now else "is on"
                 return f"a maintenance ({window.reason}) {begins}"
         return ""
 

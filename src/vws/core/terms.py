@@ -21,6 +21,7 @@ from typing import Final
 
 from vws.core.errors import InvalidRequest
 from vws.core.recurrence import SERIES_S_MAX, said, starts
+from vws.core.spans import show_duration, show_exactly
 
 # A name becomes a host name inside the cluster, hence RFC 1123 labels; room is left for "-group-123".
 NAME_LENGTH_MAX = 40
@@ -323,7 +324,7 @@ def _check_when(request: LeaseRequest, now: int) -> None:
     if request.start is not None:
         _check_ahead(request.start, "start", now, now, "now")
     if request.deadline is not None:
-        _check_ahead(request.deadline, "deadline", now + request.duration_s, now, "now and the duration")
+        _check_ahead(request.deadline, "deadline", now + request.duration_s, now, "the earliest possible end")
     if request.until is not None:
         _check_ahead(request.until, "until", max(now, request.start or now), now, "the first start")
     if request.when is When.PERIODIC:
@@ -333,7 +334,7 @@ def _check_when(request: LeaseRequest, now: int) -> None:
 def _check_ahead(at: int, field_name: str, low: int, now: int, what: str) -> None:
     high = now + AHEAD_S_MAX
     if not low <= at <= high:
-        over = f"{low - at} s before {what}" if at < low else "too far ahead"
+        over = f"{show_duration(low - at)} before {what}" if at < low else "too far ahead"
         shown = said(at) if 0 <= at <= high * 100 else f"{at}"
         raise InvalidRequest(
             f"{field_name} is {shown}, {over}",
@@ -356,10 +357,11 @@ def _check_series(request: LeaseRequest, now: int) -> None:
     gaps = [later - earlier for earlier, later in pairwise(instances)]
     if gaps and min(gaps) < request.duration_s:
         raise InvalidRequest(
-            f"the instances overlap: each lasts {request.duration_s} s, and two start {min(gaps)} s apart",
+            f"the instances overlap: each lasts {show_exactly(request.duration_s)}, "
+            f"and two start {show_exactly(min(gaps))} apart",
             field="duration_s",
             asked=request.duration_s,
-            possible=f"at most {min(gaps)} s, or a rule with longer pauses",
+            possible=f"at most {show_exactly(min(gaps))}, or a rule with longer pauses",
         )
 
 

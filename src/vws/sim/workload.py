@@ -243,7 +243,9 @@ def _number(word: str, name: str) -> int:
         number = float(word)
     except ValueError:
         number = math.nan
-    if not abs(number) <= NUMBER_MAX:  # false for what is no number, too
+    if abs(number) > NUMBER_MAX:
+        raise ValueError(f"the {name} is {word[:20]!r}, which is too large")
+    if math.isnan(number):
         raise ValueError(f"the {name} is {word[:20]!r}; a number was expected")
     return int(number)
 
