@@ -201,7 +201,7 @@ commands:
 
 @needs_root
 @on_debian
-@pytest.mark.live
+@pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_what_is_built_on_debian_is_the_same_each_time_and_boots(build, tmp_path):
     for name in ("one", "two"):
@@ -256,7 +256,6 @@ def test_a_killed_build_leaves_no_process_and_no_mount_and_the_next_removes_its_
     marker = f"86397.{os.getpid()}"
     recipe = tmp_path / "long.yaml"
     recipe.write_text(f'vws: recipe/1\nname: long\ncommands:\n  - run: "sleep {marker}"\n')
-    mounts = Path("/proc/self/mounts").read_text()
     process = subprocess.Popen(
         command(recipe, cache, "--from", str(DEBIAN)), stdout=subprocess.PIPE, text=True, cwd=tmp_path
     )
@@ -268,7 +267,7 @@ def test_a_killed_build_leaves_no_process_and_no_mount_and_the_next_removes_its_
     process.send_signal(signal.SIGKILL)
     process.wait()
     wait_for(lambda: not running(marker) and not running(str(cache / "work")))
-    assert Path("/proc/self/mounts").read_text() == mounts
+    assert str(cache) not in Path("/proc/self/mounts").read_text()  # others mount what is theirs meanwhile
     assert list((cache / "work").glob("build-*"))
     assert not (tmp_path / "long.vws").exists()
     assert build(TINY).returncode == 0

@@ -70,7 +70,8 @@ def test_it_boots_contextualises_and_outlives_a_reboot(tmp_path, broker, door):
             assert time.monotonic() < deadline, machine.said()[-2000:]
             time.sleep(0.5)
         assert machine.output("cat /etc/mine /root/ran; grep -c worker-1.slurm /etc/hosts") == "mine\nran\n1\n"
-    assert len(broker.heard("POST ran")) == 1
+    # An answer that the reboot cut off is asked for again; the hook ran once, as the file says.
+    assert len({tuple(call.query.items()) for call in broker.heard("POST ran")}) == 1
 
 
 def unpack_into(folder: Path) -> dict:
