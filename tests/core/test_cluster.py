@@ -146,7 +146,7 @@ def test_a_cluster_shrinks_by_its_last_members_and_takes_their_addresses_back():
     assert list(there(world, cluster)) == ["slurm-head-1", "slurm-worker-1"]
     world.decide(grow, cluster, "worker", 1, ids=world.ids)
     assert there(world, cluster)["slurm-worker-4"] == "10.20.0.4", "numbers are not used again, addresses are"
-    with pytest.raises(InvalidRequest, match="count is 2"):
+    with pytest.raises(InvalidRequest, match="2 members, and one stays"):
         world.decide(shrink, cluster, "worker", 2)
 
 

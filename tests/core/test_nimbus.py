@@ -96,6 +96,7 @@ def test_networks_data_and_the_context():
         "the workspace 'compute nodes of the cluster' is the group compute-nodes-of now",
         "line 32: what <identity> says was left out",
         "compute-nodes-of requires nis, which no workspace provides: it was left out",
+        "the image base-cluster-01.gz cannot be called so here",
         "private was a network of the site",
         "what members do as nfs-server, torquemaster, torqueslave was in their image",
         "memory, cpus and disk are the defaults",

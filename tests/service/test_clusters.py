@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from hashlib import sha256
 
 import pytest
@@ -276,3 +277,19 @@ def test_only_clusters_that_a_commit_touched_are_looked_at(here, monkeypatch):
     here.clusters.catch_up()
     open_now = set(here.services.contexts.of_clusters().values())
     assert open_now == {launched["pair-0"].id, launched["pair-1"].id}, "the refused launch left none"
+
+
+def test_a_cluster_is_not_ready_before_those_who_stay_have_heard_who_is_gone(here):
+    cluster = here.launch()
+    here.rig.obey()
+    here.view(cluster)
+    guests = [join(here, cluster, name) for name in ("node-1", "node-2")]
+    for guest in guests:
+        here.services.contexts.heard(guest, here.view(cluster).context.record.version)
+    deadline = time.monotonic() + 10
+    while here.view(cluster).stands[0] is not ClusterState.READY:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    here.clusters.shrink(ANN, "pair", "node", 1)
+    present = here.services.site.store.get(Cluster, cluster.id)
+    assert here.clusters.view(present).stands[0] is ClusterState.CONFIGURING, "nobody has been told of it yet"

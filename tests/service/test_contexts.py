@@ -9,6 +9,7 @@ import ipaddress
 import stat
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -261,6 +262,10 @@ def test_a_log_is_kept_to_its_end_and_without_secrets(process, store):
     assert len(log.log) <= 65_536
     view = process.contexts.context(ANN, "c")
     assert view.record.reason.endswith("ended with 1: said [secret]")
+    silent = b"begun\n\x1b[2Jno route to hush-hush \xff\n\n"
+    process.contexts.ended(here, replace(ran, version=4, message=""), silent).result(10)
+    view = process.contexts.context(ANN, "c")
+    assert view.record.reason.endswith("ended with 1: [2Jno route to [secret] \ufffd"), "its last line says why"
     told = repr(store.events(Filter(), after=0, limit=100)) + repr(view.record)
     assert "hush" not in told
 

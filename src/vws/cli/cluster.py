@@ -13,7 +13,7 @@ import click
 from vws.cli import output
 from vws.cli.cluster_folder import Bundle, bundle
 from vws.cli.context import progress_of, show_logs
-from vws.cli.failures import Failed
+from vws.cli.failures import Failed, failed
 from vws.cli.keys import keys_for_lease
 from vws.cli.names import NAME, Name
 from vws.cli.parameters import parameters_of
@@ -437,6 +437,13 @@ def import_document(file: Path, name: str | None, out: Path | None) -> None:
     """
     from vws.core.nimbus import import_nimbus
 
+    if out is not None and out.exists():
+        raise failed(
+            f"{out} is there already",
+            kept=f"{out} is as it was",
+            next_step="another --out, or remove it",
+            code="in-use",
+        )
     found = import_nimbus(file.read_bytes(), name or file.stem.lower())
     for note in found.notes:
         click.echo(f"Note: {note}", err=True)

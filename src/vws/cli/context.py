@@ -11,6 +11,7 @@ import click
 
 from vws.cli import output
 from vws.cli.cluster_folder import Bundle, bundle
+from vws.cli.failures import one_line
 from vws.cli.names import NAME
 from vws.cli.parameters import parameters_of, set_option
 from vws.cli.session import Session, pass_session, site_options
@@ -157,8 +158,9 @@ def progress_of(member: Json) -> Iterable[str]:
         more = f" and {wait['count'] - len(wait['members'])} more" if wait["count"] > len(wait["members"]) else ""
         yield f"  waits for {wait['what']}: {', '.join(wait['members'])}{more}"
     for ran in member["ran"]:
-        ended = "ended well" if not ran["status"] else f"ended with status {ran['status']}: {ran['message']}"
-        yield f"  {ran['role']} ({ran['side']}) {ran['hook']} {ended}, {output.until(ran['at'])}"
+        ended = "ended well" if not ran["status"] else f"ended with status {ran['status']}"
+        why = f" ({ran['message']})" if ran["status"] and ran["message"] else ""
+        yield f"  {ran['role']} ({ran['side']}) {ran['hook']} {ended}{why}, {output.until(ran['at'])}"
 
 
 @context.command()
@@ -182,7 +184,8 @@ def show_logs(session: Session, logs: Json) -> None:
         return
     for each in logs["items"]:
         click.echo(click.style(f"{each['role']} ({each['side']}) {each['hook']}:", bold=True))
-        click.echo(each["log"].rstrip("\n"))
+        for line in each["log"].rstrip("\n").split("\n"):
+            click.echo(one_line(line.replace("\t", "    ")))
     if not logs["items"]:
         click.echo("It has run no hooks yet.", err=True)
 

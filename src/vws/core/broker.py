@@ -473,7 +473,7 @@ class Context:
             return
         self.record = replace(before, state=state, reason=reason)
         if state is ContextState.READY and before.state is not state:
-            self.record = replace(self.record, ready_at=now)
+            self.record = replace(self.record, ready_at=before.ready_at or now)
             self._say("context.ready")
         elif state is ContextState.FAILED and reason != before.reason:
             self._say("context.failed", reason=reason)

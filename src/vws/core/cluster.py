@@ -343,7 +343,14 @@ def shrink(draft: Draft, cluster: Cluster, group: str, count: int) -> list[Works
     leases = _leases(draft, cluster, "shrunk")
     _group(leases, group)
     there = [w for w in members_of(draft, cluster) if w.group == group]
-    check_number(count, "count", 1, max(1, len(there) - 1))
+    check_number(count, "count", 1, COUNT_MAX)
+    if count >= len(there):
+        raise InvalidRequest(
+            f"{group} has {len(there)} member{'s' if len(there) != 1 else ''}, and one stays",
+            field="count",
+            asked=count,
+            possible=f"at most {len(there) - 1}" if len(there) > 1 else f"vws cluster terminate {cluster.name}",
+        )
     gone = sorted(there, key=lambda w: w.number)[-count:]
     draft.say("cluster.shrunk", owner=cluster.owner, cluster=cluster.id, name=cluster.name, group=group, count=count)
     return [command(draft, workspace, Command.TERMINATE) for workspace in gone]

@@ -83,7 +83,7 @@ def lease_request(
     if lasts_s is None:
         raise InvalidRequest(
             "for how long? neither the cluster file nor the launch says it",
-            field="duration_s",
+            field="lease.for",
             possible="lease: {for: 4h} in the file, or --for 4h",
         )
     by_file = When.BEST_EFFORT if file.lease.best_effort else When.IMMEDIATE

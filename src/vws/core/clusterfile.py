@@ -168,7 +168,7 @@ class _Resolution:
             if on_it > room:
                 self.wrong(
                     ("networks", network.name, "range"),
-                    f"{network.cidr} has addresses for {room} members, {on_it} are on it",
+                    f"{network.cidr} has addresses for {room} member{'s' if room != 1 else ''}, {on_it} are on it",
                     "a larger range, such as one of /16",
                 )
 
@@ -310,7 +310,9 @@ class _Resolution:
                 self.wrong(
                     (*path, "uses", number),
                     f"{path[1]} uses the value {name}, which {by}{meant(name, published)}",
-                    f"published are: {listed(published)}",
+                    f"published are: {listed(published)}"
+                    if published
+                    else f"publishes: {{{name}: {{}}}} on the provider side of a role",
                 )
 
     def note_unused(self) -> None:

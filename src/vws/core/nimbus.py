@@ -23,6 +23,8 @@ from vws.core.cluster import NAME_LENGTH_MAX as CLUSTER_NAME_LENGTH_MAX
 from vws.core.cluster import NETWORKS_MAX
 from vws.core.cluster_keys import ROLES_MAX, VERSION
 from vws.core.context import INFORMATION, MEMBER
+from vws.core.errors import InvalidRequest
+from vws.core.image_names import read_reference
 from vws.core.shapes import shorten
 from vws.core.terms import COUNT_MAX, GROUP_NAME_LENGTH_MAX, GROUPS_MAX, NAME_LENGTH_MAX
 from vws.core.yaml_tree import Place, fault
@@ -234,6 +236,10 @@ class _Import:
             return "IMAGE"
         if image != said:
             self.note(f"the image {shorten(said)} is written {image}")
+        try:
+            read_reference(image)
+        except InvalidRequest:
+            self.note(f"the image {shorten(image)} cannot be called so here; write what it was imported as")
         return image
 
     def count(self, workspace: Element) -> int:

@@ -165,7 +165,9 @@ class Text:
 
     def read_text(self, spot: Spot, value: str) -> str:
         if len(value) > self.length_max:
-            spot.wrong(f"has {len(value)} characters", f"{self.said}, at most {self.length_max} characters")
+            limit = f"at most {self.length_max} characters"
+            said = self.said if limit in self.said else f"{self.said}, {limit}"
+            spot.wrong(f"has {len(value)} characters", said)
         fits = not self.pattern or re.fullmatch(self.pattern, value)
         if not fits or (self.never and re.search(self.never, value)):
             spot.wrong(f"is {shorten(value)!r}", self.said)

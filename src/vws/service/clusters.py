@@ -87,12 +87,15 @@ class ClusterView:
 
     @property
     def _told(self) -> tuple[ContextState, str] | None:
-        """The context's state and reason; it is not ready while it does not know that somebody is awake again."""
+        """The context's state and reason; it is not ready while it does not know that somebody is awake again, or has
+        gone: those who stay have yet to hear of it."""
         if self.context is None:
             return None
         record, members = self.context.record, [status.member for status in self.context.members]
-        sleeps = any(member.expected.start is None and member.left_at is None for member in members)
-        if sleeps and record.state is ContextState.READY:
+        known = [member.expected for member in members if member.left_at is None]
+        gone = {w.id for w in self.members if w.state in UNORDERED}
+        behind = any(member.start is None or member.workspace in gone for member in known)
+        if behind and record.state is ContextState.READY:
             return ContextState.OPEN, ""
         return record.state, record.reason
 
@@ -230,6 +233,15 @@ class Clusters:
             members = tuple(w for lease in leases for w in self._site.present.members(lease.id))
         if cluster.ended_at is not None:
             leases = tuple(self._site.store.page(Lease, Filter(cluster=cluster.id), after=None, limit=1000).items)
+        return self._with_context(cluster, leases, members)
+
+    def view_in(self, cluster: Cluster, draft: Draft) -> ClusterView:
+        """As it will be once the draft is committed."""
+        leases = tuple(draft.leases_of_cluster(cluster.id))
+        members = tuple(w for lease in leases for w in draft.members(lease.id))
+        return self._with_context(draft.find_cluster(cluster.id) or cluster, leases, members)
+
+    def _with_context(self, cluster: Cluster, leases: tuple[Lease, ...], members: tuple[Workspace, ...]) -> ClusterView:
         try:
             context = self._contexts.view(cluster.context)
         except NotFound:

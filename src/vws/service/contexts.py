@@ -45,6 +45,8 @@ T = TypeVar("T")
 WAIT_S = 30.0
 # How many contexts that have ended are remembered for their guests' sake.
 ENDED_MAX = 50
+NAMED_MAX = 20
+MESSAGE_LENGTH_MAX = 200
 FAILING = (MemberState.FAILED, MemberState.LATE)
 # What is shorter would be found by chance.
 REDACTED_LENGTH_MIN = 6
@@ -307,7 +309,13 @@ class Contexts:
         """The ends of the outputs of a member's hooks."""
         view = self.context(caller, id)
         if all(status.member.name != member for status in view.members):
-            raise NotFound(f"{view.record.name} has no member {member[:60]}", field="name", asked=member[:60])
+            names = ", ".join(status.member.name for status in view.members[:NAMED_MAX])
+            raise NotFound(
+                f"{view.record.name} has no member {member[:60]}",
+                field="name",
+                asked=member[:60],
+                possible=names or "none yet: they come when the cluster starts",
+            )
         return self._site.store.contexts.logs(view.record.id, member)
 
     def close(self, caller: Caller, id: str) -> ContextView:
@@ -395,12 +403,14 @@ class Contexts:
         return self._ask(here, lambda context, now: context.publish(here.member, value, content, now), point="publish")
 
     def ended(self, here: Here, ran: Ran, log: bytes) -> Future[None]:
-        """A hook's end. Of a longer log the end is kept; a secret in it is blotted out."""
+        """A hook's end. Of a longer log the end is kept; a secret in it is blotted out. Why it ended badly is told by
+        the last line that it printed if it says nothing else."""
         with self._writer.lock:
             told = self._writer.told.get(here.context)
             known = _secrets(told.context) if told else []
         log = _without(log[-LOG_BYTES_MAX:], known)
-        ran = replace(ran, message=_without(ran.message.encode(), known).decode("utf-8", "replace"))
+        said = _without(ran.message.encode(), known) or (log if ran.status else b"")
+        ran = replace(ran, message=_last_line(said))
         kept = ContextLog(here.context, here.member, ran.role, str(ran.side), str(ran.hook), log)
         return self._ask(here, lambda context, now: context.ended(here.member, ran, now), logs=(kept,), point="ran")
 
@@ -473,6 +483,12 @@ def _secrets(context: Context) -> list[bytes]:
     raw = [base64.b64decode(value.content_base64) for value in found]
     forms = {form for each in raw for form in (each, each.strip(), base64.b64encode(each))}
     return sorted((form for form in forms if len(form) >= REDACTED_LENGTH_MIN), key=len, reverse=True)
+
+
+def _last_line(printed: bytes) -> str:
+    """For people's terminals, so without what would move about there."""
+    line = printed.rstrip().rpartition(b"\n")[2].decode("utf-8", "replace")
+    return "".join(c for c in line if c.isprintable()).strip()[:MESSAGE_LENGTH_MAX]
 
 
 def _without(text: bytes, secret: Iterable[bytes]) -> bytes:

@@ -62,15 +62,19 @@ class SqlContexts:
     def _explained(self, changes: ContextChanges, error: IntegrityError) -> Conflict:
         names = [record.name for record in changes.contexts if record.id in changes.opened]
         with self._database.reading_one() as connection:
-            query = select(contexts.c.name, contexts.c.id).where(contexts.c.live, contexts.c.name.in_(names))
+            query = select(contexts.c.name, contexts.c.id, contexts.c.cluster).where(
+                contexts.c.live, contexts.c.name.in_(names)
+            )
             taken = connection.execute(query).first()
         if taken is not None:
+            # Who launches a cluster has not heard of contexts.
+            holder = f"the cluster {taken.cluster}" if taken.cluster else f"the context {taken.id}"
             return NameTaken(
-                f"the name {taken.name} is taken: {taken.id} has it; nothing was changed",
+                f"the name {taken.name} is taken: {holder} has it; nothing was changed",
                 field="name",
                 asked=taken.name,
                 possible="another name",
-                details={"holder": taken.id},
+                details={"holder": taken.cluster or taken.id},
             )
         if changes.answers:
             return ClientTokenReused("this client token was answered a moment ago; nothing was changed")

@@ -116,11 +116,20 @@ def terminate_cluster(id: str, call: ChangeHere) -> Response:
 
 
 def _changed(call: Change, act: Callable[[Once | None], Cluster | Answer], status: int = 200) -> Response:
-    return call.mutate(act, lambda cluster: _shown(call, cluster), status=status)
+    return call.mutate(
+        act,
+        lambda cluster: _shown(call, cluster),
+        in_draft=lambda cluster, draft: _seen(call, call.services.clusters.view_in(cluster, draft)),
+        status=status,
+    )
 
 
 def _shown(call: CallHere | Change, cluster: Cluster) -> dict[str, Any]:
-    view = call.services.clusters.view(cluster)
+    return _seen(call, call.services.clusters.view(cluster))
+
+
+def _seen(call: CallHere | Change, view: ClusterView) -> dict[str, Any]:
+    cluster = view.cluster
     state, reason = view.stands
     record = view.context.record if view.context is not None else None
     ends = [lease.end for lease in view.leases if lease.end is not None]
