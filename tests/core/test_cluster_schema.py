@@ -60,7 +60,7 @@ def documents(draw: st.DrawFn) -> Any:
         path = draw(st.sampled_from(sorted(places(document), key=str)))
         node = at(document, path)
         if isinstance(node, dict) and draw(st.booleans()):
-            node[draw(st.sampled_from(KEYS))] = draw(st.sampled_from(VALUES))
+            node[draw(st.sampled_from(KEYS))] = copy.deepcopy(draw(st.sampled_from(VALUES)))
         elif isinstance(node, list) and draw(st.booleans()):
             node.append(copy.deepcopy(draw(st.sampled_from([*VALUES, *node]))))
         elif path and draw(st.booleans()):
