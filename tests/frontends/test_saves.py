@@ -12,6 +12,7 @@ from tests.frontends.conftest import asked
 from tests.service.disk_images import disk, qemu_img
 from vws.core.site import Image, Role
 from vws.service.access import Caller
+from vws.service.saves import Saves
 
 ROOT = Caller("root", Role.ADMIN)
 
@@ -193,3 +194,15 @@ def test_a_node_that_is_removed_takes_its_saves_along(here, node):
     here.root.delete(f"/v1/nodes/{node.id}", params={"force": True})
     ended = here.ann.get(f"/v1/saves/{save['id']}").json()
     assert (ended["state"], ended["reason"]) == ("failed", "its node one was removed")
+
+
+def test_a_service_that_was_killed_goes_on_with_what_had_come(here, node, delta):
+    save = ask(here).json()
+    send(node, save, delta)
+    services = here.services
+    fresh = Saves(services.site, services.images, services.leases, services.saves._directory)
+    fresh.sweep()
+    object.__setattr__(services, "saves", fresh)
+    assert node.http.get(place(node, save)).json() == {"offset": len(delta)}
+    assert send(node, save, b"", len(delta)).status_code == 200
+    assert complete(node, save, delta).json()["state"] == "done"

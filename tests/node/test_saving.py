@@ -86,3 +86,30 @@ async def test_of_what_is_not_there_the_reason_is_told(tmp_path):
         assert "not on the node" in link.given_up["sav-1"]
         assert "gone" in link.given_up["sav-2"]
         assert captures(node) == []
+
+
+@in_loop
+async def test_a_workspace_that_is_saved_before_the_first_look_is_never_left_out_of_a_report(tmp_path):
+    link = FakeLink()
+    link.order(orders(order()))
+    node = await Node(tmp_path, link).__aenter__()
+    await node.until_reported(O.RUNNING)
+    await node.kill()
+    link.reports.clear()
+    link.order(replace(orders(order(), generation=2), captures=(NOW,)))
+    node = Node(tmp_path, link)
+    look, take = node.fake.instances, node.fake.take
+
+    async def late():
+        await asyncio.sleep(0.3)
+        return await look()
+
+    async def slow(captured):
+        await asyncio.sleep(0.5)
+        await take(captured)
+
+    node.fake.instances, node.fake.take = late, slow
+    async with node:
+        await until(lambda: "sav-1" in link.handed_in)
+    assert any(report.workspaces for report in link.reports)
+    assert not [report for report in link.reports if report.generation and not report.workspaces]

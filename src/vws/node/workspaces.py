@@ -40,6 +40,7 @@ GRACE_S = 10.0
 CONSOLE_TAIL_BYTES = 64 * 1024
 LAST_WORDS_BYTES = 600
 MEMORY_WRITTEN_AFTER_S = 0.2
+_SIGHT_EVERY_S = 0.05
 
 # Making a workspace costs the machine much: few at a time. What changes it never queues behind that, and its removal
 # behind neither: a guest may take its time to stop, an end may not.
@@ -322,9 +323,12 @@ class Workspaces:
         await self._hypervisor.remove(id)
 
     async def alone(self, id: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something with a workspace while no step is taken with it. Raises what `work` does."""
-        while id in self._busy:
-            await asyncio.wait([self._busy[id]])
+        """Do something with a workspace while no step is taken with it. Raises what `work` does.
+
+        Not before it was seen: what nothing is known of would be left out of the report, and pass for gone.
+        """
+        while id in self._busy or not self.sighted:
+            await (asyncio.wait([self._busy[id]]) if id in self._busy else asyncio.sleep(_SIGHT_EVERY_S))
         if self._closed:
             raise Withdrawn
         task = self._busy[id] = asyncio.create_task(_done(work), name=f"workspace {id}")
