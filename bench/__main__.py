@@ -11,7 +11,19 @@ from bench import machine, results
 from bench.measure import Section
 
 # In this order: what needs real virtual machines last, for it takes longest.
-BENCHES = ("planner", "planning", "simulation", "cli", "scale", "contexts", "images", "idle", "overhead", "ready")
+BENCHES = (
+    "planner",
+    "planning",
+    "simulation",
+    "cli",
+    "scale",
+    "contexts",
+    "images",
+    "idle",
+    "overhead",
+    "ready",
+    "saving",
+)
 RESULTS = machine.ROOT / "bench" / "RESULTS.md"
 
 

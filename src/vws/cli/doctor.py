@@ -28,6 +28,7 @@ Verdict = Literal["ok", "warn", "fail"]
 PROGRAMS = {
     "qemu-system-x86_64": ("qemu-system-x86", "runs the virtual machines"),
     "qemu-img": ("qemu-utils", "makes and checks disks"),
+    "qemu-storage-daemon": ("qemu-system-common", "shows disks that are saved to the programs that clean them"),
     "libvirtd": ("libvirt-daemon", "manages the virtual machines"),
     "dnsmasq": ("dnsmasq-base", "gives them addresses and names"),
     "nft": ("nftables", "connects them to the outside"),
@@ -35,6 +36,7 @@ PROGRAMS = {
     "nsenter": ("util-linux", "enters the node's namespaces"),
     "unshare": ("util-linux", "makes the node's namespaces"),
     "prlimit": ("util-linux", "bounds programs that read what users bring"),
+    "partx": ("util-linux", "finds the partitions of disks that are saved"),
     "mount": ("mount", "gives the node's libvirtd its own folders"),
     "debugfs": ("e2fsprogs", "makes disks of root file systems that users bring"),
     "openssl": ("openssl", "verifies image lists of others"),

@@ -71,9 +71,13 @@ GO = (
 EMPTIED = ("/etc/machine-id",)
 # What holds no files that a machine wrote for itself.
 HARMLESS = frozenset({"squashfs", "erofs", "iso9660", "vfat"})
+_EXTENDED = ("0X5", "0XF", "0X85")
 # Partitions of GPT without a file system.
 _BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
-_ENTRY = re.compile(r"/(\d+)/([0-7]+)/\d*/\d*/(.*)/\d*/\Z")
+# A name may hold anything but a slash, as e2fsck has seen to.
+_ENTRY = re.compile(r"/(\d+)/([0-7]+)/\d*/\d*/([^/]*)/\d*/")
+_PART = re.compile(r'START="(\d+)" SECTORS="(\d+)" TYPE="([^"]*)"')
+_SECTOR_BYTES = 512
 
 
 class Refused(Exception):
@@ -207,16 +211,13 @@ def _probed(path: Path) -> dict[str, str]:
 
 def _partitions(path: Path) -> list[tuple[tuple[int, int], bool]]:
     """((offset, length), whether it needs no file system)"""
-    told = subprocess.run(["sfdisk", "-J", path], env=ENVIRONMENT, capture_output=True, check=True)
-    table = json.loads(told.stdout)["partitiontable"]
-    sector = int(table.get("sectorsize", 512))
-    found = table.get("partitions", [])
-    if table.get("label") == "dos" and any(str(each.get("type")) in ("5", "f", "85") for each in found):
+    told = subprocess.run(
+        ["partx", "-P", "-o", "START,SECTORS,TYPE", path], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    found = [(int(start), int(count), kind.upper()) for start, count, kind in _PART.findall(told.stdout)]
+    if any(kind in _EXTENDED for _, _, kind in found):
         raise Refused("its disk has an extended partition, which is not cleaned; save it as it is with --uncleaned")
-    return [
-        ((int(each["start"]) * sector, int(each["size"]) * sector), str(each.get("type", "")).upper() == _BIOS_BOOT)
-        for each in found
-    ]
+    return [((start * _SECTOR_BYTES, count * _SECTOR_BYTES), kind == _BIOS_BOOT) for start, count, kind in found]
 
 
 # ---------------------------------------------------------------- the file system
@@ -256,7 +257,7 @@ class FileSystem:
         script = "".join(f"{command}\n" for command in commands)
         done = self._runner.run("debugfs", *(("-w",) if write else ()), "-f", "-", self._path, stdin=script)
         answers = list[list[str]]()
-        for line in done.stdout.splitlines():
+        for line in done.stdout.split("\n"):
             if len(answers) < len(commands) and line == f"debugfs: {commands[len(answers)]}":
                 answers.append([])
             elif answers:
@@ -269,8 +270,8 @@ class FileSystem:
         """(inode, mode, name) of what is in a folder."""
         if folder not in self._folders:
             (lines,) = self._ask(f"ls -p <{folder}>")
-            found = [match for line in lines if (match := _ENTRY.match(line))]
-            entries = [(int(inode), int(mode, 8), name) for inode, mode, name in (each.groups() for each in found)]
+            found = _ENTRY.findall("\n".join(lines))
+            entries = [(int(inode), int(mode, 8), name) for inode, mode, name in found]
             self._folders[folder] = [each for each in entries if each[0] > 10 and each[2] not in (".", "..")]
         return self._folders[folder]
 

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -51,6 +53,7 @@ from vws.node.vouching import must_be_vouched, must_be_whole
 from vws.ports import Description, Fetch, HypervisorError, Instance, Stream
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 _THREADS = 16
 _ANSWER_WITHIN_S = 30.0
@@ -415,8 +418,11 @@ class LibvirtHypervisor:
         if order.at_end:
             self._captures.move(order, disk)
             return
+        began = time.monotonic()
         with self._open_domains.resting(order.workspace) as hurried:
             self._captures.copy(order, disk, hurried=hurried)
+        if hurried:
+            log.info("%s rested for %.0f ms to be saved", order.workspace, 1000 * (time.monotonic() - began))
         self._captures.keep(order)
 
     async def delta(self, order: CaptureOrder) -> Path:
