@@ -17,7 +17,12 @@ from vws.faultpoints import POINTS
 
 MIB = 1 << 20
 STEPS = sorted(point for point in POINTS if point.startswith(("service.upload.", "service.image.")))
-BUCKET_STEPS = [*STEPS, "service.bucket.map", "service.bucket.part", "service.bucket.part:2"]
+# What has nothing to do with where files are kept is tried out for buckets in the soak.
+BUCKET_STEPS = [
+    *("service.image.adopted", "service.bucket.map", "service.bucket.part:2"),
+    *(pytest.param(step, marks=pytest.mark.soak) for step in STEPS if step != "service.image.adopted"),
+    pytest.param("service.bucket.part", marks=pytest.mark.soak),
+]
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
 
