@@ -59,8 +59,10 @@ def bucket_site(tmp_path_factory):
             environment.setenv(name, value)
         import boto3
 
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="images")
-        config = f'[images]\nbucket = "images"\nendpoint = "{url}"\nregion = "us-east-1"\n'
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(
+            Bucket="killed"
+        )  # one mock has all of a process
+        config = f'[images]\nbucket = "killed"\nendpoint = "{url}"\nregion = "us-east-1"\n'
         site = SiteUnderFire(tmp_path_factory.mktemp("bucket") / "site", nodes=1, config=config)
         yield site
         site.stop()
