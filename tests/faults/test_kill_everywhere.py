@@ -59,9 +59,13 @@ def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) ->
 IMAGES = ("service.upload.", "service.image.", "service.bucket.", "service.save.", "agent.capture.")
 ELSEWHERE = ("service.context.", "service.cluster.", *IMAGES)
 STEPS = sorted(point for point in POINTS if not point.startswith(ELSEWHERE))
+# Of an agent's steps, which are many and alike, every other one: the soak has all.
+SOAKED = [point for point in STEPS if point.startswith("agent.")][1::2]
 
 
-@pytest.mark.parametrize("point", STEPS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(point, marks=pytest.mark.soak) if point in SOAKED else point for point in STEPS]
+)
 def test_killed_at_any_step_the_site_ends_up_as_agreed(site, point):
     site.kill()
     site.arm(point)

@@ -100,7 +100,9 @@ class Story:
         return [{key: lease[key] for key in asked} for lease in self.site.insist(lambda c: list(c.leases(live=True)))]
 
 
-@pytest.mark.parametrize("when", ["before", "after", pytest.param("seen", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "when", ["before", *(pytest.param(when, marks=pytest.mark.soak) for when in ("after", "seen"))]
+)
 def test_killed_at_a_turn_of_the_plan_the_site_keeps_to_it(site, when):
     site.kill("service")
     site.disarm()

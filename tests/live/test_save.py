@@ -77,7 +77,9 @@ def test_a_delta_on_a_delta_at_the_end_of_a_lease(site: RealSite) -> None:
     site.until(lambda c: not captured(site), "nothing of it left on the node")
 
 
-@pytest.mark.parametrize("point", STEPS)
+@pytest.mark.parametrize(
+    "point", [STEPS[0], *(pytest.param(step, marks=pytest.mark.soak) for step in STEPS[1:-1]), STEPS[-1]]
+)
 def test_killed_at_a_step_it_is_saved_all_the_same(site: RealSite, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     once, process = site.directory.service / f"{point}.died", point.split(".")[0]
     pid = processes.running(site.directory, process)
