@@ -6,12 +6,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vws.cli import output
-from vws.cli.cluster_folder import Bundle, bundle
 from vws.cli.context import progress_of, show_logs
 from vws.cli.failures import Failed, failed
 from vws.cli.keys import keys_for_lease
@@ -20,6 +19,9 @@ from vws.cli.parameters import parameters_of
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION
 from vws.cli.times import TIME
+
+if TYPE_CHECKING:
+    from vws.cli.cluster_folder import Bundle
 
 Json = dict[str, Any]
 LOOK_AGAIN_S = 0.5
@@ -89,6 +91,8 @@ def launch(
 
 def _asked(file: Path, given: tuple[str, ...], terms: Json) -> tuple[Bundle, Json]:
     """The file with all that it names, and the request to launch it."""
+    from vws.cli.cluster_folder import bundle  # it brings the core, for which `vws --help` need not wait
+
     found = bundle(file, parameters_of(given))
     asked = found.body() | _when(terms)
     return found, asked | {name: terms[name] for name in ("name", "duration_s") if terms[name] is not None}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vws.cli import output
-from vws.cli.cluster_folder import Bundle, bundle
 from vws.cli.failures import one_line
 from vws.cli.names import NAME
 from vws.cli.parameters import parameters_of, set_option
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION
+
+if TYPE_CHECKING:
+    from vws.cli.cluster_folder import Bundle
 
 Json = dict[str, Any]
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -60,6 +62,7 @@ def create(session: Session, file: Path, given: tuple[str, ...], name: str | Non
       vws context create cluster.yaml --out members
       vws context create cluster.yaml --set workers=8 --name run-7 --for 6h --out members
     """
+    from vws.cli.cluster_folder import bundle
     from vws.guest.delivery import DIRECT, Contact, start_script
 
     found = bundle(file, parameters_of(given))
