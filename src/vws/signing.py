@@ -72,11 +72,8 @@ def sign(
     certificate: str = "",
 ) -> Envelope:
     """An attestation about `image`. certificate: what an authority issued for the key, PEM; "": none goes with it."""
-    if certificate:
-        _must_belong(certificate, key)
     payload = statement(image, name, assertions, signed_at=signed_at, expires=expires)
-    made = Dsse(payload, PAYLOAD_TYPE, {}).sign(key)
-    return Envelope(payload, PAYLOAD_TYPE, (Signature(made.keyid, bytes.fromhex(made.signature), certificate),))
+    return also_sign(Envelope(payload, PAYLOAD_TYPE, ()), key, certificate)
 
 
 def also_sign(envelope: Envelope, key: CryptoSigner, certificate: str = "") -> Envelope:

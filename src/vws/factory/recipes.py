@@ -6,7 +6,6 @@ refused like paths that do: otherwise building one would put the builder's own f
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from vws.core.errors import InvalidRequest
 from vws.core.recipe import FileEntry, Recipe, check_whole, joined
 from vws.core.recipe_keys import read_recipe
 from vws.core.yaml_tree import BYTES_MAX
+from vws.guest.debs import sha256_of
 
 RECIPES = (".yaml", ".yml")
 IMAGES = (".vws", ".qcow2")
@@ -54,7 +54,9 @@ def load(path: Path, image: Path | None = None) -> Plan:
     except InvalidRequest as error:
         raise _told(path, error) from None
     read = [file for each, _ in chain for file in (each, *_files_of(dict(chain)[each]))]
-    sources = {_shown(file, top): Source(_shown(file, top), _sha256(file)) for file in (*read, *filter(None, [found]))}
+    sources = {
+        _shown(file, top): Source(_shown(file, top), sha256_of(file)) for file in (*read, *filter(None, [found]))
+    }
     return Plan(recipe, found, tuple(sources[name] for name in sorted(sources)))
 
 
@@ -159,11 +161,6 @@ def _bytes(path: Path, most: int) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InvalidRequest(f"{path} is no ordinary file", possible="a recipe")
         return file.read(most)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shown(path: Path, top: Path) -> str:

@@ -555,8 +555,3 @@ def _boot_lines(order: WorkspaceOrder) -> bytes:
         "[    0.530000] init: starting",
     ]
     return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

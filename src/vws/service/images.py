@@ -43,6 +43,7 @@ from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile, Imag
 from vws.core.trust import check_attestation
 from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
+from vws.service import disk_check
 from vws.service.access import Caller
 from vws.service.image_check import Found, examine
 from vws.service.image_files import ImageFiles
@@ -111,9 +112,8 @@ class Images:
         parts = temporary.with_suffix(".parts")
         try:
             found = examine(temporary, parts, declared, self._site.settings.image_bytes_max)
-            image = _image_of(
-                found, sha256 or _sha256(temporary), self._site.ids.new("img"), tag[0], caller.subject, sharing
-            )
+            sha256 = sha256 or disk_check.digest(temporary)
+            image = _image_of(found, sha256, self._site.ids.new("img"), tag[0], caller.subject, sharing)
             return self._keep(caller, tag, image, found, once)
         except OSError as error:
             raise Unavailable(
@@ -519,11 +519,6 @@ def _check_document(media_type: str, content: bytes) -> None:
         raise InvalidRequest(
             f"the document has {len(content)} bytes", field="content", possible=f"1 to {DOCUMENT_BYTES_MAX} bytes"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _discard(temporary: Path, parts: Path) -> None:
