@@ -97,6 +97,8 @@ def test_the_core_reads_no_clock_and_no_randomness():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 called = getattr(node.func, "attr", getattr(node.func, "id", None))
+                if called == "time" and node.args:  # is told the time
+                    continue
                 assert called not in AMBIENT, f"{path}:{node.lineno}: core calls {called}(); take it as an argument"
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.core.attesting import signer_of
+from tests.core.authorities import Issuer
 from tests.frontends.conftest import Running, Server, asked
 from tests.service.test_image_check import FILES, bundle
 from vws.cli import doctor
@@ -197,3 +202,32 @@ def test_the_doctor_looks_at_the_policys_file(tmp_path) -> None:
     assert "image-policy.toml:4, rule 1: 'signer' is no key; did you mean signers?" in said
     policy.write_text('[[rule]]\nfor = "all"\n[tracker]\nfile = "t.json"\nrelease = "bookworm"\n')
     assert "there is no tracker's file" in found()[0][1]
+
+
+def test_an_authority_its_intermediate_one_and_what_they_took_back(site, vws) -> None:
+    now = int(time.time())
+    root = Issuer("Grid CA", since=now - 3600)
+    sub = Issuer("Sub CA", root, since=now - 3600)
+    maker = Issuer("Maker", sub, ca=False, since=now - 3600)
+    for name, pem in (("root.pem", root.pem), ("sub.pem", sub.pem), ("maker.pem", maker.pem)):
+        Path(name).write_text(pem)
+    Path("maker.key").write_bytes(signer_of(maker.key).private_bytes)
+    assert "grid is on record: ECDSA authority" in vws("image", "trust", "add", "grid", "--key", "root.pem").stdout
+    vws("image", "sign", "demo", "--key", "maker.key", "--cert", "maker.pem", by="ann")
+    assert "nobody who counts" in vws("image", "attestations", "demo", by="ann").stdout
+    vws("image", "trust", "add", "grid", "--key", "root.pem", "--chain", "sub.pem")
+    assert json.loads(vws("image", "attestations", "demo", "--json").stdout)[0]["signers"] == ["grid"]
+
+    crl = x509.load_pem_x509_crl(sub.crl(maker, at=now - 60).encode())
+    Path("sub.crl").write_bytes(crl.public_bytes(Encoding.DER))
+    told = vws("image", "trust", "crl", "grid", "--file", "sub.crl").stdout
+    assert "CN=Sub CA took 1 certificate back; its list holds until" in told
+    assert "the certificate of CN=Maker was revoked" in vws("image", "attestations", "demo").stdout
+    (shown,) = json.loads(vws("image", "trust", "list", "--json").stdout)
+    assert (shown["crls"][0]["issuer"], shown["crls"][0]["revoked"]) == ("CN=Sub CA", 1)
+    assert "either --file FILE or --drop" in vws("image", "trust", "crl", "grid", status=2).stderr
+    Path("words").write_text("no list")
+    refused = vws("image", "trust", "crl", "grid", "--file", "words", status=1).stderr
+    assert "this list of revoked certificates cannot be taken" in refused
+    assert "No list" in vws("image", "trust", "crl", "grid", "--drop").stdout
+    assert json.loads(vws("image", "attestations", "demo", "--json").stdout)[0]["signers"] == ["grid"]

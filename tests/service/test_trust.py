@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from tests.core import attesting
-from tests.core.attesting import attestation, public
+from tests.core.attesting import attestation, public, signer_of
+from tests.core.authorities import Issuer
 from tests.service.conftest import ADMIN, ANN, BOB, Rig
+from vws import signing
 from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact, orders_for
 from vws.core.errors import Forbidden, InvalidRequest, NameTaken, NotFound
@@ -17,7 +19,7 @@ from vws.core.manifest import digest
 from vws.core.membership import VO, Membership
 from vws.core.site import Document, DocumentKind, LeaseState
 from vws.core.terms import GroupRequest, LeaseRequest, When
-from vws.core.trust import MEDIA_TYPE, why_not_vouched
+from vws.core.trust import MEDIA_TYPE, why_not_vouched, write_envelope
 from vws.ports import Filter
 from vws.service import image_policy
 from vws.service.clusters import Launch
@@ -466,3 +468,65 @@ def test_a_watched_file_is_taken_up_by_itself(tmp_path, monkeypatch):
         time.sleep(0.01)
     book.stop()
     assert "longer" in book.in_force.text
+
+
+# ---------------------------------------------------------------- what authorities took back
+
+
+def test_what_an_authority_took_back_starts_and_boots_nothing_from_then_on(ruled):
+    now = int(ruled.clock.now())
+    root = Issuer("Grid CA", since=now - 86_400)
+    sub = Issuer("Sub CA", root, since=now - 86_400)
+    leaf = Issuer("DESY", sub, ca=False, since=now - 86_400)
+    write(ruled, SIGNED.replace("desy", "grid"))
+    trust = ruled.services.trust
+    trust.add_signer(ADMIN, "grid", root.pem)
+    made = signing.sign(demo(ruled), "d", {}, signer_of(leaf.key), signed_at=now - 60, certificate=leaf.pem)
+    attest(ruled, write_envelope(made))
+    with pytest.raises(ImageRefused, match="nor does its certificate lead to an authority"):
+        ruled.request()
+    with pytest.raises(InvalidRequest, match="no authority that is on record here"):
+        trust.put_crl(ADMIN, "grid", sub.crl(at=now - 60))
+    renewed = trust.add_signer(ADMIN, "grid", root.pem + sub.pem)
+    assert [signer.id for signer in trust.signers(ADMIN) if signer.name == "grid"] == [renewed.id]
+    trust.put_crl(ADMIN, "grid", sub.crl(at=now - 120, days=1))
+    lease = ruled.request()
+    ruled.obey()
+
+    (node,) = {w.node for w in ruled.leases.members(lease.id)}
+    before = ruled.nodes.generation(node)
+    trust.put_crl(ADMIN, "grid", sub.crl(leaf, at=now - 60, days=1))
+    assert ruled.nodes.generation(node) > before, "its node hears of it"
+    (workspace,) = ruled.leases.members(lease.id)
+    told = trust.vouched(workspace, ruled.site.present.leases[lease.id], demo(ruled))
+    assert "the certificate of CN=DESY was revoked" in told.refused
+    with pytest.raises(ImageRefused, match="the certificate of CN=DESY was revoked"):
+        ruled.request()
+    with pytest.raises(InvalidRequest, match="older than the one on record"):
+        trust.put_crl(ADMIN, "grid", sub.crl(at=now - 120))
+    ruled.restart()
+    with pytest.raises(ImageRefused, match="the certificate of CN=DESY was revoked"):
+        ruled.request()
+    ruled.services.trust.drop_crls(ADMIN, "grid")
+    assert ruled.request()
+    said = [(e.data.get("revoked"), e.data.get("dropped")) for e in kinds(ruled, "signer.crl")]
+    assert said == [(0, None), (1, None), (None, 1)]
+
+
+def test_a_list_that_has_expired_is_warned_of(ruled):
+    now = int(ruled.clock.now())
+    root = Issuer("Grid CA", since=now - 86_400)
+    trust = ruled.services.trust
+    trust.add_signer(ADMIN, "grid", root.pem)
+    trust.put_crl(ADMIN, "grid", root.crl(at=now - 60, days=1))
+    ruled.services.reconciler.start()
+    try:
+        assert ruled.services.health()["warnings"] == []
+        ruled.clock.time += 86_400
+        (warning,) = ruled.services.health()["warnings"]
+    finally:
+        ruled.services.reconciler.stop()
+    assert "(CRL) of CN=Grid CA has expired" in warning
+    assert warning in trust.warnings()
+    with pytest.raises(Forbidden):
+        trust.put_crl(ANN, "grid", root.crl(at=now))

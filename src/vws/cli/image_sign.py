@@ -84,7 +84,12 @@ class OnSite:
 @click.command()
 @site_options
 @click.option("--key", "key_file", required=True, metavar="FILE", type=FILE, help="Your private key, PEM.")
-@click.option("--cert", metavar="FILE", type=FILE, help="The certificate that an authority issued for it, PEM.")
+@click.option(
+    "--cert",
+    metavar="FILE",
+    type=FILE,
+    help="The certificate that an authority issued for it, PEM; then those of intermediate ones.",
+)
 @click.option("--assert", "asserted", metavar="FILE", type=FILE, help="What you vouch for, TOML: name = value.")
 @click.option("--set", "more", multiple=True, metavar="NAME=VALUE", help="One assertion more, or another value.")
 @click.option("--expires", type=TIME, metavar="TIME", help="Until when it counts: 2027-05-01, +180d.  [for ever]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,64 @@ def trust() -> None:
 @site_options
 @click.option("--key", "key_file", required=True, metavar="FILE", type=FILE,
               help="His public key or certificate; an authority's counts for all that it certifies.")  # fmt: skip
+@click.option("--chain", metavar="FILE", type=FILE,
+              help="Certificates of intermediate authorities, which signatures need not bring then.")  # fmt: skip
 @click.argument("name", metavar="NAME", type=NAME)
 @pass_session
-def add(session: Session, name: str, key_file: Path) -> None:
-    """Put a signer on record, under the name that the image policy calls him by.
+def add(session: Session, name: str, key_file: Path, chain: Path | None) -> None:
+    """Put a signer on record, under the name that the image policy calls him by. The same again, with another --chain
+    or a renewed certificate of the same key, takes its place.
 
     \b
     Examples:
       vws image trust add desy --key maker.key.pub
-      vws image trust add grid --key authority.pem
+      vws image trust add grid --key authority.pem --chain intermediate.pem
     """
-    added = session.client.add_signer(name, key_file.read_text())
+    between = chain.read_text() if chain else ""
+    added = session.client.add_signer(name, f"{key_file.read_text().rstrip()}\n{between}")
     if session.as_json:
         output.print_json(added)
         return
     click.echo(f"{added['name']} is on record: {added['kind']} {added['keyid'][:12]}.")
     click.echo("He counts where the policy names him: " + session.named("vws image policy show"))
+
+
+@trust.command()
+@site_options
+@click.option("--file", "crl_file", metavar="FILE", type=FILE, help="The list (CRL), PEM or DER.")
+@click.option("--drop", is_flag=True, help="Forget the lists instead: what they took back counts again.")
+@click.argument("name", metavar="NAME", type=NAME)
+@pass_session
+def crl(session: Session, name: str, crl_file: Path | None, drop: bool) -> None:
+    """Put on record which certificates an authority took back. Nothing that was signed with one of them counts from
+    now on. Once the list itself has expired, nothing that the authority certified does: bring the next one in time.
+
+    \b
+    Examples:
+      vws image trust crl grid --file grid-ca.crl
+      vws image trust crl grid --drop
+    """
+    if drop == (crl_file is not None):
+        raise click.UsageError("either --file FILE or --drop")
+    client = session.client
+    kept = client.drop_crls(name) if crl_file is None else client.put_crl(name, _crl_pem(crl_file))
+    if session.as_json:
+        output.print_json(kept)
+        return
+    for each in kept["crls"]:
+        count = output.plural(each["revoked"], "certificate")
+        click.echo(f"{each['issuer']} took {count} back; its list holds until {output.moment(each['expires_at'])}.")
+    if not kept["crls"]:
+        click.echo(f"No list of revoked certificates is on record for {name}.")
+
+
+def _crl_pem(path: Path) -> str:
+    """Authorities publish them in either form."""
+    content = path.read_bytes()
+    if b"-----BEGIN" in content:
+        return content.decode(errors="replace")
+    body = base64.encodebytes(content).decode()
+    return f"-----BEGIN X509 CRL-----\n{body}-----END X509 CRL-----\n"
 
 
 SIGNERS: list[output.Column] = [
@@ -62,6 +105,7 @@ SIGNERS: list[output.Column] = [
     ("KEY", lambda s: s["keyid"][:12]),
     ("SINCE", lambda s: output.moment(s["added_at"])),
     ("BY", lambda s: s["by"]),
+    ("CRL UNTIL", lambda s: output.moment(min(c["expires_at"] for c in s["crls"])) if s["crls"] else ""),
     ("REVOKED", lambda s: output.moment(s["revoked_at"]) if s["revoked_at"] else ""),
     ("REASON", lambda s: s["reason"]),
     ("ID", lambda s: s["id"]),

@@ -288,13 +288,21 @@ class Client(Connection):
     # ------------------------------------------------------------ trust
 
     def add_signer(self, name: str, pem: str) -> Json:
-        """pem: a public key or a certificate."""
+        """pem: a public key or a certificate, after an authority's those of intermediate ones."""
         return self._change("POST", "/v1/signers", {"name": name, "pem": pem})
 
     def signers(self, *, everything: bool = False) -> list[Json]:
         """everything: the revoked ones too."""
         items: list[Json] = self._json("GET", "/v1/signers", params={"all": everything})["items"]
         return items
+
+    def put_crl(self, id: str, pem: str) -> Json:
+        """Put on record which certificates a signer's authority took back: its CRL, PEM."""
+        return self._change("PUT", _path("signers", id, "crl"), {"pem": pem})
+
+    def drop_crls(self, id: str) -> Json:
+        """Forget what a signer's authorities took back."""
+        return self._change("DELETE", _path("signers", id, "crl"))
 
     def revoke_signer(self, id: str, reason: str, *, end: bool = False) -> Json:
         """By name or id. {"signer", "leases", "ended"}: the leases that run by his word, ended if asked for."""

@@ -215,8 +215,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Whose word about images the site knows. pem: a public key or a certificate; keyid, kind: what core/trust.py says
-    of it. by: who put it on record. reason: why it was revoked."""
+    """Whose word about images the site knows. pem: a public key or a certificate, after an authority's those of its
+    intermediate ones; keyid, kind: what core/trust.py says of it. by: who put it on record. reason: why it was revoked.
+    crls: lists of revoked certificates, PEM, one of each of its authorities."""
 
     id: str
     name: str
@@ -227,6 +228,7 @@ class Signer:
     by: str
     revoked_at: float | None = None
     reason: str = ""
+    crls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ another image, it expired, its signer was revoked. Each has a sentence of its ow
 nobody. Several signatures in one envelope are judged one by one: a bad one does not spoil a good one.
 
 A signer on record is a public key or an X.509 certificate. If the certificate is an authority's, each signature brings
-the certificate that the authority issued for its key. A node is given the keys themselves: authorities and policies are
-the service's affair (`why_not_vouched`).
+the certificate of its key, and those of intermediate authorities that are not on record (core/certificates.py). A node
+is given the keys themselves: authorities, what they took back and policies are the service's affair
+(`why_not_vouched`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from securesystemslib.exceptions import UnverifiedSignatureError
 
+from vws.core.certificates import (
+    chain_in,
+    check_between,
+    is_authority,
+    is_certificate,
+    out_of_time,
+    way,
+    why_taken_back,
+)
 from vws.core.errors import InvalidRequest
 from vws.core.manifest import Bootable, digest
 
@@ -234,15 +244,25 @@ def checked_key(pem: str, where: str = "key") -> tuple[str, str]:
     if "PRIVATE KEY" in pem:
         raise InvalidRequest(f"{where} is a private key, which stays with its owner", field=where, possible=possible)
     try:
-        key, is_certificate = _key_in(pem), _is_certificate(pem)
-        authority = is_certificate and _is_authority(_certificate(pem))
+        key, chain = _key_in(pem), chain_in(pem) if is_certificate(pem) else ()
+        authority = bool(chain) and is_authority(chain[0])
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         said = f"{where} cannot be read as a key or certificate: {error}"
         raise InvalidRequest(said, field=where, possible=possible) from None
     if isinstance(key, RSAPublicKey) and key.key_size < 2048:
         raise InvalidRequest(f"{where} is RSA of {key.key_size} bits", field=where, possible=possible)
     kind = "Ed25519" if isinstance(key, Ed25519PublicKey) else "RSA" if isinstance(key, RSAPublicKey) else "ECDSA"
-    return keyid_of(pem), f"{kind} {'authority' if authority else 'certificate' if is_certificate else 'key'}"
+    return keyid_of(pem), f"{kind} {'authority' if authority else 'certificate' if chain else 'key'}"
+
+
+def checked_signer(pem: str) -> tuple[str, str]:
+    """The same of what is to be on record: after an authority's certificate may come those of intermediate ones, which
+    must lead to it."""
+    found = checked_key(pem)
+    own, *between = chain_in(pem) if is_certificate(pem) else (None,)
+    if own is not None and between:
+        check_between(own, between)
+    return found
 
 
 @lru_cache(1024)
@@ -265,28 +285,10 @@ def _public_pem(pem: str) -> str:
 
 
 def _key_in(pem: str) -> Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey:
-    key: Any = (
-        _certificate(pem).public_key() if _is_certificate(pem) else serialization.load_pem_public_key(pem.encode())
-    )
+    key: Any = chain_in(pem)[0].public_key() if is_certificate(pem) else serialization.load_pem_public_key(pem.encode())
     if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey):
         raise ValueError("keys of this kind are not used for signatures here")
     return key
-
-
-def _is_certificate(pem: str) -> bool:
-    return "-----BEGIN CERTIFICATE-----" in pem
-
-
-@lru_cache(1024)
-def _certificate(pem: str) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pem.encode())
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
 
 
 @lru_cache(4096)
@@ -307,11 +309,13 @@ def _fits(pem: str, signed: bytes, message: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A signer on record. pem: a key or a certificate. revoked: why it counts no more; "": it counts."""
+    """A signer on record. pem: a key or a certificate; after an authority's, those of its intermediate ones. revoked:
+    why it counts no more; "": it counts. crls: of what the authority and they took back (core/certificates.py)."""
 
     name: str
     pem: str
     revoked: str = ""
+    crls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,11 +382,11 @@ def _wrong_about(said: Statement, of: str, now: float) -> str:
 
 def _made_by(signature: Signature, message: bytes, on_record: Sequence[TrustedKey], now: float) -> tuple[str, str]:
     """(the signer's name, his public key), or ("", why the signature does not count)."""
-    problem = ""
+    problem, astray = "", list[str]()
     for signer in on_record:
         pem, why = _key_for(signer, signature, now)
         if not pem:
-            problem = problem or why
+            astray += [f"{signer.name}: {why}"] if why else []
         elif not _fits(pem, signature.signed, message):
             if signature.keyid == keyid_of(pem):
                 problem = (
@@ -394,38 +398,43 @@ def _made_by(signature: Signature, message: bytes, on_record: Sequence[TrustedKe
             problem = why
         else:
             return signer.name, pem
+    return "", problem or _not_on_record(signature, astray)
+
+
+def _not_on_record(signature: Signature, astray: Sequence[str]) -> str:
     named = f" {signature.keyid[:12]}" if signature.keyid else ""
-    return "", problem or f"it is signed by a key{named} that is not on record here"
+    led = f", nor does its certificate lead to an authority that is ({'; '.join(astray[:5])})" if astray else ""
+    return f"it is signed by a key{named} that is not on record here{led}"
 
 
 def _key_for(signer: TrustedKey, signature: Signature, now: float) -> tuple[str, str]:
-    """(the public key that this signer would have made the signature with, why it does not count even so)."""
-    if not _is_certificate(signer.pem):
+    """(the public key that this signer would have made the signature with, why it does not count even so); no key, and
+    perhaps why, if it cannot be his."""
+    if not is_certificate(signer.pem):
         return _public_pem(signer.pem), ""
-    own = _certificate(signer.pem)
-    if not _is_authority(own):
-        return _public_pem(signer.pem), _out_of_time(own, f"the certificate of {signer.name}", now)
+    own, *between = chain_in(signer.pem)
+    if not is_authority(own):
+        return _public_pem(signer.pem), out_of_time(own, f"the certificate of {signer.name}", now)
     if not signature.certificate:
         return "", ""
     try:
-        leaf = _certificate(signature.certificate)
-        leaf.verify_directly_issued_by(own)
+        leaf, *brought = chain_in(signature.certificate)
         pem = _public_pem(signature.certificate)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return "", ""
-    late = _out_of_time(own, f"the certificate of {signer.name}", now)
-    late = late or _out_of_time(leaf, f"the certificate that {signer.name} issued to the signing key", now)
-    if _is_authority(leaf):
+        late = out_of_time(own, f"the certificate of {signer.name}", now)
+        late = late or out_of_time(leaf, f"the certificate that {signer.name} issued to the signing key", now)
+        chain = way(leaf, (*brought, *between), own, _last_good(leaf, own, now) if late else now)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return "", str(error)
+    if is_authority(leaf):
         late = f"it is signed with an authority's certificate under {signer.name}, which is not for signing images"
-    return pem, late
+    return pem, late or why_taken_back(chain, signer.crls, now)
 
 
-def _out_of_time(certificate: x509.Certificate, what: str, now: float) -> str:
-    if now < certificate.not_valid_before_utc.timestamp():
-        return f"{what} is not valid yet"
-    if now > certificate.not_valid_after_utc.timestamp():
-        return f"{what} expired at {_written(int(certificate.not_valid_after_utc.timestamp()))}"
-    return ""
+def _last_good(leaf: x509.Certificate, own: x509.Certificate, now: float) -> float:
+    """When both held, for what is out of time now: so that it is told whose it is."""
+    ends = (each.not_valid_after_utc.timestamp() for each in (leaf, own))
+    begins = (each.not_valid_before_utc.timestamp() for each in (leaf, own))
+    return max(min(now, *ends), *begins)
 
 
 # ---------------------------------------------------------------- on the node

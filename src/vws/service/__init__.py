@@ -57,7 +57,7 @@ class Services:
             raise Unavailable("reports of nodes are not taken in: the reconciler ended", possible="restart the service")
         troubled = bool(self.image_policy.in_force.problem)
         warnings = ["the image policy in its file is not in force (vws image policy show)"] if troubled else []
-        return self.site.health() | {"warnings": warnings}
+        return self.site.health() | {"warnings": [*warnings, *self.trust.stale_crls()]}
 
 
 def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, directory: Path) -> Services:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from vws.core.bill import Bill, read_bill
+from vws.core.certificates import crl_facts, with_crl
 from vws.core.draft import Draft
 from vws.core.errors import InvalidRequest, NameTaken, NotFound, Unavailable
 from vws.core.image_gate import REFUSED
@@ -37,7 +38,7 @@ from vws.core.site import (
 )
 from vws.core.standing import begin_end, settle
 from vws.core.terms import check_name
-from vws.core.trust import Attested, TrustedKey, Vouched, checked_key, judged
+from vws.core.trust import Attested, TrustedKey, Vouched, checked_signer, judged
 from vws.ports import Filter
 from vws.service.access import Caller
 from vws.service.image_policy import InForce, PolicyBook
@@ -117,7 +118,8 @@ class Trust:
         # Who is trusted still goes before who was once, of the same name perhaps.
         signers = sorted(self._site.present.signers.values(), key=lambda s: (s.revoked_at is not None, s.id))
         return [
-            TrustedKey(s.name, s.pem, "" if s.revoked_at is None else s.reason or "no reason given") for s in signers
+            TrustedKey(s.name, s.pem, "" if s.revoked_at is None else s.reason or "no reason given", s.crls)
+            for s in signers
         ]
 
     def vouched(self, workspace: Workspace, lease: Lease, image: Image) -> Vouched:
@@ -180,10 +182,11 @@ class Trust:
     # ------------------------------------------------------------ signers
 
     def add_signer(self, caller: Caller, name: str, pem: str, once: Once | None = None) -> Signer | Answer:
-        """Put a key or certificate on record. Raises InvalidRequest, NameTaken; a key that was revoked stays so."""
+        """Put a key or certificate on record, after an authority's those of intermediate ones; of the same name and key
+        again, with what is said of it now. Raises InvalidRequest, NameTaken; a key that was revoked stays so."""
         caller.must_be(Role.ADMIN)
         check_name(name)
-        keyid, kind = checked_key(pem)
+        keyid, kind = checked_signer(pem)
 
         def decide(draft: Draft) -> Signer:
             for other in draft.present.signers.values():
@@ -194,8 +197,8 @@ class Trust:
                         possible="a new key",
                     )
                 if other.revoked_at is None and (other.name == name or other.keyid == keyid):
-                    if (other.name, other.pem) == (name, pem):
-                        return other
+                    if (other.name, other.keyid) == (name, keyid):
+                        return _renewed(draft, other, pem, kind)
                     raise NameTaken(
                         f"{other.name} is on record already, with {'this' if other.keyid == keyid else 'another'} key",
                         field="name",
@@ -242,6 +245,51 @@ class Trust:
             return _affect(draft, signer, lambda group: signer.name in group.signers, f"{signer.name} was revoked", end)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def put_crl(self, caller: Caller, asked: str, pem: str, once: Once | None = None) -> Signer | Answer:
+        """Put on record what a signer's authority took back (PEM), in place of an older list of the same authority.
+        What was signed by it is not believed any more. InvalidRequest with field "crl"."""
+        caller.must_be(Role.ADMIN)
+        found = self.signer(caller, asked)
+        with_crl(found.crls, pem, found.pem)  # a long one is read before everybody waits for it
+
+        def decide(draft: Draft) -> Signer:
+            signer = _not_revoked(draft, found)
+            if pem in signer.crls:
+                return signer
+            signer = draft.put_signer(replace(signer, crls=with_crl(signer.crls, pem, signer.pem)))
+            facts = crl_facts(pem)
+            told: dict[str, Any] = {"issuer": facts.issuer, "revoked": facts.revoked, "expires_at": facts.expires_at}
+            draft.say("signer.crl", signer=signer.id, name=signer.name, **told)
+            _affect(draft, signer, lambda group: signer.name in group.signers, "", end=False)
+            return signer
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def drop_crls(self, caller: Caller, asked: str, once: Once | None = None) -> Signer | Answer:
+        """Forget what a signer's authorities took back: it counts again."""
+        caller.must_be(Role.ADMIN)
+        found = self.signer(caller, asked)
+
+        def decide(draft: Draft) -> Signer:
+            signer = _not_revoked(draft, found)
+            if not signer.crls:
+                return signer
+            draft.say("signer.crl", signer=signer.id, name=signer.name, dropped=len(signer.crls))
+            return draft.put_signer(replace(signer, crls=()))
+
+        return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def stale_crls(self) -> list[str]:
+        """What is wrong with the lists on record, in words: those that hold no longer."""
+        now = self._site.clock.now()
+        live = [signer for signer in list(self._site.present.signers.values()) if signer.revoked_at is None]
+        old = [(s.name, facts) for s in live for facts in map(crl_facts, s.crls) if facts.expires_at <= now]
+        return [
+            f"the list of revoked certificates (CRL) of {facts.issuer} has expired, so that nothing counts which it "
+            f"certified (vws image trust crl {name} --file FILE)"
+            for name, facts in old
+        ]
 
     # ------------------------------------------------------------ images
 
@@ -324,7 +372,7 @@ class Trust:
         if unknown:
             names = ", ".join(unknown)
             told.append(f"the image policy names {names}, of whom no key is on record (vws image trust add)")
-        return told
+        return told + self.stale_crls()
 
 
 def _read(image: Image, documents: tuple[Any, ...]) -> Said:
@@ -337,6 +385,20 @@ def _read(image: Image, documents: tuple[Any, ...]) -> Said:
             except InvalidRequest as error:
                 problem = error.problem
     return Said(image, attestations, tuple(bills), problem)
+
+
+def _renewed(draft: Draft, signer: Signer, pem: str, kind: str) -> Signer:
+    if signer.pem == pem:
+        return signer
+    draft.say("signer.renewed", signer=signer.id, name=signer.name, keyid=signer.keyid, key=kind)
+    return draft.put_signer(replace(signer, pem=pem, kind=kind))
+
+
+def _not_revoked(draft: Draft, found: Signer) -> Signer:
+    signer = draft.present.signers[found.id]
+    if signer.revoked_at is not None:
+        raise InvalidRequest(f"{signer.name} is revoked: nothing of it counts", field="id", asked=signer.name)
+    return signer
 
 
 def _check_reason(reason: str) -> None:

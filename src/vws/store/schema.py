@@ -67,7 +67,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0013"
+REVISION = "0014"
 
 
 class Choice(TypeDecorator[Any]):
@@ -231,6 +231,7 @@ signers = Table(
     _text("by"),
     _time_if("revoked_at"),
     _text("reason"),
+    _nested("crls", tuple[str, ...]),
     _truth("live"),
     _whole("revision"),
 )

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 
 from fastapi import Query, Response
 
+from vws.core.certificates import CRL_BYTES_MAX, crl_facts
 from vws.core.image_policy import ANY, ISOLATED, Decision
-from vws.core.site import Lease
+from vws.core.site import Lease, Signer
 from vws.core.trust import Attested
 from vws.core.wire import to_json
 from vws.frontends.rest import trust_models as models
 from vws.frontends.rest.call import LIMIT_DEFAULT, CallHere, ChangeHere, Limit
 from vws.frontends.rest.images import Named
-from vws.frontends.rest.operation import CHANGING, READING, router
+from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.service.trust import Affected
 
 Json = dict[str, Any]
@@ -27,7 +28,7 @@ routes = router("trust")
 def add_signer(body: models.SignerRequest, call: ChangeHere) -> Response:
     """Put a public key or a certificate on record, under the name by which the image policy trusts it."""
     return call.mutate(
-        lambda once: call.services.trust.add_signer(call.caller, body.name, body.pem, once), to_json, status=201
+        lambda once: call.services.trust.add_signer(call.caller, body.name, body.pem, once), _signer, status=201
     )
 
 
@@ -37,7 +38,21 @@ def list_signers(
 ) -> Response:
     """Whose word about images counts here, where the policy says so."""
     signers = call.services.trust.signers(call.caller, revoked=everything)
-    return call.answer({"items": [to_json(signer) for signer in signers]})
+    return call.answer({"items": [_signer(signer) for signer in signers]})
+
+
+@routes.put("/v1/signers/{id}/crl", operation_id="put_crl", response_model=models.Signer, responses=CHANGING)
+@body_limit(CRL_BYTES_MAX * 2)
+def put_crl(id: str, body: models.CrlRequest, call: ChangeHere) -> Response:
+    """Put on record which certificates an authority took back, in place of an older list of the same authority. From
+    now on nothing that they signed counts."""
+    return call.mutate(lambda once: call.services.trust.put_crl(call.caller, id, body.pem, once), _signer)
+
+
+@routes.delete("/v1/signers/{id}/crl", operation_id="drop_crls", response_model=models.Signer, responses=CHANGING)
+def drop_crls(id: str, call: ChangeHere) -> Response:
+    """Forget all lists of a signer's authorities: what they took back counts again."""
+    return call.mutate(lambda once: call.services.trust.drop_crls(call.caller, id, once), _signer)
 
 
 @routes.post(
@@ -127,9 +142,13 @@ def show_image_policy(call: CallHere) -> Response:
 # ---------------------------------------------------------------- as they are shown
 
 
+def _signer(signer: Signer) -> Json:
+    return {**to_json(signer), "crls": [asdict(crl_facts(crl)) for crl in signer.crls]}
+
+
 def _affected(name: str, affected: Affected) -> Json:
     return {
-        name: to_json(affected.value),
+        name: _signer(affected.value) if isinstance(affected.value, Signer) else to_json(affected.value),
         "leases": [_concerned(each) for each in affected.leases],
         "ended": affected.ended,
     }

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from vws.core import terms
+from vws.core.certificates import CRL_BYTES_MAX
 from vws.frontends.rest.models import Asked, Event
 
 PEM = """-----BEGIN PUBLIC KEY-----
@@ -31,10 +32,20 @@ class SignerRequest(Asked):
         str,
         Field(
             min_length=1,
-            max_length=20_000,
-            description="His public key or certificate; an authority's counts for the keys that it certifies.",
+            max_length=60_000,
+            description="His public key or certificate; an authority's counts for the keys that it certifies, and may "
+            "be followed by those of intermediate ones.",
             examples=[PEM],
         ),
+    ]
+
+
+class CrlRequest(Asked):
+    """What an authority took back."""
+
+    pem: Annotated[
+        str,
+        Field(min_length=1, max_length=CRL_BYTES_MAX, description="Its list of revoked certificates (CRL), PEM."),
     ]
 
 
@@ -48,6 +59,15 @@ class RevocationRequest(Asked):
     end: Annotated[bool, Field(description="End the leases that run, too; they are listed in any case.")] = False
 
 
+class Crl(BaseModel):
+    """A list of revoked certificates."""
+
+    issuer: str = Field(examples=["CN=Grid CA"])
+    made_at: float
+    expires_at: float = Field(description="Afterwards nothing counts that its authority certified.")
+    revoked: int = Field(description="How many certificates.")
+
+
 class Signer(BaseModel):
     id: str
     name: str
@@ -58,6 +78,7 @@ class Signer(BaseModel):
     by: str
     revoked_at: float | None
     reason: str = Field(description="Why he was revoked.")
+    crls: list[Crl] = Field(description="What the authority, and intermediate ones, took back.")
 
 
 class Signers(BaseModel):
