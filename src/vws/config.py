@@ -17,6 +17,7 @@ from vws.core.image_quota import ImageRules
 from vws.core.information import SiteInformation
 from vws.core.membership import VO, User, UserGroup
 from vws.core.pools import Pool, PoolConfig, pools_of
+from vws.core.quantities import parse_duration
 from vws.core.rates import Configured, check_configured
 from vws.core.standing import Patience
 from vws.core.tariff import Tariff
@@ -24,6 +25,9 @@ from vws.core.wire import from_json
 from vws.node.config import FakeConfig, NodeConfig
 from vws.planning import PlanningConfig, rules_of
 from vws.policies import Members, PolicyConfig, check_policy
+
+# What would be done all the time.
+EVERY_S_MIN = 60
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,17 @@ class ServiceConfig:
 @dataclass(frozen=True)
 class ImagesConfig:
     """[images] in site.toml. policy: the file that says which images whom may run, relative to the site's directory;
-    "": everybody may run all. quota_mib: of each user, None for no limit. bucket: of S3, "" for the site's directory;
-    prefix, endpoint, region: where in it, and where it is; credentials: a file as boto3 reads it, "" for what it finds
-    by itself.
+    "": everybody may run all. quota_mib: of each user, None for no limit. gc_every, lists_every: how often what nothing
+    points at is dropped, and image lists of others are read again: a duration, or off. bucket: of S3, "" for the site's
+    directory; prefix, endpoint, region: where in it, and where it is; credentials: a file as boto3 reads it, "" for
+    what it finds by itself.
     """
 
     policy: str = ""
     quota_mib: int | None = None
     keep_untagged_days: float = 30.0
+    gc_every: str = "1d"
+    lists_every: str = "6h"
     bucket: str = ""
     prefix: str = ""
     endpoint: str = ""
@@ -74,13 +81,16 @@ class ImagesConfig:
 
     @property
     def rules(self) -> ImageRules:
-        return ImageRules(self.quota_mib, self.keep_untagged_days * 86400)
+        """Raises InvalidRequest naming the setting that cannot be."""
+        rounds = _every("gc_every", self.gc_every), _every("lists_every", self.lists_every)
+        return ImageRules(self.quota_mib, self.keep_untagged_days * 86400, *rounds)
 
     def check(self) -> None:
         """Raise InvalidRequest naming the setting that cannot be."""
         for name, value in (("quota_mib", self.quota_mib or 0), ("keep_untagged_days", self.keep_untagged_days)):
             if value < 0:
                 raise InvalidRequest(f"images.{name} is negative", field=f"images.{name}", asked=value)
+        _ = self.rules
         if not self.bucket and (self.prefix or self.endpoint or self.region or self.credentials):
             raise InvalidRequest("[images] says where a bucket is, but not which", field="images.bucket")
         if self.bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", self.bucket):
@@ -89,6 +99,21 @@ class ImagesConfig:
             raise InvalidRequest(
                 "images.endpoint is no URL", field="images.endpoint", possible="https://HOST:PORT, without a password"
             )
+
+
+def _every(name: str, text: str) -> float | None:
+    """Seconds; None for off."""
+    try:
+        every_s = None if text == "off" else float(parse_duration(text))
+        if every_s is None or every_s >= EVERY_S_MIN:
+            return every_s
+        problem = "it is shorter than a minute"
+    except ValueError as error:
+        problem = str(error)
+    raise InvalidRequest(
+        f"images.{name} is {text[:40]!r}: {problem}", field=f"images.{name}", asked=text[:40],
+        possible="a duration such as 1d or 6h, or off",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -89,11 +89,13 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
     services.contexts.start()
     services.clusters.start()
     services.image_policy.start()
+    services.housekeeper.start()
     log.info("serving %s as uid %d", config.service.public_url, os.geteuid())
     _spare_the_collector()
     try:
         server.run(sockets=[listener])
     finally:
+        services.housekeeper.stop()
         services.image_policy.stop()
         services.clusters.stop()
         services.contexts.stop()

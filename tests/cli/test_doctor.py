@@ -251,6 +251,8 @@ def test_a_bucket_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pyte
     [
         ("quota_mib = -1", "images.quota_mib"),
         ("keep_untagged_days = -1.0", "images.keep_untagged_days"),
+        ('gc_every = "daily"', "images.gc_every"),
+        ('lists_every = "5s"', "images.lists_every"),
         ('prefix = "a"', "images.bucket"),
         ('bucket = "A"', "images.bucket"),
         ('bucket = "images"\nendpoint = "https://me:secret@host"', "images.endpoint"),
@@ -265,3 +267,13 @@ def test_settings_of_images_that_cannot_be_are_named(tmp_path: Path, text: str, 
         read(tmp_path / "site.toml")
     assert refused.value.field == field
     assert "secret" not in refused.value.problem
+
+
+def test_what_the_site_does_by_itself_is_set_in_words(tmp_path: Path) -> None:
+    from vws.config import read
+
+    (tmp_path / "site.toml").write_text('[images]\ngc_every = "off"\nlists_every = "1h30m"\n')
+    rules = read(tmp_path / "site.toml").images.rules
+    assert (rules.collect_every_s, rules.lists_every_s) == (None, 5400)
+    (tmp_path / "site.toml").write_text("")
+    assert read(tmp_path / "site.toml").images.rules.collect_every_s == 86400

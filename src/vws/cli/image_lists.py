@@ -52,6 +52,7 @@ LISTS: list[output.Column] = [
     ("IMAGES", lambda e: str(sum(i["dropped_at"] is None for i in e["images"]))),
     ("FETCHED", lambda e: str(sum(bool(i["image"]) and i["dropped_at"] is None for i in e["images"]))),
     ("EXPIRES", lambda e: end_of(e)),
+    ("LOOKED AT", lambda e: output.moment(e["refreshed_at"])),
     ("PROBLEM", lambda e: e["problem"]),
     ("ID", lambda e: e["id"]),
 ]
@@ -126,7 +127,7 @@ def show(session: Session, name: str) -> None:
 @click.argument("name", metavar="LIST", type=NAME, required=False)
 @pass_session
 def refresh(session: Session, name: str | None, source: Path | None) -> None:
-    """Read a list again, or all lists. Let a timer run this.
+    """Read a list again, or all lists, now. The site does so by itself, too.
 
     \b
     Examples:

@@ -17,10 +17,14 @@ from vws.core.site import Image, ImageFile
 
 @dataclass(frozen=True, slots=True)
 class ImageRules:
-    """quota_mib: what each user may keep; None: no limit. keep_untagged_s: how long an image without a name stays."""
+    """quota_mib: what each user may keep; None: no limit. keep_untagged_s: how long an image without a name stays.
+    collect_every_s, lists_every_s: how often what nothing points at is dropped, and lists of others are read again;
+    None: when somebody asks."""
 
     quota_mib: int | None = None
     keep_untagged_s: float = 30 * 86400.0
+    collect_every_s: float | None = 86400.0
+    lists_every_s: float | None = 6 * 3600.0
 
 
 def quota_of(rules: ImageRules, users: Mapping[str, User], user: str) -> int | None:

@@ -13,6 +13,7 @@ from vws.service.addresses import Addresses
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
 from vws.service.exports import Exports
+from vws.service.housekeeping import Housekeeper
 from vws.service.image_lists import ImageLists
 from vws.service.image_policy import PolicyBook
 from vws.service.images import Images
@@ -50,6 +51,7 @@ class Services:
     trust: Trust
     uploads: Uploads
     saves: Saves
+    housekeeper: Housekeeper
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -57,7 +59,7 @@ class Services:
             raise Unavailable("reports of nodes are not taken in: the reconciler ended", possible="restart the service")
         troubled = bool(self.image_policy.in_force.problem)
         warnings = ["the image policy in its file is not in force (vws image policy show)"] if troubled else []
-        return self.site.health() | {"warnings": [*warnings, *self.trust.stale_crls()]}
+        return self.site.health() | {"warnings": [*warnings, *self.trust.stale_crls(), *self.image_lists.warnings()]}
 
 
 def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings, directory: Path) -> Services:
@@ -71,6 +73,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of, trust.vouched)
     uploads = Uploads(site, images, directory / "uploads")
     usage = Usage(site)
+    image_lists = ImageLists(site, images, directory / "image-lists")
     leases = Leases(site, usage.spent_by_now, trust.recording)
     return Services(
         site,
@@ -84,13 +87,14 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Plans(site),
         contexts,
         Exports(site, images, blobs, directory / "exports"),
-        ImageLists(site, images, directory / "image-lists"),
+        image_lists,
         Clusters(site, contexts, usage, trust.recording),
         Addresses(site),
         policy,
         trust,
         uploads,
         Saves(site, images, leases, directory / "saves"),
+        Housekeeper(site, images, image_lists),
     )
 
 

@@ -124,8 +124,11 @@ class ImageLists:
     def _note(self, caller: Caller, id: str, problem: str) -> None:
         def decide(draft: Draft) -> None:
             found = draft.present.subscriptions.get(id)
-            if found is not None:
-                draft.put_subscription(replace(found, problem=problem, refreshed_at=draft.now))
+            if found is None:
+                return
+            if found.problem != problem:
+                draft.say("list.failed", list=found.name, reason=problem, expires_at=found.expires_at)
+            draft.put_subscription(replace(found, problem=problem, refreshed_at=draft.now))
 
         self._site.change(caller.subject, decide)
 
@@ -152,6 +155,16 @@ class ImageLists:
         raise NotFound(
             f"no list {asked[:60]!r} is followed", field="id", asked=asked[:60], possible="vws image lists shows them"
         )
+
+    def warnings(self) -> list[str]:
+        """What an administrator should know: which lists vouch for nothing any more, and which could not be read."""
+        now, told = self._site.clock.now(), list[str]()
+        for each in sorted(self._site.present.subscriptions.values(), key=lambda each: each.id):
+            if each.expires_at <= now:
+                told.append(f"the image list {each.name} has expired (vws image list-refresh)")
+            elif each.problem:
+                told.append(f"the image list {each.name} could not be read again (vws image list-show {each.name})")
+        return told
 
     # ------------------------------------------------------------ images
 

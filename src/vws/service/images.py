@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vws.core.draft import Draft
 from vws.core.errors import Forbidden, InUse, InvalidRequest, NotFound, Unavailable
@@ -53,6 +53,7 @@ from vws.service.site import Site
 T = TypeVar("T")
 DOCUMENT_BYTES_MAX = 32 << 20
 DOCUMENTS_MAX = 200
+TOLD_MAX = 100
 
 
 class Images:
@@ -378,11 +379,19 @@ class Images:
         images = self._site.change(caller.subject, decide)
         assert not isinstance(images, Answer)
         if not dry_run:
-            return images, self.files.drop_unlisted()
+            return images, self._dropped(caller, images)
         going = {file.sha256 for image in images for file in image.files}
         gone = {image.id for image in images}
         needed = {f.sha256 for i in self._site.present.images.values() if i.id not in gone for f in i.files}
         return images, sorted({*self.files.unlisted(), *(going - needed)})
+
+    def _dropped(self, caller: Caller, images: list[Image]) -> list[str]:
+        """The sha256s of the files that went with these images, or were of none; on record."""
+        files = self.files.drop_unlisted()
+        if images or files:
+            told: dict[str, Any] = {"images": [image.id for image in images][:TOLD_MAX], "files": len(files)}
+            self._site.change(caller.subject, lambda draft: draft.say("images.collected", **told))
+        return files
 
     def _is_idle(self, draft: Draft, image: Image) -> bool:
         if draft.tags_of(image.id) or draft.now - image.created_at < self._site.settings.images.keep_untagged_s:
