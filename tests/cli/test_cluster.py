@@ -80,6 +80,27 @@ def test_a_cluster_from_launch_to_nothing_left(shell: Shell, hello: str):  # noq
     assert "write GROUP=+COUNT" in shell.vws("cluster", "grow", hello, "greeter").stderr
 
 
+def test_an_ended_cluster_is_found_by_its_name(shell: Shell):  # noqa: F811
+    ended = shell.ask("cluster", "launch", str(HELLO), "--for", "1h", "--name", "gone")
+    shell.ok("cluster", "terminate", "gone", "--wait")
+    found = shell.ask("cluster", "show", "gone")
+    assert (found["id"], found["state"]) == (ended["id"], "ended")
+    status = shell.ok("cluster", "status", "gone")
+    assert "gone is ended; no members" in status
+    assert "greeter-1" in status, "how far each member was"
+    assert "It has run no hooks yet" in shell.vws("cluster", "log", "gone", "greeter-1").stderr
+
+
+def test_what_the_site_does_not_have_is_refused_by_its_line(shell: Shell, tmp_path: Path):  # noqa: F811
+    file = tmp_path / "cluster.yaml"
+    file.write_text("vws: cluster/1\nname: x\ngroups:\n  one: {image: nowhere}\nlease: {for: 1h}\n")
+    for more in ((), ("--dry-run",)):
+        refused = shell.vws("cluster", "launch", str(file), *more)
+        assert refused.returncode == 1
+        assert "Error: line 4, column 9: there is no image 'nowhere'" in refused.stderr
+        assert "field: groups.one.image" in refused.stderr
+
+
 def test_machines_elsewhere_become_members_by_a_script_of_their_own(shell: Shell, tmp_path: Path):  # noqa: F811
     out = tmp_path / "members"
     made = shell.ask("context", "create", str(HELLO), "--name", "desks", "--out", str(out))

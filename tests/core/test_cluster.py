@@ -102,9 +102,12 @@ def test_a_node_is_told_the_networks_that_its_members_are_on():
 def test_what_no_single_node_could_hold_is_refused_with_what_could_be_had():
     world = two_nodes()
     wide = asked(lease=LeaseRequest((HEAD, replace(WORKER, count=8)), 600))
-    with pytest.raises(CannotFit):
+    with pytest.raises(CannotFit) as refused:
         launched(world, wide)
     assert not world.present.clusters
+    fewer = next(offer for offer in refused.value.details["offers"] if offer["kind"] == "fewer")
+    assert (fewer["group"], fewer["count"]) == ("worker", 7)
+    assert fewer["text"] == "7 of worker and all others would fit now"
     assert not world.present.leases
     launched(world, replace(wide, networks=(NetworkRequest("private", public=True), OUTSIDE)))
 
@@ -125,8 +128,16 @@ def test_a_cluster_grows_beside_its_members_until_the_same_end():
     ]
     assert len({w.node for w in world.history.workspaces}) == 1
     assert [lease.name, again.name] == ["slurm-more1", "slurm-more2"]
-    with pytest.raises(CannotFit):
+    with pytest.raises(CannotFit) as refused:
         world.decide(grow, cluster, "worker", 20, ids=world.ids)
+    offers = refused.value.details["offers"]
+    assert [offer["kind"] for offer in offers] == ["fewer"], "neither its end nor its size is to choose"
+    world.decide(grow, cluster, "worker", offers[0]["count"], ids=world.ids)
+    here = next(iter({w.node for w in world.history.workspaces}))
+    reasons = {told["node"]: told["reason"] for told in refused.value.details["nodes"]}
+    name = world.present.nodes[here].name
+    assert reasons.pop(here) == "it has room for some of them, not for all"
+    assert list(reasons.values()) == [f"the cluster's network is on node {name}"]
     with pytest.raises(InvalidRequest, match="no group 'wroker'"):
         world.decide(grow, cluster, "wroker", 1, ids=world.ids)
     run_until(world, lease.end + 60)

@@ -97,7 +97,9 @@ def taken(request: LeaseRequest, offer: dict) -> LeaseRequest:
         case "now":
             return replace(request, when=When.IMMEDIATE, start=None)
         case "fewer":
-            return replace(request, groups=(replace(request.groups[0], count=offer["count"]),))
+            named = offer.get("group", request.groups[0].name)
+            groups = (replace(g, count=offer["count"]) if g.name == named else g for g in request.groups)
+            return replace(request, groups=tuple(groups))
         case "shorter":
             return replace(request, duration_s=offer["duration_s"])
         case "deadline":

@@ -47,7 +47,7 @@ def test_a_name_that_is_taken_is_a_clusters_and_a_member_that_is_not_there_is_to
     refused = here.ann.post("/v1/clusters", json={"file": FILE}).json()
     assert (refused["code"], refused["detail"]) == (
         "name-taken",
-        f"the name pair is taken: the cluster {first['id']} has it; nothing was changed",
+        f"line 3, column 1: the name pair is taken: the cluster {first['id']} has it; nothing was changed",
     )
     lone = {"name": "desks", "members": [{"name": "a"}, {"name": "b"}]}
     assert here.ann.post("/v1/contexts", json=lone).status_code == 201

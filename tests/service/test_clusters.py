@@ -11,7 +11,7 @@ from tests.service.conftest import ADMIN, ANN, BOB
 from vws.core.cluster import ClusterState
 from vws.core.context import Hook, Identity, Nic, Ran, Side
 from vws.core.deployment import WorkspaceFact
-from vws.core.errors import CannotFit, Forbidden, InvalidRequest, NotFound
+from vws.core.errors import CannotFit, CommandRefused, Forbidden, InvalidRequest, NameTaken, NotFound
 from vws.core.lifecycle import Observation
 from vws.core.site import Cluster, Role
 from vws.ports import Filter
@@ -52,6 +52,9 @@ class Clusters:
 
     def launch(self, file: str = FILE, caller=ANN, once=None, **more) -> Cluster:
         return self.clusters.launch(caller, Launch(file, **more), once)
+
+    def would_fit(self, file: str) -> object:
+        return self.clusters.would_fit(ANN, Launch(file))
 
     def view(self, cluster: Cluster):
         self.clusters.catch_up()
@@ -208,6 +211,51 @@ def test_a_wrong_file_is_refused_by_its_line(here):
     file, fit = here.clusters.would_fit(ANN, Launch(FILE, name="other"))
     assert (file.name, fit["fits"]) == ("other", True)
     assert not here.services.site.present.clusters
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "at", "field"),
+    [
+        (("image: demo", "image: deom"), InvalidRequest, (6, 10), "groups.node.image"),
+        (("{range: 10.20.0.0/24}", "{pool: campus}"), InvalidRequest, (4, 22), "networks.private.pool"),
+        (("requires: [peer]", "requires: [peer, vo:keys]"), InvalidRequest, (6, 88), "groups.node.requires"),
+        (("name: pair", "name: held"), NameTaken, (3, 1), "name"),
+    ],
+)
+def test_what_only_the_site_knows_is_refused_by_its_line_too(here, change, error, at, field):
+    here.launch(FILE.replace("name: pair", "name: held"))
+    # A dry run opens no context, which is what has a name and knows what a site tells.
+    asking = [here.launch] if field in ("name", "groups.node.requires") else [here.launch, here.would_fit]
+    for ask in asking:
+        with pytest.raises(error, match=f"^line {at[0]}, column {at[1]}: ") as refused:
+            ask(FILE.replace(*change))
+        assert refused.value.field == field
+        assert (refused.value.details["line"], refused.value.details["column"]) == at
+
+
+def test_what_the_launch_says_has_no_line(here):
+    here.launch()
+    with pytest.raises(NameTaken, match=r"^the name pair is taken"):
+        here.launch(FILE.replace("name: pair", "name: other"), name="pair")
+
+
+def test_of_ended_clusters_the_last_of_a_name_is_found(here):
+    first, second = None, None
+    for _ in range(2):
+        first, second = second, here.launch()
+        here.rig.obey()
+        here.clusters.terminate(ANN, "pair")
+        here.rig.obey()
+        assert here.view(second).stands[0] is ClusterState.ENDED
+    assert first.id != second.id
+    assert here.clusters.cluster(ANN, "pair").id == second.id
+    assert here.clusters.cluster(ADMIN, "pair").id == second.id
+    with pytest.raises(NotFound):
+        here.clusters.cluster(BOB, "pair")
+    with pytest.raises(CommandRefused, match="pair has ended"):
+        here.clusters.grow(ANN, "pair", "node", 1)
+    third = here.launch()
+    assert here.clusters.cluster(ANN, "pair").id == third.id
 
 
 def fail(here, cluster: Cluster, name: str) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vws.cli import output
-from vws.cli.context import progress_of, show_logs
-from vws.cli.failures import Failed, failed
+from vws.cli.cluster_progress import MENDED_WITHIN_S, OVER, follow, line_of, members_progress, wait, with_tails
+from vws.cli.context import show_logs
+from vws.cli.failures import failed, failure_of
 from vws.cli.keys import keys_for_lease
 from vws.cli.names import NAME, Name
+from vws.cli.offers import Options, options_of_growth, options_of_launch
 from vws.cli.parameters import parameters_of
-from vws.cli.session import Session, pass_session, site_options
+from vws.cli.session import Session, json_option, pass_session, site_options
 from vws.cli.sizes import DURATION
 from vws.cli.times import TIME
 
@@ -24,10 +27,21 @@ if TYPE_CHECKING:
     from vws.cli.cluster_folder import Bundle
 
 Json = dict[str, Any]
-LOOK_AGAIN_S = 0.5
-# Nothing changes any more by itself.
-OVER = ("failed", "ended", "ending", "degraded")
+F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def wait_options(until: str, timeout: str = "30m") -> Callable[[F], F]:
+    """--wait, as `waits`, and --timeout, as `timeout_s`."""
+
+    def add(command: F) -> F:
+        limit = click.option(
+            "--timeout", "timeout_s", type=DURATION, default=timeout, show_default=True,
+            help="For --wait: how long. What is waited for goes on after it.",
+        )  # fmt: skip
+        return click.option("--wait", "waits", is_flag=True, help=f"Wait until {until}.")(limit(command))
+
+    return add
 
 
 @click.group()
@@ -63,11 +77,10 @@ def cluster() -> None:
 @click.option("--by", "deadline", type=TIME, metavar="TIME", help="Run it so that it is over by then.")
 @click.option("--ssh-key", "ssh_keys", multiple=True, type=FILE, metavar="FILE", help="A public key that may log in.")
 @click.option("--dry-run", is_flag=True, help="Show what it would be, and whether it would fit; launch nothing.")
-@click.option("--wait", is_flag=True, help="Wait until it is ready.")
-@click.option("--timeout", "timeout_s", type=DURATION, default="30m", show_default=True, help="For --wait.")
+@wait_options("it is ready")
 @pass_session
 def launch(
-    session: Session, /, file: Path, given: tuple[str, ...], ssh_keys: tuple[Path, ...], dry_run: bool, wait: bool,
+    session: Session, /, file: Path, given: tuple[str, ...], ssh_keys: tuple[Path, ...], dry_run: bool, waits: bool,
     timeout_s: int, **terms: Any,
 ) -> None:  # fmt: skip
     """Launch the cluster that FILE describes: all of it, or a refusal.
@@ -83,10 +96,28 @@ def launch(
     if dry_run:
         _dry_run(session, found, asked)
         return
-    launched = session.client.launch_cluster(**asked, ssh_keys=keys_for_lease(session, ssh_keys))
-    if wait:
-        launched = _wait(session, launched["id"], timeout_s)
+    with _taking(_options_of(found)):
+        launched = session.client.launch_cluster(**asked, ssh_keys=keys_for_lease(session, ssh_keys))
+    if waits:
+        launched = wait(session, launched["id"], "ready", timeout_s)
     _show(session, launched)
+
+
+def _options_of(found: Bundle) -> Options:
+    return partial(options_of_launch, fewer=found.counting)
+
+
+@contextmanager
+def _taking(options: Options, kept: str = "") -> Iterator[None]:
+    """A refusal with offers says what takes them here."""
+    try:
+        yield
+    except Exception as error:
+        failure = failure_of(error)
+        if failure is None or (not failure.problem.get("nodes") and not failure.problem.get("offers")):
+            raise
+        failure.options, failure.kept = options, kept or failure.kept
+        raise failure from error
 
 
 def _asked(file: Path, given: tuple[str, ...], terms: Json) -> tuple[Bundle, Json]:
@@ -117,50 +148,9 @@ def _dry_run(session: Session, found: Bundle, asked: Json) -> None:
         output.print_json(answer)
     else:
         shown = renamed(found.cluster, asked["name"]) if "name" in asked else found.cluster
-        click.echo(dry_run_text(shown, answer, duration_s=asked.get("duration_s")))
+        click.echo(dry_run_text(shown, answer, duration_s=asked.get("duration_s"), options=_options_of(found)))
     if not answer["fits"]:
         raise SystemExit(1)
-
-
-def _wait(session: Session, id: str, timeout_s: float) -> Json:
-    """The cluster once it is ready. Fails if it will not be."""
-    found = _follow(session, id, lambda c: c["state"] == "ready" or c["state"] in OVER, timeout_s)
-    if found["state"] != "ready":
-        raise Failed(
-            {"code": "cluster-not-ready", "detail": f"{found['name']} is {found['state']}: {found['reason'] or '?'}"},
-            kept="the cluster is there" if found["state"] != "ended" else "nothing is left of it",
-            next_step=f"vws cluster status {found['name']}",
-        )
-    return found
-
-
-def _follow(session: Session, id: str, until: Callable[[Json], bool], timeout_s: float | None) -> Json:
-    """Tell each change of a cluster until it is as wanted; that last one is the caller's to tell."""
-    began, told = time.monotonic(), ""
-    while True:
-        found: Json = session.client.cluster(id)
-        if until(found):
-            return found
-        line = _line(found)
-        if line != told and not session.as_json:
-            click.echo(line, err=True)
-            told = line
-        if timeout_s is not None and time.monotonic() > began + timeout_s:
-            raise Failed(
-                {"code": "timeout", "detail": f"{found['name']} is {found['state']} still"},
-                kept="it goes on",
-                next_step=f"vws cluster status {found['name']} --follow",
-            )
-        time.sleep(LOOK_AGAIN_S)
-
-
-def _line(found: Json) -> str:
-    """How far it is, in one line."""
-    running = sum(member["state"] == "running" for member in found["members"])
-    ready = sum(member["context"] == "ready" for member in found["members"])
-    counts = f"{running} of {len(found['members'])} running, {ready} configured" if found["members"] else "no members"
-    why = f": {found['reason']}" if found["reason"] else ""
-    return f"{found['name']} is {found['state']}; {counts}{why}"
 
 
 # ---------------------------------------------------------------- looking
@@ -239,17 +229,13 @@ def _show(session: Session, found: Json) -> None:
         output.listing(found["members"], MEMBER_COLUMNS, as_json=False, empty="")
 
 
-def _network(network: Json) -> str:
-    return f"{network['name']}: {network['cidr']}{', with a way out' if network['outgoing'] else ''}"
-
-
 @cluster.command()
 @site_options
-@click.option("--follow", is_flag=True, help="Go on telling what changes, until it is ready or will not be.")
+@click.option("--follow", "follows", is_flag=True, help="Go on telling what changes, until it is ready or will not be.")
 @click.argument("name", type=NAME)
 @pass_session
-def status(session: Session, name: str, follow: bool) -> None:
-    """How far each member is: what it waits for, what it ran, what failed.
+def status(session: Session, name: str, follows: bool) -> None:
+    """How far each member is: what it waits for, what it ran; of a hook that failed, the last lines that it wrote.
 
     \b
     Examples:
@@ -257,16 +243,16 @@ def status(session: Session, name: str, follow: bool) -> None:
       vws cluster status slurm --follow
     """
     found = session.client.cluster(name)
-    if follow:
-        found = _follow(session, found["id"], lambda c: c["state"] == "ready" or c["state"] in OVER, None)
-    context = session.client.context(found["context"]) if found["context"] else {"members": []}
+    if follows:
+        found = follow(session, found["id"], lambda c: c["state"] == "ready" or c["state"] in OVER)
+    members = session.client.context(found["context"])["members"] if found["context"] else []
+    members = with_tails(session, found, members)
     if session.as_json:
-        output.print_json(found | {"context_members": context["members"]})
+        output.print_json(found | {"context_members": members})
         return
-    click.echo(_line(found))
-    for member in context["members"]:
-        for line in progress_of(member):
-            click.echo(f"  {line}")
+    click.echo(line_of(found))
+    for line in members_progress(found, members):
+        click.echo(line)
 
 
 @cluster.command()
@@ -332,72 +318,75 @@ class Change(Name):
 
 @cluster.command()
 @site_options
-@click.option("--wait", is_flag=True, help="Wait until it is ready again.")
+@wait_options("it is ready again")
 @click.argument("name", type=NAME)
 @click.argument("more", metavar="GROUP=+COUNT", type=Change("+"))
 @pass_session
-def grow(session: Session, name: str, more: tuple[str, int], wait: bool) -> None:
+def grow(session: Session, name: str, more: tuple[str, int], waits: bool, timeout_s: int) -> None:
     """Add members to a group.
 
     \b
     Examples:
       vws cluster grow slurm worker=+4
     """
-    _changed(session, session.client.grow_cluster(name, *more), wait)
+    options = partial(options_of_growth, cluster=name, group=more[0])
+    with _taking(options, kept="the cluster is as it was"):
+        found = session.client.grow_cluster(name, *more)
+    _changed(session, found, waits, timeout_s)
 
 
 @cluster.command()
 @site_options
-@click.option("--wait", is_flag=True, help="Wait until it is ready again.")
+@wait_options("it is ready again")
 @click.argument("name", type=NAME)
 @click.argument("fewer", metavar="GROUP=-COUNT", type=Change("-"))
 @pass_session
-def shrink(session: Session, name: str, fewer: tuple[str, int], wait: bool) -> None:
+def shrink(session: Session, name: str, fewer: tuple[str, int], waits: bool, timeout_s: int) -> None:
     """Terminate the last members of a group.
 
     \b
     Examples:
       vws cluster shrink slurm worker=-2
     """
-    _changed(session, session.client.shrink_cluster(name, *fewer), wait)
+    _changed(session, session.client.shrink_cluster(name, *fewer), waits, timeout_s)
 
 
 @cluster.command()
 @site_options
-@click.option("--wait", is_flag=True, help="Wait until all of it is saved.")
+@wait_options("all of it is saved")
 @click.argument("name", type=NAME)
 @pass_session
-def suspend(session: Session, name: str, wait: bool) -> None:
+def suspend(session: Session, name: str, waits: bool, timeout_s: int) -> None:
     """Save all members to disk. They keep their room and go on where they stopped.
 
     \b
     Examples:
       vws cluster suspend slurm --wait
     """
-    _changed(session, session.client.suspend_cluster(name), wait, "suspended")
+    _changed(session, session.client.suspend_cluster(name), waits, timeout_s, "suspended")
 
 
 @cluster.command()
 @site_options
-@click.option("--wait", is_flag=True, help="Wait until it is ready.")
+@wait_options("it is ready")
 @click.argument("name", type=NAME)
 @pass_session
-def restore(session: Session, name: str, wait: bool) -> None:
+def restore(session: Session, name: str, waits: bool, timeout_s: int) -> None:
     """Have all members go on where they stopped.
 
     \b
     Examples:
       vws cluster restore slurm --wait
     """
-    _changed(session, session.client.restore_cluster(name), wait)
+    _changed(session, session.client.restore_cluster(name), waits, timeout_s)
 
 
 @cluster.command()
 @site_options
-@click.option("--wait", is_flag=True, help="Wait until nothing is left of it.")
+@wait_options("nothing is left of it", "10m")
 @click.argument("name", type=NAME)
 @pass_session
-def terminate(session: Session, name: str, wait: bool) -> None:
+def terminate(session: Session, name: str, waits: bool, timeout_s: int) -> None:
     """End a cluster now: its members and their disks are gone for good.
 
     \b
@@ -405,14 +394,14 @@ def terminate(session: Session, name: str, wait: bool) -> None:
       vws cluster terminate slurm --wait
     """
     found = session.client.terminate_cluster(name)
-    if wait:
-        found = _follow(session, found["id"], lambda c: bool(c["state"] == "ended"), 600.0)
+    if waits:
+        found = follow(session, found["id"], lambda c: bool(c["state"] == "ended"), timeout_s)
     _tell(session, found)
 
 
-def _changed(session: Session, found: Json, wait: bool, state: str = "ready") -> None:
-    if wait:
-        found = _follow(session, found["id"], lambda c: c["state"] == state or c["state"] in OVER, 1800.0)
+def _changed(session: Session, found: Json, waits: bool, timeout_s: int, state: str = "ready") -> None:
+    if waits:
+        found = wait(session, found["id"], state, timeout_s, mended_within_s=MENDED_WITHIN_S)
     _tell(session, found)
 
 
@@ -420,24 +409,27 @@ def _tell(session: Session, found: Json) -> None:
     if session.as_json:
         output.print_json(found)
     else:
-        click.echo(_line(found))
+        click.echo(line_of(found))
 
 
 # ---------------------------------------------------------------- from Nimbus
 
 
 @cluster.command("import")
+@json_option
 @click.argument("file", type=FILE)
 @click.option("--name", type=NAME, help="Call the cluster this.  [default: the file's name]")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write it there.  [default: to the screen]"
 )
-def import_document(file: Path, name: str | None, out: Path | None) -> None:
+@pass_session
+def import_document(session: Session, file: Path, name: str | None, out: Path | None) -> None:
     """Make a cluster file of a cluster document of Nimbus.
 
     \b
     Examples:
       vws cluster import hadoop.xml --out hadoop.yaml
+      vws cluster import hadoop.xml --json | jq -r .notes[]
     """
     from vws.core.nimbus import import_nimbus
 
@@ -449,12 +441,16 @@ def import_document(file: Path, name: str | None, out: Path | None) -> None:
             code="in-use",
         )
     found = import_nimbus(file.read_bytes(), name or file.stem.lower())
+    if out is not None:
+        partial_file = out.with_name(f".{out.name}.partial")
+        partial_file.write_text(found.text, encoding="utf-8")
+        os.replace(partial_file, out)
+    if session.as_json:
+        output.print_json({"file": found.text, "notes": found.notes, "out": None if out is None else str(out)})
+        return
     for note in found.notes:
         click.echo(f"Note: {note}", err=True)
     if out is None:
         click.echo(found.text, nl=False)
-        return
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(found.text, encoding="utf-8")
-    os.replace(partial, out)
-    click.echo(f"{out} is written. vws cluster launch {out} --dry-run", err=True)
+    else:
+        click.echo(f"{out} is written. vws cluster launch {out} --dry-run", err=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import errno
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from typing import Any
 from vws.core.cluster_spec import ClusterFile
 from vws.core.clusterfile import Reader, read_cluster_file
 from vws.core.errors import InvalidRequest
+from vws.core.shapes import PARAMETER_PATTERN
 from vws.core.waits import CONTENT_BYTES_MAX
-from vws.core.yaml_tree import BYTES_MAX
+from vws.core.yaml_tree import BYTES_MAX, parse, scalar_at
+
+PARAMETER = re.compile(rf"\$\{{({PARAMETER_PATTERN})\}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,24 @@ class Bundle:
     def body(self) -> dict[str, Any]:
         files = {path: base64.b64encode(content).decode() for path, content in self.files.items()}
         return {"file": self.text, "parameters": self.parameters, "files": files}
+
+    def counting(self, group: str, count: int) -> str:
+        """What has it launch `count` members of a group ("": the only one) and all others as they are: an option, else
+        what to write in the file; "" if the file does not allow that."""
+        groups = [each.name for each in self.cluster.groups]
+        if not group and len(groups) > 1:
+            return ""
+        name = group or groups[0]
+        said = scalar_at(parse(self.text), ("groups", name, "count"))
+        if said is None or not (parameter := PARAMETER.fullmatch(said.text)):
+            return f"count: {count} of groups.{name} in the file"
+        try:
+            other = read_cluster_file(self.text, self.files.__getitem__, self.parameters | {parameter[1]: str(count)})
+        except InvalidRequest:
+            return ""
+        wanted = {each.name: each.request.count for each in self.cluster.groups} | {name: count}
+        same = {each.name: each.request.count for each in other.groups} == wanted
+        return f"--set {parameter[1]}={count}" if same else ""
 
 
 def bundle(path: Path, given: Mapping[str, str]) -> Bundle:

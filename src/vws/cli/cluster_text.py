@@ -11,7 +11,7 @@ from typing import Any
 
 from vws.cli import output
 from vws.cli.failures import by_reason, one_line
-from vws.cli.offers import offer_facts
+from vws.cli.offers import Options, offer_facts
 from vws.cli.sizes import show_duration, show_size
 from vws.cli.times import show_time
 from vws.core.cluster import NetworkRequest
@@ -29,17 +29,19 @@ ON_FAILURE = {
 }
 
 
-def dry_run_text(file: ClusterFile, answer: Json, *, duration_s: int | None = None) -> str:
+def dry_run_text(
+    file: ClusterFile, answer: Json, *, duration_s: int | None = None, options: Options | None = None
+) -> str:
     """answer: of the dry run (core/dry_run.py), with `price` (amount, unit) if the site tells it.
 
-    duration_s: for how long, if the launch says otherwise than the file.
+    duration_s: for how long, if the launch says otherwise than the file. options: what takes an offer.
     """
     parts = [
         "\n".join(_head(file, duration_s)),
         _groups(file),
         "\n".join(_networks(file)),
         "\n".join(_order(file)),
-        "\n".join(_terms(answer)),
+        "\n".join(_terms(answer, options)),
         "\n".join(f"Note: {one_line(note)}." for note in file.notes),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -183,14 +185,14 @@ def _side(file: ClusterFile, role: RoleSpec, side: SideSpec, *, by: list[Cluster
 # ---------------------------------------------------------------- terms
 
 
-def _terms(answer: Json) -> Iterator[str]:
+def _terms(answer: Json, options: Options | None) -> Iterator[str]:
     reason = one_line(answer["reason"])
     yield f"It fits: {reason}." if answer["fits"] else f"It does not fit: {reason}."
     if answer.get("start") is not None:
         yield f"  start: {show_time(answer['start'])}"
     for names, why in by_reason("node", answer.get("nodes") or ()):
         yield f"  {one_line(names)}: {one_line(why)}"
-    for what, offer in offer_facts(answer.get("offers") or ()):
+    for what, offer in offer_facts(answer.get("offers") or (), options):
         yield f"  {what}: {one_line(offer)}"
     price = answer.get("price")
     if price:

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from vws.cli.offers import offer_facts
+from vws.cli.offers import Options, offer_facts
 from vws.cli.output import print_json
 
 NAMED_MAX = 4
@@ -68,6 +68,7 @@ class Failed(click.ClickException):
         # Who refuses often knows what is possible better than this table does.
         self.next_step = next_step or ("" if problem.get("possible") else NEXT.get(str(problem.get("code")), ""))
         self.as_json = as_json
+        self.options: Options | None = None  # of the command that was refused, for the offers
 
     def show(self, file: Any = None) -> None:
         if self.as_json:
@@ -90,7 +91,7 @@ class Failed(click.ClickException):
         facts = [("field", field), ("asked", asked), ("possible", possible)]
         facts += by_reason("node", problem.get("nodes") or ())
         facts += by_reason("workspace", problem.get("workspaces") or ())
-        facts += offer_facts(problem.get("offers") or ())
+        facts += offer_facts(problem.get("offers") or (), self.options)
         return [*facts, ("kept", self.kept), ("next", self.next_step)]
 
 

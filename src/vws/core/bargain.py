@@ -132,8 +132,26 @@ class _Bargain:
     # ------------------------------------------------------------ fewer
 
     def _fewer(self) -> Offer | None:
-        if len(self._lease.groups) != 1 or self._lease.groups[0].count == 1:
+        """The largest group smaller, and all others as they are."""
+        groups = self._lease.groups
+        at = max(range(len(groups)), key=lambda i: groups[i].count)
+        group = groups[at]
+
+        def granted(count: int) -> bool:
+            return self._granted(self._with_groups(*groups[:at], replace(group, count=count), *groups[at + 1 :]))
+
+        most = group.count - 1 if len(groups) > 1 else self._most_alone()
+        count = last(range(1, most + 1), granted)
+        if count is None:
             return None
+        when = self._when() if self._demand.hard else "in time" if self._demand.by >= 0 else "on this site"
+        if len(groups) == 1:
+            return {"kind": "fewer", "count": count, "text": f"{count} of this size would fit {when}"}
+        text = f"{count} of {group.name} and all others would fit {when}"
+        return {"kind": "fewer", "count": count, "group": group.name, "text": text}
+
+    def _most_alone(self) -> int:
+        """More members than so many, but fewer than were asked for, will not fit: of a lease of one group."""
         group, part = self._lease.groups[0], self._demand.asks[0]
         most = group.count - 1
         if self._demand.hard and not part.together:
@@ -142,12 +160,7 @@ class _Bargain:
             begin = max(self._now, alone.at - alone.prepare_s)
             found = self._without(self._victims, lambda: list(self._planner.timeline.openings(part, begin)))
             most = min(most, sum(opening >> NODE_BITS >= self._end() for opening in found))
-        counts = range(1, most + 1)
-        count = last(counts, lambda count: self._granted(self._with_groups(replace(group, count=count))))
-        if count is None:
-            return None
-        when = self._when() if self._demand.hard else "in time" if self._demand.by >= 0 else "on this site"
-        return {"kind": "fewer", "count": count, "text": f"{count} of this size would fit {when}"}
+        return most
 
     # ------------------------------------------------------------ shorter
 

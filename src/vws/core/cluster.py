@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
+from typing import Any
 
 from vws.core.addresses import give, pool_named
 from vws.core.admission import HeldBefore, nothing_before
@@ -24,7 +25,18 @@ from vws.core.lifecycle import UNORDERED, Command, Observation, State
 from vws.core.members import member_name
 from vws.core.pools import Pool, default_of
 from vws.core.requirements import LENGTH_MAX
-from vws.core.site import LEASE_AHEAD, Cluster, Group, GroupRoles, Lease, LeaseState, Network, OnFailure, Workspace
+from vws.core.site import (
+    LEASE_AHEAD,
+    Cluster,
+    Group,
+    GroupRoles,
+    Lease,
+    LeaseState,
+    Network,
+    Node,
+    OnFailure,
+    Workspace,
+)
 from vws.core.standing import REPLACEMENTS_MAX, broken_among, latest, to_be_replaced, witness
 from vws.core.terms import COUNT_MAX, GroupRequest, LeaseRequest, When, check_name, check_number
 
@@ -304,7 +316,10 @@ def grow(
         one_node=first.one_node,
     )  # fmt: skip
     give(draft, cluster, asked.groups, ids)
-    lease = grant(draft, asked, owner=cluster.owner, ids=ids, before=before)
+    try:
+        lease = grant(draft, asked, owner=cluster.owner, ids=ids, before=before)
+    except CannotFit as refused:
+        raise _no_growth(draft, cluster, first, refused) from None
     assert isinstance(lease, Lease)
     roles = tuple(replace(r, last=last + count) if r.group == group else r for r in cluster.roles)
     draft.put_cluster(replace(cluster, roles=roles))
@@ -316,8 +331,7 @@ def _beside(draft: Draft, cluster: Cluster, first: Lease, requirement: str) -> s
     """The same, on the node where the cluster's networks are."""
     if not first.one_node:
         return requirement
-    nodes = {w.node for lease in draft.leases_of_cluster(cluster.id) for w in draft.members(lease.id)}
-    here = [draft.present.nodes[node].name for node in sorted(nodes) if node in draft.present.nodes]
+    here = _nodes_of(draft, cluster)
     if not here:
         raise Conflict(
             f"{cluster.name} has not begun, so it is not known where it will be",
@@ -326,9 +340,37 @@ def _beside(draft: Draft, cluster: Cluster, first: Lease, requirement: str) -> s
             possible="the same once it runs",
         )
     whole = f"({requirement}) and " if requirement else ""
-    found = f'{whole}name == "{here[0]}"'
+    found = f'{whole}name == "{here[0].name}"'
     check_number(len(found), "requirement", 0, LENGTH_MAX, "characters")
     return found
+
+
+def _nodes_of(draft: Draft, cluster: Cluster) -> list[Node]:
+    nodes = {w.node for lease in draft.leases_of_cluster(cluster.id) for w in draft.members(lease.id)}
+    return [draft.present.nodes[node] for node in sorted(nodes) if node in draft.present.nodes]
+
+
+def _no_growth(draft: Draft, cluster: Cluster, first: Lease, refused: CannotFit) -> CannotFit:
+    """The same refusal as those see it who grow a cluster: on which node it is has been decided, and so has its end."""
+    offers = [offer for offer in refused.details.get("offers", ()) if _helps_growth(offer, first)]
+    nodes = list(refused.details.get("nodes", ()))
+    if first.one_node:
+        here = _nodes_of(draft, cluster)[0]
+        elsewhere = f"the cluster's network is on node {here.name}"
+        nodes = [told if told["node"] == here.id else told | {"reason": elsewhere} for told in nodes]
+    told = "; ".join(offer["text"] for offer in offers)
+    return CannotFit(
+        refused.problem,
+        field="count",
+        asked=refused.asked,
+        possible=told or "the same when others have ended, or a cluster of its own",
+        details={"nodes": nodes, "offers": offers},
+    )
+
+
+def _helps_growth(offer: Mapping[str, Any], first: Lease) -> bool:
+    in_time = first.end is None or offer.get("start", 0) < first.end
+    return offer["kind"] == "fewer" or (offer["kind"] == "later" and in_time)
 
 
 def _growth_name(draft: Draft, cluster: Cluster, leases: Sequence[Lease]) -> str:

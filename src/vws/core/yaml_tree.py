@@ -108,6 +108,19 @@ def place_of(tree: Node, path: Path) -> Place:
     return place
 
 
+def scalar_at(tree: Node, path: Path) -> Scalar | None:
+    """The scalar at `path`, None if there is none."""
+    node: Node | None = tree
+    for part in path:
+        if isinstance(node, Table):
+            node = node.entries.get(str(part))
+        elif isinstance(node, Items) and isinstance(part, int) and 0 <= part < len(node.items):
+            node = node.items[part]
+        else:
+            return None
+    return node if isinstance(node, Scalar) else None
+
+
 def parse(text: str) -> Table:
     """The tree of one document, which is a table. Raises InvalidRequest with the place."""
     start = Place(1, 1)

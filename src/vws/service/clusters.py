@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vws.core import cluster as decisions
+from vws.core.cluster_places import told_by_line
 from vws.core.cluster_spec import ClusterFile, cluster_request, lease_request, renamed
 from vws.core.clusterfile import read_cluster_file
 from vws.core.context import ContextState, Expected, Member
@@ -31,6 +33,7 @@ from vws.ports import Filter, Page
 from vws.service.access import Caller
 from vws.service.contexts import Contexts, ContextView
 from vws.service.leases import Recording, unrecorded
+from vws.service.naming import latest
 from vws.service.once import Once
 from vws.service.site import Site
 from vws.service.usage import Usage
@@ -70,6 +73,16 @@ class Launch:
             deadline=self.deadline,
         )
         return found, asked
+
+    @contextmanager
+    def told_by_line(self) -> Iterator[None]:
+        """What the site refuses of it names the line, as what the file itself has wrong does."""
+        options = {"name": self.name, "duration_s": self.duration_s}
+        try:
+            yield
+        except VwsError as error:
+            told_by_line(error, self.file, [field for field, said in options.items() if said is not None])
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +145,8 @@ class Clusters:
         spec = replace(file.context, domain=f"{file.name}.{DOMAIN}")
         self._launching.add(id)
         try:
-            context = self._contexts.open(caller.subject, spec, file.expected(), keys=launch.ssh_keys, cluster=id)
+            with launch.told_by_line():
+                context = self._contexts.open(caller.subject, spec, file.expected(), keys=launch.ssh_keys, cluster=id)
             reach("service.cluster.opened")
             request = cluster_request(file, asked, context=context, text=launch.file)
 
@@ -141,9 +155,10 @@ class Clusters:
                     draft, request, owner=caller.subject, ids=self._site.ids.new, id=id, before=self._held_before
                 )
 
-            launched: Cluster | Answer = self._recording(
-                caller, lambda: self._site.change(caller.subject, decide, once=once, subject=caller.subject)
-            )
+            with launch.told_by_line():
+                launched: Cluster | Answer = self._recording(
+                    caller, lambda: self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+                )
         finally:
             # The context of one that was refused, or had been launched by the same request, is closed by `catch_up`.
             self._launching.discard(id)
@@ -158,7 +173,7 @@ class Clusters:
         file, asked = launch.read()
         request = cluster_request(file, asked, text=launch.file)
         decisions.check_cluster(request)
-        with self._site.lock:
+        with launch.told_by_line(), self._site.lock:
             draft = Draft(self._site.present, actor=caller.subject, now=self._site.clock.now())
             pools, ids = decisions.pools_meant(draft, request), self._site.ids.new
             alone = decisions.alone(request, pools)
@@ -209,10 +224,12 @@ class Clusters:
     # ------------------------------------------------------------ looking
 
     def cluster(self, caller: Caller, id_or_name: str) -> Cluster:
-        """By id, ended ones too, or by the name of a live one; NotFound or Forbidden."""
+        """By id or by name: the live one, else of the caller's own the one that was launched last. NotFound or
+        Forbidden."""
         with self._site.lock:
             named = next((c for c in self._site.present.clusters.values() if c.name == id_or_name), None)
         found: Cluster | None = named or self._site.store.get(Cluster, id_or_name)
+        found = found or latest(self._site.store, Cluster, _own(caller, Filter(name=id_or_name)))
         if found is None:
             raise NotFound(
                 f"there is no cluster {id_or_name[:60]!r}",

@@ -19,6 +19,7 @@ from vws.core.terms import LeaseRequest
 from vws.faultpoints import reach
 from vws.ports import Filter, Page
 from vws.service.access import Caller
+from vws.service.naming import latest
 from vws.service.once import Once
 from vws.service.site import Site
 
@@ -146,7 +147,7 @@ class Leases:
             named = self._site.present.lease_named(id_or_name)
         lease = named or self._site.store.get(Lease, id_or_name)
         if lease is None:
-            lease = self._latest(Lease, id_or_name)
+            lease = latest(self._site.store, Lease, Filter(name=id_or_name))
         if lease is None:
             raise NotFound(
                 f"there is no lease {id_or_name[:60]!r}",
@@ -159,7 +160,9 @@ class Leases:
 
     def workspace(self, caller: Caller, id_or_name: str) -> Workspace:
         """By id, ended ones too, or by name; NotFound or Forbidden."""
-        workspace = self._site.store.get(Workspace, id_or_name) or self._latest(Workspace, id_or_name)
+        workspace = self._site.store.get(Workspace, id_or_name) or latest(
+            self._site.store, Workspace, Filter(name=id_or_name)
+        )
         if workspace is None:
             raise NotFound(
                 f"there is no workspace {id_or_name[:60]!r}",
@@ -169,21 +172,6 @@ class Leases:
             )
         caller.must_own(workspace.owner, f"the workspace {workspace.name}")
         return cast(Workspace, workspace)
-
-    def _latest(self, kind: type[Any], name: str) -> Any:
-        """The live one of that name, else the one that was made last."""
-        for live in (True, False):
-            found = None
-            after: str | None = None
-            while True:
-                page = self._site.store.page(kind, Filter(name=name, live=live), after=after, limit=200)
-                found = page.items[-1] if page.items else found
-                after = page.next
-                if after is None:
-                    break
-            if found is not None:
-                return found
-        return None
 
     def leases(self, caller: Caller, where: Filter, *, after: str | None, limit: int) -> Page:
         return self._site.store.page(Lease, self._own(caller, where), after=after, limit=limit)
