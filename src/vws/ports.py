@@ -7,6 +7,7 @@ one contract suite in tests/contract that both pass.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -218,6 +219,14 @@ class Store(Protocol):
 
     def lead(self) -> bool:
         """Become, or still be, the one process that reconciles (an advisory lock; SQLite: always)."""
+        ...
+
+    def bringing_files(self) -> AbstractContextManager[None]:
+        """While it lasts, no process of the site is let in by `dropping_files`. Unavailable if that takes too long."""
+        ...
+
+    def dropping_files(self) -> AbstractContextManager[bool]:
+        """Whether no other process of the site brings files while it lasts; waits for nobody. Who dies lets go."""
         ...
 
     def close(self) -> None: ...

@@ -1,7 +1,9 @@
 """The files behind the images: kept for the images on record and for nothing else.
 
 Whatever an upload came to (a refusal, an answer given before, a commit that failed), those of its files that no image
-has are removed again. Between its adoption and its commit a file is of no image: nothing is swept meanwhile.
+has are removed again. Between its adoption and its commit a file is of no image: nothing is swept meanwhile, neither by
+this process nor by another one of the site with the same bucket. What cannot be swept for that reason is, by the next
+one who may.
 """
 
 from __future__ import annotations
@@ -31,15 +33,19 @@ class ImageFiles:
         """Take files in; what is not on record at the end is gone again."""
         given = list(files)
         with self._keeping:
-            damaged = self._damaged()
             try:
-                for file, path in given:
-                    if file.sha256 in damaged:
-                        self.blobs.remove(file.sha256)
-                    self.blobs.adopt(path, file.sha256)
-                yield
+                with self._site.store.bringing_files():
+                    self._adopt(given)
+                    yield
             finally:
                 self._drop(file.sha256 for file, _ in given)
+
+    def _adopt(self, given: list[tuple[ImageFile, Path]]) -> None:
+        damaged = self._damaged()
+        for file, path in given:
+            if file.sha256 in damaged:
+                self.blobs.remove(file.sha256)
+            self.blobs.adopt(path, file.sha256)
 
     def drop_unlisted(self, sha256s: Iterable[str] | None = None) -> list[str]:
         """Remove those of these files (None: of all) that no image has; returns which."""
@@ -52,9 +58,13 @@ class ImageFiles:
 
     def _drop(self, sha256s: Iterable[str]) -> list[str]:
         try:
-            self._site.catch_up()  # a commit may have been made though its answer was lost
+            with self._site.store.dropping_files() as alone:
+                return self._drop_alone(sha256s) if alone else []
         except Unavailable:
             return []  # what is to be kept is not known; the next start sweeps
+
+    def _drop_alone(self, sha256s: Iterable[str]) -> list[str]:
+        self._site.catch_up()  # a commit may have been made though its answer was lost
         kept = self._listed()
         dropped = [sha256 for sha256 in sha256s if sha256 not in kept]
         for sha256 in dropped:

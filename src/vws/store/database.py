@@ -33,7 +33,7 @@ from vws.core.errors import InvalidRequest, Unavailable
 BUSY_S = 10
 # The first key of VWS's advisory locks, which share one space with those of other programs in the same database.
 LOCKS = 0x767773
-LOCK_LEAD, LOCK_MIGRATE = 1, 2
+LOCK_LEAD, LOCK_MIGRATE, LOCK_FILES = 1, 2, 3
 
 
 def open_database(url: str) -> Database:
@@ -114,6 +114,15 @@ class Database:
 
     def lead(self) -> bool:
         return True
+
+    @contextmanager
+    def bringing_files(self) -> Iterator[None]:
+        """There is one process, which knows by itself what it brings."""
+        yield
+
+    @contextmanager
+    def dropping_files(self) -> Iterator[bool]:
+        yield True
 
     def close(self) -> None:
         self.engine.dispose()
@@ -211,6 +220,41 @@ class PostgresqlDatabase(Database):
             return None
         connection.detach()
         return connection
+
+    @contextmanager
+    def bringing_files(self) -> Iterator[None]:
+        with self._holding("SELECT pg_advisory_lock_shared(:locks, :lock)", "pg_advisory_unlock_shared"):
+            yield
+
+    @contextmanager
+    def dropping_files(self) -> Iterator[bool]:
+        with self._holding("SELECT pg_try_advisory_lock(:locks, :lock)", "pg_advisory_unlock") as won:
+            yield bool(won)
+
+    @contextmanager
+    def _holding(self, take: str, give: str) -> Iterator[Any]:
+        """A lock on files, by a connection of its own: the server lets go of it when this process dies."""
+        with _reading_explained():
+            connection = self._for_one.connect()
+            try:
+                won = connection.scalar(text(take), _lock(LOCK_FILES))
+            except BaseException:
+                connection.invalidate()
+                connection.close()
+                raise
+        try:
+            yield won
+        finally:
+            if won is not False:
+                self._let_go(connection, give)
+            connection.close()
+
+    @staticmethod
+    def _let_go(connection: Connection, give: str) -> None:
+        try:
+            connection.execute(text(f"SELECT {give}(:locks, :lock)"), _lock(LOCK_FILES))
+        except DBAPIError:
+            connection.invalidate()
 
     def _stop_leading(self) -> None:
         if self._leading is not None:

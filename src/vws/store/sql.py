@@ -12,6 +12,7 @@ afterwards, for a message that says which value and who has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Any
 
@@ -119,6 +120,12 @@ class SqlStore:
 
     def lead(self) -> bool:
         return self._database.lead()
+
+    def bringing_files(self) -> AbstractContextManager[None]:
+        return self._database.bringing_files()
+
+    def dropping_files(self) -> AbstractContextManager[bool]:
+        return self._database.dropping_files()
 
     # ------------------------------------------------------------ writing
 
