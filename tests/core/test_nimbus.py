@@ -189,6 +189,11 @@ def workspaces(draw: st.DrawFn) -> str:
     )
 
 
+@pytest.mark.parametrize("name", ["08", "1-2", "007", "0x1f", "1e3"])
+def test_a_name_that_reads_as_a_number_stays_a_text(name):
+    assert read(of("<image>debian</image><quantity>1</quantity>"), name).name == name
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(workspaces(), min_size=1, max_size=2), WORDS)
 def test_whatever_a_document_says_its_import_is_a_cluster_file(described, name):

@@ -153,14 +153,14 @@ class Broker:
         """The calls by the beginning of their method and path."""
         return [call for call in list(self.calls) if call.what.startswith(what)]
 
-    def wait_for(self, what: str, count: int = 1, limit_s: float = 20) -> list[Call]:
+    def wait_for(self, what: str, count: int = 1, limit_s: float = 60) -> list[Call]:
         deadline = time.monotonic() + limit_s
         while len(found := self.heard(what)) < count:
             assert time.monotonic() < deadline, f"{len(found)} of {count} {what}: {[c.what for c in self.calls]}"
             time.sleep(0.02)
         return found
 
-    def wait_for_hook(self, hook: str, *, role: str, count: int = 1, limit_s: float = 30) -> Call:
+    def wait_for_hook(self, hook: str, *, role: str, count: int = 1, limit_s: float = 60) -> Call:
         """The last of `count` reports of a hook's end."""
         deadline = time.monotonic() + limit_s
         wanted = {"hook": hook, "role": role}

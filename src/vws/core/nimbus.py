@@ -353,6 +353,9 @@ def _within(element: Element) -> Iterator[Element]:
 # ---------------------------------------------------------------- YAML
 
 
+_NUMBER_LIKE = re.compile(r"[-+]?\.?\d")
+
+
 class _Text(str):
     """A text that stands in quotes, or as lines of its own."""
 
@@ -366,7 +369,13 @@ def _represent(dumper: yaml.SafeDumper, text: _Text) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|" if "\n" in text else '"')
 
 
+def _quoted_number(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """The library leaves 08 as it is, which is a text to it and a number to us."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _NUMBER_LIKE.match(text) else None)
+
+
 _Dumper.add_representer(_Text, _represent)
+_Dumper.add_representer(str, _quoted_number)
 
 
 def _head(notes: Iterable[str]) -> str:
