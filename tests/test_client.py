@@ -232,6 +232,28 @@ def test_a_file_comes_back_resumed_sparse_and_verified(here, ann, tmp_path, monk
     assert not target.exists()
 
 
+def test_who_sends_much_through_a_tunnel_hears_meanwhile(here, ann):  # noqa: F811
+    """As of a guest that answers before it goes on reading: were one way to wait for the other, neither would move."""
+    (node,) = here.enroll("one")
+    workspace = here.lease()["workspaces"][0]
+    node.obey()
+    piece, much = b"x" * 65536, b"x" * (8 << 20)
+    with ann.tunnel(workspace["id"]) as tunnel, ThreadPoolExecutor(2) as pool:
+        told = hear(node)
+        with dial(here, f"/v1/nodes/{node.id}/tunnels/{told['id']}", node.token) as agent:
+            writing = pool.submit(tunnel.write, much)
+            answering = pool.submit(lambda: [agent.send(piece) for _ in range(len(much) // len(piece))])
+            heard = 0
+            while heard < len(much):
+                heard += len(tunnel.read())
+            answering.result(30)
+            assert not writing.done(), "the guest takes nothing yet"
+            taken = 0
+            while taken < len(much):
+                taken += len(agent.recv(timeout=30))
+            writing.result(30)
+
+
 def test_a_tunnel(here, ann):  # noqa: F811
     (node,) = here.enroll("one")
     workspace = ann.request_lease([GROUP], 600)["workspaces"][0]

@@ -105,7 +105,7 @@ def test_options_come_first_so_that_they_win(ssh: Ssh) -> None:
 
 def test_a_session_to_a_guest_that_died_ends_unless_the_user_says_otherwise(ssh: Ssh) -> None:
     _, words = ssh("demo-1")
-    assert {"ServerAliveInterval=15", "ServerAliveCountMax=4"} <= set(words)
+    assert {"ServerAliveInterval=15", "ServerAliveCountMax=4", "ConnectTimeout=90"} <= set(words)
     _, words = ssh("-o", "ServerAliveInterval=0", "demo-1")
     assert words.index("ServerAliveInterval=0") < words.index("ServerAliveInterval=15")
 

@@ -28,9 +28,9 @@ def ready(here: Running):
     return made_ready(here)
 
 
-def dial(running: Running, path: str, token: str):
+def dial(running: Running, path: str, token: str, **more):
     return connect(
-        "ws" + running.url.removeprefix("http") + path,
+        "ws" + running.url.removeprefix("http") + path, **more,
         additional_headers={"Authorization": f"Bearer {token}"} if token else {},
         compression=None, proxy=None, open_timeout=20, max_size=None,
     )  # fmt: skip
@@ -99,6 +99,26 @@ def test_a_dead_end_is_noticed(ready):
         agent.socket.shutdown(2)
         with pytest.raises(ConnectionClosed):
             user.recv(timeout=5)
+    until(lambda: here.app.state.api.tunnels.count() == 0)
+
+
+def test_a_node_that_vanished_is_noticed_by_its_silence(ready, monkeypatch):
+    """Its connection looks as well as ever, for nobody says that it has ended."""
+    here, node, workspace = ready
+    monkeypatch.setattr(tunnels, "SILENT_S", 0.5)
+    path = f"/v1/workspaces/{workspace['id']}/tunnel"
+    with dial(here, path, here.ann_token) as user:
+        beats = {"subprotocols": ["vws-beats"]}
+        with dial(here, f"/v1/nodes/{node.id}/tunnels/{hear(node)['id']}", node.token, **beats) as agent:
+            assert agent.subprotocol == "vws-beats"
+            for _ in range(6):
+                agent.send(b"")
+                time.sleep(0.2)
+            agent.send(b"still here")
+            assert user.recv(timeout=5) == b"still here", "and no beat before it"
+            with pytest.raises(ConnectionClosed) as closed:
+                user.recv(timeout=10)
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4504, "its node has not been heard from for 0.5 s")
     until(lambda: here.app.state.api.tunnels.count() == 0)
 
 

@@ -236,6 +236,24 @@ async def test_the_end_of_a_tunnel_is_seen(tiny):
         assert await tunnel.receive() is None
 
 
+@in_loop
+async def test_a_service_that_knows_of_it_hears_that_the_node_lives(tiny, monkeypatch):
+    monkeypatch.setattr("vws.node.link.BEAT_S", 0.05)
+    for tiny.beats in (False, True):
+        tiny.waiting = [{"id": "tun-1", "workspace": "wsp-1", "target": "tcp:22"}]
+        tiny.frames, tiny.to_guest, tiny.close_code = [], [b"hello"], None
+        async with Linked(tiny) as link:
+            tunnel = await link.tunnel("tun-1")
+            assert await tunnel.receive() == b"hello"
+            if tiny.beats:
+                await until(lambda: tiny.frames.count(b"") > 2)
+            await tunnel.send(b"bytes")
+            await until(lambda: b"bytes" in tiny.frames)
+            await tunnel.close()
+            await until(lambda: tiny.close_code is not None)
+            assert (b"" in tiny.frames) == tiny.beats
+
+
 # ---------------------------------------------------------------- joining
 
 

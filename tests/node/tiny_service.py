@@ -61,6 +61,7 @@ class TinyService:
         self.frames: list[bytes] = []  # of the tunnel
         self.to_guest: list[bytes] = []
         self.close_code: tuple[int, str] | None = None
+        self.beats = False
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -174,7 +175,8 @@ class TinyService:
             await socket.close(4403)
             return
         self.waiting.clear()
-        await socket.accept()
+        assert socket.scope["subprotocols"] == ["vws-beats"]
+        await socket.accept(subprotocol="vws-beats" if self.beats else None)
         for data in self.to_guest:
             await socket.send_bytes(data)
         with contextlib.suppress(WebSocketDisconnect):

@@ -181,6 +181,8 @@ def _options(session: Session, workspace: dict[str, Any], known_hosts: Path) -> 
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
         "CheckHostIP": "no",
+        # Until the guest has said that it speaks ssh, ssh itself would wait for ever.
+        "ConnectTimeout": "90",
         # A guest that died says nothing more; the session ends after a minute of that.
         "ServerAliveInterval": "15",
         "ServerAliveCountMax": "4",

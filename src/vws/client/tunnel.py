@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 TIMEOUT_S = 20.0
-MESSAGE_BYTES_MAX = 64 * 1024
+# Without an answer to a ping for so long the site is gone; what waits in between for a slow guest takes its time.
+PONG_WITHIN_S = 120.0
+# So much a socket takes at once that says it takes anything.
+MESSAGE_BYTES_MAX = 16 * 1024
+LOOK_AGAIN_MS = 5000
 
 
 class Tunnel:
@@ -41,9 +46,19 @@ class Tunnel:
 
         try:
             for start in range(0, len(data), MESSAGE_BYTES_MAX):
+                self._await_room()
                 self._socket.send(data[start : start + MESSAGE_BYTES_MAX])
         except ConnectionClosed:
             return
+
+    def _await_room(self) -> None:
+        """While a message is being sent nothing is received, and two ends that both wait to be received from would wait
+        for ever: so none is begun that would have to wait."""
+        poll = select.poll()
+        if self._socket.socket.fileno() >= 0:  # else it was closed, and sending says so
+            poll.register(self._socket.socket, select.POLLOUT)
+            while not poll.poll(LOOK_AGAIN_MS) and self._socket.socket.fileno() >= 0:
+                pass
 
     recv, send = read, write
 
@@ -72,6 +87,7 @@ def _connected(connection: Connection, path: str) -> Iterator[ClientConnection]:
                 compression=None,
                 proxy=None,
                 open_timeout=TIMEOUT_S,
+                ping_timeout=PONG_WITHIN_S,
                 max_size=None,
             )
             socket = closing.enter_context(made)

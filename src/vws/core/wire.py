@@ -20,6 +20,9 @@ from vws.core.errors import InvalidRequest
 
 T = TypeVar("T")
 FLOAT_MAX = 1e300
+# The subprotocol of a tunnel whose node's end sends an empty message every so many seconds.
+TUNNEL_BEATS = "vws-beats"
+BEAT_S = 15.0
 
 
 def to_json(value: Any) -> Any:

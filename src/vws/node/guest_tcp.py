@@ -17,6 +17,9 @@ CONNECT_WITHIN_S = 10.0
 # would only make it begin anew.
 LOOK_WITHIN_S = 0.3
 BANNER_WITHIN_S = 2.0
+CLOSE_WITHIN_S = 5.0
+# A guest that was destroyed or has hung says no farewell. One that is paused for longer loses its connections.
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 20, socket.TCP_KEEPCNT: 6}
 
 
 class TcpStream:
@@ -41,9 +44,13 @@ class TcpStream:
             raise HypervisorError(f"the guest closed the connection ({error.strerror or error})") from None
 
     async def close(self) -> None:
+        """What the guest has not taken within a moment, it does not get."""
         self._writer.close()
         try:
-            await self._writer.wait_closed()
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._writer.wait_closed()
+        except TimeoutError:
+            self._writer.transport.abort()
         except OSError:
             pass
 
@@ -64,6 +71,9 @@ async def _connected(place: Machine, address: str, port: int, within_s: float) -
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         await asyncio.wait_for(loop.sock_connect(sock, (address, port)), within_s)
     except TimeoutError:
         sock.close()

@@ -15,6 +15,7 @@ until somebody does something.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -32,7 +33,7 @@ import aiohttp
 
 from vws.core.deployment import NodeReport
 from vws.core.errors import InvalidRequest
-from vws.core.wire import to_json
+from vws.core.wire import BEAT_S, TUNNEL_BEATS, to_json
 from vws.node.transfer import PIECE_BYTES, Landing, Pace, land
 
 log = logging.getLogger(__name__)
@@ -303,7 +304,12 @@ class HttpLink:
     async def tunnel(self, id: str) -> Tunnel:
         try:
             socket = await self._session.ws_connect(
-                f"{self._node}/tunnels/{id}", headers=self._auth, compress=0, heartbeat=30, timeout=_TUNNEL
+                f"{self._node}/tunnels/{id}",
+                headers=self._auth,
+                protocols=(TUNNEL_BEATS,),
+                compress=0,
+                heartbeat=30,
+                timeout=_TUNNEL,
             )
         except aiohttp.WSServerHandshakeError as error:
             raise Refused(error.status, "", f"the service refused the tunnel ({error.status})") from None
@@ -316,10 +322,18 @@ _TUNNEL = aiohttp.ClientWSTimeout(ws_close=5)
 
 
 class SocketTunnel:
-    """`Tunnel` over a WebSocket of binary messages."""
+    """`Tunnel` over a WebSocket of binary messages. With a service that knows of it, an empty one now and then says
+    that this end lives: a node that vanished says no farewell, and the user would wait for its guest."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
+        self._beating = asyncio.create_task(self._beat()) if socket.protocol == TUNNEL_BEATS else None
+
+    async def _beat(self) -> None:
+        with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+            while True:
+                await asyncio.sleep(BEAT_S)
+                await self._socket.send_bytes(b"")
 
     async def send(self, data: bytes) -> None:
         try:
@@ -336,6 +350,8 @@ class SocketTunnel:
         return None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
+        if self._beating is not None:
+            self._beating.cancel()
         # The protocol's limit is 123 bytes of UTF-8; half a character would make the frame invalid.
         short = reason.encode()[:123].decode("utf-8", "ignore").encode()
         await self._socket.close(code=code, message=short)

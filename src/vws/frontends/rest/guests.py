@@ -41,7 +41,7 @@ async def open_tunnel(websocket: WebSocket, id: str) -> None:
             name = api.views.workspace(workspace)["node_name"]
             await close(websocket, NO_ANSWER, f"node {name} did not answer within {AGENT_WAIT_S:g} s")
             return
-        await pump(websocket, agent)
+        await pump(websocket, agent, beats=tunnel.beats)
 
 
 def _port(websocket: WebSocket) -> int:

@@ -252,6 +252,5 @@ async def carry_tunnel(websocket: WebSocket, id: str, tunnel: str) -> None:
     api: Api = websocket.app.state.api
     _must_be(await run_sync(authenticated, websocket, api), id)
     taken = api.tunnels.take(tunnel, id)
-    await websocket.accept()
-    api.tunnels.joined(taken, websocket)
+    await api.tunnels.join(taken, websocket)
     await taken.over.wait()

@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vws.core.errors import Conflict, NotFound, Unavailable
 from vws.core.site import Workspace
+from vws.core.wire import TUNNEL_BEATS
 from vws.frontends.rest.wakeups import Wakeups
 
 TUNNELS_MAX = 1000
@@ -28,6 +31,8 @@ OWNER_TUNNELS_MAX = 200
 TELL_AGAIN_S = 3.0
 NORMAL, UNSUPPORTED, TOO_BIG, FAILED = 1000, 1003, 1009, 1011
 NO_ANSWER = 4504
+# Of a node that says now and then that it lives, nothing for so long means that it does not.
+SILENT_S = 60.0
 _REASON_BYTES_MAX = 123
 # Codes that only an API shows and that never travel: closed without a code, or without a farewell.
 _UNSENDABLE = {1005: NORMAL, 1006: FAILED, 1015: FAILED}
@@ -35,7 +40,8 @@ _UNSENDABLE = {1005: NORMAL, 1006: FAILED, 1015: FAILED}
 
 @dataclass(eq=False)
 class Tunnel:
-    """target: `tcp:PORT` or `console:tail=BYTES`. taken: its node comes; agent: the node's end, once it can be used."""
+    """target: `tcp:PORT` or `console:tail=BYTES`. taken: its node comes; agent: the node's end, once it can be used;
+    beats: it says now and then that it lives (core/wire.py)."""
 
     id: str
     node: str
@@ -45,6 +51,7 @@ class Tunnel:
     told_at: float | None = None
     taken: bool = False
     agent: WebSocket | None = None
+    beats: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -116,8 +123,10 @@ class Tunnels:
         tunnel.taken = True
         return tunnel
 
-    def joined(self, tunnel: Tunnel, websocket: WebSocket) -> None:
-        """Its node's end was accepted: not before may anything be sent there."""
+    async def join(self, tunnel: Tunnel, websocket: WebSocket) -> None:
+        """Accept its node's end: not before may anything be sent there."""
+        tunnel.beats = TUNNEL_BEATS in websocket.scope.get("subprotocols", ())
+        await websocket.accept(subprotocol=TUNNEL_BEATS if tunnel.beats else None)
         tunnel.agent = websocket
         self._wakeups.wake(tunnel.id)
 
@@ -125,9 +134,13 @@ class Tunnels:
 # ---------------------------------------------------------------- carrying
 
 
-async def pump(one: WebSocket, other: WebSocket) -> None:
-    """Carry messages both ways until either end closes; then close the other with the same code and reason."""
-    ways = [asyncio.ensure_future(_carry(one, other)), asyncio.ensure_future(_carry(other, one))]
+async def pump(user: WebSocket, agent: WebSocket, *, beats: bool = False) -> None:
+    """Carry messages both ways until either end closes; then close the other with the same code and reason.
+
+    beats: the agent's end is heard of every now and then, else it is gone.
+    """
+    from_node = partial(_heard, agent) if beats else agent.receive
+    ways = [asyncio.ensure_future(way) for way in (_carry(user.receive, agent), _carry(from_node, user))]
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         code, reason = next(iter(done)).result()
@@ -135,21 +148,39 @@ async def pump(one: WebSocket, other: WebSocket) -> None:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-    await close(one, code, reason)
-    await close(other, code, reason)
+    await close(user, code, reason)
+    await close(agent, code, reason)
 
 
-async def _carry(source: WebSocket, target: WebSocket) -> tuple[int, str]:
+async def _carry(receive: Callable[[], Awaitable[Message]], target: WebSocket) -> tuple[int, str]:
     """Returns the code and reason to close with."""
     try:
-        while (data := await source.receive())["type"] == "websocket.receive":
+        while (data := await receive())["type"] == "websocket.receive":
             if data.get("bytes") is None:
                 return UNSUPPORTED, "only binary messages are carried"
             await target.send_bytes(data["bytes"])
+    except _Silent:
+        return NO_ANSWER, f"its node has not been heard from for {SILENT_S:g} s"
     except (WebSocketDisconnect, RuntimeError, OSError):
         return FAILED, "the far end is gone"  # found while sending; whoever receives there knows the code
     code = data.get("code") or NORMAL
     return _UNSENDABLE.get(code, code), data.get("reason") or ""
+
+
+class _Silent(Exception):
+    pass
+
+
+async def _heard(agent: WebSocket) -> Message:
+    """The next of a node's messages that is no beat. Raises _Silent if not even one of these comes."""
+    while True:
+        try:
+            async with asyncio.timeout(SILENT_S):
+                message = await agent.receive()
+        except TimeoutError:
+            raise _Silent from None
+        if message["type"] != "websocket.receive" or message.get("bytes") != b"":
+            return message
 
 
 async def collect(agent: WebSocket, bytes_max: int) -> bytes | None:
