@@ -77,7 +77,7 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
 
     services = _build(directory, config)
     services.images.sweep()
-    services.exports.sweep()
+    services.exports.converted.sweep()
     services.saves.sweep()
     # A commit gives the interpreter up at each of its statements and must get it back soon: with Python's usual 5 ms a
     # turn, a lease request waited mostly for busy threads to finish theirs.

@@ -51,10 +51,9 @@ def appliance(rig, tmp_path):
 
 def exported(rig, image, kind, target, caller=ADMIN):
     made = rig.services.exports.export(caller, image.id, kind)
-    target.write_bytes(b"".join(made.pieces))
+    target.write_bytes(b"".join(made.read(0)))
     assert target.stat().st_size == made.length_bytes
-    left = rig.directory / "exports"
-    assert not left.exists() or not list(left.iterdir())
+    assert not list((rig.directory / "exports").glob("work-*"))
     return made
 
 
@@ -176,10 +175,10 @@ def test_a_conversion_that_fails_leaves_nothing(rig, debian, monkeypatch):
 
 
 def test_what_a_killed_service_left_is_swept(rig):
-    left = rig.directory / "exports" / "tmp1"
+    left = rig.directory / "exports" / "work-1"
     left.mkdir(parents=True)
-    (left / "export").write_bytes(b"half")
-    rig.services.exports.sweep()
+    (left / "made").write_bytes(b"half")
+    rig.services.exports.converted.sweep()
     assert not left.exists()
 
 

@@ -47,8 +47,8 @@ SUFFIXES = {".qcow2": "qcow2", ".raw": "raw", ".img": "raw", ".vmdk": "vmdk", ".
 def export_image(session: Session, name: str, target: Path, kind: str | None, force: bool) -> None:
     """Write an image to a file, in the format that another hypervisor or a registry reads.
 
-    A disk in the format that it was imported in goes on where it broke, when the same command is given again.
-    bundle: an appliance for another site of VWS; oci: a tar of an OCI image layout.
+    What broke goes on where it was, when the same command is given again: within an hour where the disk had to be
+    converted. bundle: an appliance for another site of VWS; oci: a tar of an OCI image layout.
 
     \b
     Examples:

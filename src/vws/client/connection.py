@@ -14,8 +14,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vws.client.errors import ApiError, ConnectionFailed, Json, members_of
 
@@ -271,41 +272,20 @@ class Connection:
         except httpx.TransportError as error:
             raise self.failed(error) from None
 
-    def _download(
-        self, path: str, target: Path, where: Json, progress: Callable[[int, int], object] | None
-    ) -> Mapping[str, str]:
-        """Receive a file beside `target`, which it replaces when it is whole; returns the answer's headers."""
+    @contextmanager
+    def receiving(self, path: str, where: Json, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """An answer of which the body is yet to come, 200 or 206. ApiError for a refusal."""
         import httpx
 
-        partial = target.with_name(f".{target.name}.part")
         timeout = httpx.Timeout(DOWNLOAD_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         try:
-            with self._http().stream("GET", path, params=given(where), timeout=timeout) as answer:
-                if answer.status_code != 200:
+            with self._http().stream("GET", path, params=given(where), headers=headers, timeout=timeout) as answer:
+                if answer.status_code not in (200, 206):
                     answer.read()
                     _check(answer)
-                with partial.open("wb") as file:
-                    _receive(answer, file, progress)
-            partial.replace(target)
-            return answer.headers
+                yield answer
         except httpx.TransportError as error:
             raise self.failed(error) from None
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _receive(answer: httpx.Response, file: BinaryIO, progress: Callable[[int, int], object] | None) -> None:
-    """A connection that breaks off early is httpx's to notice, by the length that was announced."""
-    total, received = int(answer.headers.get("Content-Length", 0)), 0
-    for piece in answer.iter_raw(CHUNK_BYTES):
-        if piece.count(0) == len(piece):
-            file.seek(len(piece), os.SEEK_CUR)
-        else:
-            file.write(piece)
-        received += len(piece)
-        if progress:
-            progress(received, total)
-    file.truncate(received)
 
 
 def given(where: Json) -> Json:

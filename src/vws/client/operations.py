@@ -346,8 +346,10 @@ class Client(Connection):
     ) -> str:
         """Write an image to the file `target` (replaced when it is whole) in another format: qcow2, raw, vmdk, vpc,
         vhdx, vdi, bundle or oci. Returns what of the image is not in it, in words; "": nothing. `progress` is called
-        with the bytes received so far and all. OSError if the file cannot be written."""
-        headers = self._download(_path("images", id, "export"), Path(target), {"format": format}, progress)
+        with the bytes received so far and all. What breaks goes on, the next time too if that is within an hour or no
+        disk had to be converted. OSError if the file cannot be written."""
+        where, told = {"format": format}, progress or (lambda *_: None)
+        headers = transfers.export(self, _path("images", id, "export"), where, Path(target), told)
         return unquote(headers.get("X-Left-Out", ""))
 
     # ------------------------------------------------------------ image lists

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,6 +20,8 @@ from vws.client.connection import given
 from vws.client.errors import ApiError, ConnectionFailed, Json, VwsClientError
 
 if TYPE_CHECKING:
+    import httpx
+
     from vws.client.operations import Client
 
 # A large image is looked at and unpacked before the answer comes.
@@ -166,6 +169,68 @@ def _get(client: Client, image: str, sha256: str, writing: _Writing, told: Progr
         told(writing.at)
     if not reader.ended:
         raise ConnectionFailed("the answer was cut short", code="unreachable")
+
+
+def export(
+    client: Client, path: str, where: Json, target: Path, told: Callable[[int, int], object]
+) -> Mapping[str, str]:
+    """What a site makes for who asks, to `target`, which it replaces when it is whole; returns the answer's headers.
+
+    Nobody knows its sha256 beforehand: what came of it is kept beside the target, under the tag of the bytes that it is
+    the beginning of, and the site says whether it still has those.
+    """
+    came, last = _came(target), 0.0
+    while True:
+        try:
+            return _go_on(client, path, where, target, told)
+        except ConnectionFailed:
+            before, came = came, _came(target)
+            last = time.monotonic() if came > before else last
+            if time.monotonic() - last > GIVE_UP_S:
+                raise
+            time.sleep(0.5)
+
+
+def _parts(target: Path) -> list[tuple[Path, str]]:
+    """What came of a target, each with its tag."""
+    form = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]{{64}})\.part")
+    found = ((path, form.fullmatch(path.name)) for path in sorted(target.parent.iterdir()))
+    return [(path, match[1]) for path, match in found if match]
+
+
+def _came(target: Path) -> int:
+    return sum(path.stat().st_size for path, _ in _parts(target))
+
+
+def _go_on(
+    client: Client, path: str, where: Json, target: Path, told: Callable[[int, int], object]
+) -> Mapping[str, str]:
+    part, tag = next(iter(_parts(target)), (None, ""))
+    size = part.stat().st_size if part else 0
+    with client.receiving(path, where, {"Range": f"bytes={size}-", "If-Range": f'"{tag}"'} if size else {}) as answer:
+        if part is None or answer.status_code == 200:
+            for old, _ in _parts(target):
+                old.unlink(missing_ok=True)
+            part, size = target.with_name(f".{target.name}.{answer.headers['ETag'].strip(chr(34))}.part"), 0
+        with part.open("r+b" if size else "wb") as file:
+            _receive(answer, file, size, told)
+    part.replace(target)
+    return answer.headers
+
+
+def _receive(answer: httpx.Response, file: BinaryIO, begin: int, told: Callable[[int, int], object]) -> None:
+    """A connection that breaks off early is httpx's to notice, by the length that was announced."""
+    total = begin + int(answer.headers.get("Content-Length", 0))
+    file.seek(begin)
+    try:
+        for piece in answer.iter_raw(BLOCK_BYTES):
+            if piece.count(0) == len(piece):
+                file.seek(len(piece), os.SEEK_CUR)
+            else:
+                file.write(piece)
+            told(file.tell(), total)
+    finally:
+        file.truncate(file.tell())
 
 
 class _Writing:

@@ -71,6 +71,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     policy = PolicyBook(settings.image_policy, directory / "image-policy.in-force", clock.now, vos)
     trust = Trust(site, policy, images.image)
     nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of, trust.vouched)
+    exports = Exports(site, images, blobs, directory / "exports")
     uploads = Uploads(site, images, directory / "uploads")
     usage = Usage(site)
     image_lists = ImageLists(site, images, directory / "image-lists")
@@ -81,12 +82,12 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         leases,
         images,
         nodes,
-        Reconciler(site, nodes, usage, lambda: _tidy(images, uploads)),
+        Reconciler(site, nodes, usage, lambda: _tidy(images, uploads, exports)),
         Maintenances(site, nodes),
         usage,
         Plans(site),
         contexts,
-        Exports(site, images, blobs, directory / "exports"),
+        exports,
         image_lists,
         Clusters(site, contexts, usage, trust.recording),
         Addresses(site),
@@ -98,6 +99,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     )
 
 
-def _tidy(images: Images, uploads: Uploads) -> None:
+def _tidy(images: Images, uploads: Uploads, exports: Exports) -> None:
     images.tidy()
     uploads.expire()
+    exports.converted.expire()

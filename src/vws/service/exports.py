@@ -1,29 +1,29 @@
 """Images on their way out, in the format that somebody else's hypervisor or registry reads.
 
 What is stored in that format goes out as it lies there. Bundles and OCI layouts are tars of files that are there: they
-are written while they are sent. Only a disk that must be converted takes room, for as long as it is sent: it is made by
-a confined program like what comes in (service/conversion.py), and its file has lost its name before the first byte
-goes, so that nothing is left of it whatever happens to the service or the receiver.
+are written while they are sent. Only a disk that must be converted takes room: it is made by a confined program like
+what comes in (service/conversion.py), and kept for a while (service/converted.py). So each can be sent from any place
+on, and one that broke goes on, as long as its tag is the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from io import BufferedReader
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from vws.core import image_formats
 from vws.core.errors import Conflict, InvalidRequest
+from vws.core.manifest import digest
 from vws.core.site import Document, Image, ImageFile
 from vws.ports import Blobs
 from vws.service import bundles, conversion, oci_layout, tar_stream
 from vws.service.access import Caller
+from vws.service.converted import Converted, Kept
 from vws.service.images import Images
 from vws.service.site import Site
 
@@ -35,10 +35,12 @@ Content = Callable[[ImageFile], Iterable[bytes]]
 
 @dataclass(frozen=True)
 class Export:
-    """A file on its way out. left_out: what of the image is not in it, in words; "": nothing."""
+    """A file on its way out. read: its bytes from an offset on, once. tag: the same tag, the same bytes. left_out: what
+    of the image is not in it, in words; "": nothing."""
 
     length_bytes: int
-    pieces: Iterable[bytes]
+    read: Callable[[int], Iterable[bytes]]
+    tag: str
     left_out: str = ""
 
 
@@ -47,11 +49,7 @@ class Exports:
         self._site = site
         self._images = images
         self._blobs = blobs
-        self._folder = folder
-
-    def sweep(self) -> None:
-        """Remove what an earlier process left in the middle of a conversion. Call it before serving."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self.converted = Converted(folder, site.clock.now)
 
     def export(self, caller: Caller, id_or_name: str, kind: str) -> Export:
         """The image in a format of image_formats.EXPORTED. Blocks while a disk is converted.
@@ -76,28 +74,22 @@ class Exports:
             )
         left_out = "" if image.boot == "disk" else "the kernel that it boots with (--format bundle or oci has it)"
         if disk.format == kind and not disk.base:
-            return Export(disk.size_bytes, self._stored(disk), left_out)
-        return replace(self._converted(image, disk, kind), left_out=left_out)
+            return Export(disk.size_bytes, partial(self._stored, disk), disk.sha256, left_out)
+        made = self._converted(image, disk, kind)
+        return Export(made.size_bytes, made.read, made.tag, left_out)
 
-    def _converted(self, image: Image, disk: ImageFile, kind: str) -> Export:
-        made = self._open_converted(image, disk, kind)
-        return Export(os.fstat(made.fileno()).st_size, _pieces(made))
+    def _converted(self, image: Image, disk: ImageFile, kind: str) -> Kept:
+        """The disk, standing alone, in another format."""
 
-    def _open_converted(self, image: Image, disk: ImageFile, kind: str) -> BufferedReader:
-        """The disk, standing alone, in another format; of which only this open file is left."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        work = Path(tempfile.mkdtemp(dir=self._folder))
-        try:
+        def make(target: Path, work: Path) -> None:
             (top, _), *beneath = [
                 (self._placed(file, work), file.format) for file in (disk, *self._beneath(image, disk))
             ]
-            target = work / "export"
             # Formats come to more than the disk itself by what they say of it.
             bytes_max = max(self._site.settings.image_bytes_max, 2 * (disk.virtual_size_mib << 20)) + MARGIN_BYTES
             conversion.convert(top, disk.format, target, kind, bytes_max, beneath=beneath)
-            return target.open("rb")
-        finally:
-            shutil.rmtree(work)
+
+        return self.converted.open(f"{digest(image)}.{kind}", make)
 
     def _placed(self, file: ImageFile, work: Path) -> Path:
         path = work / file.sha256
@@ -128,27 +120,26 @@ class Exports:
                 "a bundle holds a qcow2 disk only", field="format", asked=kind, possible="--format oci, or raw"
             )
         members = (bundles if kind == "bundle" else oci_layout).members(flat, content, tuple(documents))
-        return Export(tar_stream.length_bytes(members), tar_stream.written(members), left_out)
+        read = partial(tar_stream.written, members)
+        return Export(tar_stream.length_bytes(members), read, _tag_of(kind, flat, documents), left_out)
 
     def _flattened(self, image: Image) -> tuple[Image, Content]:
         """The image with a disk that stands alone, and where the bytes of its files are."""
         delta = next(file for file in image.files if file.base and file.role == "disk")
-        made = self._open_converted(image, delta, "qcow2")
-        sha256, size_bytes = hashlib.file_digest(made, "sha256").hexdigest(), made.seek(0, os.SEEK_END)
-        disk = replace(delta, sha256=sha256, size_bytes=size_bytes, base="")
+        made = self._converted(image, delta, "qcow2")
+        disk = replace(delta, sha256=made.sha256(), size_bytes=made.size_bytes, base="")
         files = (disk if file is delta else file for file in image.files if file.role != "base")
         flat = replace(image, files=tuple(files), base="")
+        return flat, lambda file: made.read() if file is disk else self._stored(file)
 
-        def content(file: ImageFile) -> Iterator[bytes]:
-            if file is not disk:
-                return self._stored(file)
-            made.seek(0)
-            return _pieces(made)
+    def _stored(self, file: ImageFile, offset: int = 0) -> Iterator[bytes]:
+        return _pieces(self._blobs.open(file.sha256, offset))
 
-        return flat, content
 
-    def _stored(self, file: ImageFile) -> Iterator[bytes]:
-        return _pieces(self._blobs.open(file.sha256))
+def _tag_of(kind: str, image: Image, documents: Iterable[Document]) -> str:
+    """Of a tar: from all that its bytes come from."""
+    said = [kind, image.id, image.name, digest(image), image.memory_mib_min, *(each.id for each in documents)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def check_format(kind: str) -> str:

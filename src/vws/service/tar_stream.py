@@ -16,6 +16,7 @@ from typing import Self
 from vws.core.image_formats import wrong
 
 PIECE_BYTES = 1 << 20
+_END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True)
@@ -32,23 +33,38 @@ def in_memory(name: str, data: bytes) -> Member:
 def length_bytes(members: Iterable[Member]) -> int:
     """Of the tar that `written` gives."""
     blocks = sum(1 + -(-member.size_bytes // tarfile.BLOCKSIZE) for member in members)
-    return (blocks + 2) * tarfile.BLOCKSIZE
+    return blocks * tarfile.BLOCKSIZE + _END_BYTES
 
 
-def written(members: Iterable[Member]) -> Iterator[bytes]:
-    """The tar, piece by piece. OSError if a member has not the bytes that it should have."""
+def written(members: Iterable[Member], offset: int = 0) -> Iterator[bytes]:
+    """The tar from an offset on, piece by piece. OSError if a member has not the bytes that it should have; one that
+    ends before the offset is not read."""
     for member in members:
-        info = tarfile.TarInfo(member.name)  # owner and time are 0 unless said
-        info.size = member.size_bytes
-        yield info.tobuf(tarfile.GNU_FORMAT)  # ustar ends at 8 GiB a member
-        count = 0
-        for piece in member.content():
-            count += len(piece)
-            yield piece
-        if count != member.size_bytes:
-            raise OSError(f"{member.name} has {count} bytes, not {member.size_bytes}")
-        yield bytes(-count % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+        length = length_bytes((member,)) - _END_BYTES
+        if offset < length:
+            yield from _from(_written(member), offset)
+        offset = max(0, offset - length)
+    yield bytes(_END_BYTES)[offset:]
+
+
+def _written(member: Member) -> Iterator[bytes]:
+    info = tarfile.TarInfo(member.name)  # owner and time are 0 unless said
+    info.size = member.size_bytes
+    yield info.tobuf(tarfile.GNU_FORMAT)  # ustar ends at 8 GiB a member
+    count = 0
+    for piece in member.content():
+        count += len(piece)
+        yield piece
+    if count != member.size_bytes:
+        raise OSError(f"{member.name} has {count} bytes, not {member.size_bytes}")
+    yield bytes(-count % tarfile.BLOCKSIZE)
+
+
+def _from(pieces: Iterable[bytes], offset: int) -> Iterator[bytes]:
+    for piece in pieces:
+        if offset < len(piece):
+            yield piece[offset:] if offset else piece
+        offset = max(0, offset - len(piece))
 
 
 class PlainMember(tarfile.TarInfo):
