@@ -18,7 +18,7 @@ import pytest
 from tests.live.wiring import PREFIX, arrives, asked, cable, namespace, nothing_stays, udp, until
 from tests.node.builders import in_loop, order
 from vws.core.deployment import NetworkOrder, NicOrder, NodeOrders, WorkspaceOrder
-from vws.node.commands import Commands
+from vws.node.commands import CommandFailed, Commands
 from vws.node.door import Door
 from vws.node.namespace import Namespace
 from vws.node.naming import bridge_name
@@ -58,11 +58,13 @@ class Bench:
     def order(self, *networks: NetworkOrder) -> None:
         self.networks.open(NodeOrders("nod-1", 1, OWN_RANGE, OWN_GATEWAY, (), 0.0, networks), self.taps)
 
-    def guest(self, network: str, address: str, gateway: str = GATEWAY) -> Namespace:
+    def guest(self, network: str, address: str, gateway: str = GATEWAY, tap: str = "") -> Namespace:
         """On the network of that id, "" for the node's own."""
         name = f"guest{len(self.machines)}"
-        guest, tap = namespace(name), f"tap{len(self.machines)}"
+        guest, tap = namespace(name), tap or f"tap{len(self.machines)}"
         self.machines.append(guest)
+        with contextlib.suppress(CommandFailed):  # of the guest that was here before it
+            self.place.commands.run("ip", "link", "delete", tap)
         cable(self.place, tap, guest, "eth0")
         bridge = bridge_name(TAG, network) if network else "vws0"
         self.taps.setdefault(bridge, []).append(tap)

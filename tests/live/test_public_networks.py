@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from tests.live.test_networks import (
     OWN_GATEWAY,
     PORT,
     RED,
+    TAG,
     WORLD,
     Bench,
     cut_after,
@@ -27,6 +30,7 @@ from tests.node.builders import order
 from vws.core.deployment import NetworkOrder, NicOrder
 from vws.node.interfaces import set_kernel
 from vws.node.namespace import Namespace
+from vws.node.naming import bound_tap
 
 pytestmark = pytest.mark.live
 __all__ = ["machine"]
@@ -46,7 +50,9 @@ def enter(bench: Bench, number: int, address: str) -> Namespace:
     """A guest with that address of the pool."""
     nic = NicOrder(CAMPUS.id, f"02:77:00:00:00:{number:02}", address)
     bench.networks.enter(order(f"wsp-{number}", nics=(nic,), member="worker-1"))
-    return bench.guest(CAMPUS.id, address, CAMPUS.gateway)
+    guest = bench.guest(CAMPUS.id, address, CAMPUS.gateway, bound_tap(TAG, CAMPUS.id, nic.mac))
+    guest.commands.run("ip", "link", "set", "eth0", "address", nic.mac)
+    return guest
 
 
 def routes(bench: Bench) -> list[str]:
@@ -97,6 +103,65 @@ def test_everybody_may_call_a_public_address_and_from_there_no_private_one(bench
         front.commands.run("ip", "route", "replace", address, "via", CAMPUS.gateway)
         assert never_hears(front, private, address)
     assert never_hears(own, out, ONE)
+    leave_all(bench)
+
+
+def claim(guest: Namespace, hardware: str, sender: str, asked_for: str, *, source: str = "") -> None:
+    """An ARP request in the name of those: who hears it believes it. source: the frame's own, if it is another."""
+
+    def say() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as raw:
+            raw.bind(("eth0", 0))
+            mac = bytes.fromhex(hardware.replace(":", ""))
+            frame = b"\xff" * 6 + bytes.fromhex((source or hardware).replace(":", "")) + struct.pack("!H", 0x0806)
+            body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + socket.inet_aton(sender) + bytes(6)
+            raw.send(frame + body + socket.inet_aton(asked_for))
+
+    guest.inside(say).result(5)
+
+
+def believed(guest: Namespace, address: str) -> str:
+    """The MAC that it knows for `address`, "" if it knows none."""
+    words = guest.commands.run("ip", "neigh", "show", address).decode().split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+def test_nobody_is_heard_under_a_neighbours_address(bench) -> None:
+    bench.order(CAMPUS)
+    front, back = enter(bench, 1, FRONT), enter(bench, 2, BACK)
+    assert hears(back, front, FRONT) == BACK
+    back.commands.run("ip", "address", "add", f"{ELSEWHERE}/32", "dev", "eth0")
+    with udp(front, "", PORT) as heard:
+        with udp(back, ELSEWHERE) as calling:
+            assert arrives(calling, heard, (FRONT, PORT), tries=4) is None, "it was not given that one"
+        with udp(back, BACK) as calling:
+            assert arrives(calling, heard, (FRONT, PORT)) is not None
+    front_mac, back_mac, nobodys = "02:77:00:00:00:01", "02:77:00:00:00:02", "02:77:00:00:00:99"
+    known = believed(front, BACK)
+    assert known == back_mac
+    claim(back, back_mac, CAMPUS.gateway, FRONT)
+    claim(back, nobodys, BACK, FRONT)
+    claim(back, nobodys, BACK, FRONT, source=back_mac)
+    claim(back, front_mac, FRONT, CAMPUS.gateway)
+    claim(back, back_mac, FRONT, CAMPUS.gateway)
+    assert hears(front, back, BACK) == FRONT, "all of it has come by"
+    assert believed(front, BACK) == known
+    assert believed(front, CAMPUS.gateway) != back_mac
+    assert believed(bench.room(CAMPUS.id), FRONT) in ("", front_mac)
+    back.commands.run("ip", "link", "set", "eth0", "address", nobodys)
+    assert never_hears(back, front, FRONT), "nor under another card's"
+    leave_all(bench)
+
+
+def test_who_has_gone_leaves_no_right_to_its_address(bench) -> None:
+    bench.order(CAMPUS)
+    front, back = enter(bench, 1, FRONT), enter(bench, 2, BACK)
+    assert hears(back, front, FRONT) == BACK
+    bench.networks.leave("wsp-2")
+    assert never_hears(back, front, FRONT)
+    restarted(bench)
+    bench.order(CAMPUS)
+    assert never_hears(back, front, FRONT)
     leave_all(bench)
 
 

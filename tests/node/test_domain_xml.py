@@ -12,7 +12,7 @@ import pytest
 from tests.node.builders import order
 from vws.core.deployment import DiskOrder, NicOrder
 from vws.node.domain_xml import MARK, Beside, Files, Host, domain_uuid, domain_xml, kernel_line
-from vws.node.naming import bridge_name
+from vws.node.naming import bound_tap, bound_taps, bridge_name
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TCG = Host("tcg", "vws0", "0123abcd")
@@ -44,11 +44,13 @@ def test_domain_is_as_in_the_golden_file(name: str) -> None:
     assert text == path.read_text()
 
 
-def test_an_isolated_guest_has_a_tap_of_that_name_on_the_nodes_own_network_alone() -> None:
-    def taps(workspace) -> list[str]:
-        interfaces = ET.fromstring(domain_xml(workspace, TCG, DIRECT)).iter("interface")
-        return [each.find("target").get("dev") for each in interfaces if each.find("target") is not None]
+def taps(workspace) -> list[str]:
+    """Those that it names."""
+    interfaces = ET.fromstring(domain_xml(workspace, TCG, DIRECT)).iter("interface")
+    return [each.find("target").get("dev") for each in interfaces if each.find("target") is not None]
 
+
+def test_an_isolated_guest_has_a_tap_of_that_name_on_the_nodes_own_network_alone() -> None:
     assert taps(WORKSPACE) == []
     (tap,) = taps(replace(WORKSPACE, isolated=True))
     assert tap.startswith("vi0123a")
@@ -87,6 +89,15 @@ def test_the_images_kernel_line_wins_over_the_emulators_words() -> None:
     assert "mitigations=off" not in line
     assert "no_timer_check" in line
     assert kernel_line("quiet splash", "kvm") == "quiet splash"
+
+
+def test_a_guest_on_a_pools_network_has_a_tap_that_rules_know_it_by() -> None:
+    pool = NicOrder("pol-campus", "02:76:00:00:00:09", "198.51.100.16")
+    (tap,) = taps(replace(MEMBER, nics=(*MEMBER.nics, pool)))
+    assert tap == bound_tap(TCG.tag, "pol-campus", pool.mac)
+    assert tap.startswith(bound_taps(TCG.tag, "pol-campus"))
+    assert len(tap) <= 15
+    assert tap != bound_tap(TCG.tag, "pol-other", pool.mac)
 
 
 def test_each_interface_is_on_its_networks_bridge() -> None:

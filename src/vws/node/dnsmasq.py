@@ -163,13 +163,13 @@ class Dnsmasq:
                 found |= {path.name for path in folder.iterdir()}
         return found
 
-    def addresses(self) -> set[str]:
-        """All that workspaces have been given."""
-        found: set[str] = set()
+    def given(self) -> set[tuple[str, str]]:
+        """All that workspaces have been given: (MAC, address)."""
+        found: set[tuple[str, str]] = set()
         with contextlib.suppress(FileNotFoundError):
             for path in self._addresses.iterdir():
                 with contextlib.suppress(FileNotFoundError):
-                    found |= {_given(line)[1] for line in path.read_text().splitlines()}
+                    found |= {_given(line) for line in path.read_text().splitlines()}
         return found
 
     def leave(self, id: str) -> None:

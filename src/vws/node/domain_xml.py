@@ -15,8 +15,8 @@ import uuid
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
-from vws.core.deployment import WorkspaceOrder
-from vws.node.naming import bridge_name, domain_name, isolated_tap
+from vws.core.deployment import NicOrder, WorkspaceOrder
+from vws.node.naming import bound_tap, bridge_name, domain_name, is_pool, isolated_tap
 
 MARK = "urn:vws:workspace"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
@@ -154,14 +154,20 @@ def _devices(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files
     ET.SubElement(devices, "controller", type="usb", model="none")
     for nic in order.interfaces:
         bridge = bridge_name(host.tag, nic.network) if nic.network else host.bridge
-        tap = "" if nic.network or not order.isolated else isolated_tap(host.tag, nic.mac)
-        _interface(devices, nic.mac, bridge, order.boot, tap)
+        _interface(devices, nic.mac, bridge, order.boot, _tap(order, nic, host.tag))
     _console(devices, files)
     balloon = {"model": "virtio", "freePageReporting": "on"} if host.kind == "kvm" else {"model": "virtio"}
     ET.SubElement(devices, "memballoon", balloon)
     rng = ET.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
     ET.SubElement(devices, "panic", model="isa")
+
+
+def _tap(order: WorkspaceOrder, nic: NicOrder, tag: str) -> str:
+    """Where rules go by the tap's name; "" leaves it to libvirt."""
+    if is_pool(nic.network):
+        return bound_tap(tag, nic.network, nic.mac)
+    return isolated_tap(tag, nic.mac) if order.isolated and not nic.network else ""
 
 
 def _overlay(devices: ET.Element, files: Files) -> None:

@@ -145,6 +145,20 @@ def isolated_tap(tag: str, mac: str) -> str:
     return isolated_taps(tag) + hashlib.sha256(mac.encode()).hexdigest()[:8]
 
 
+def is_pool(network: str) -> bool:
+    """Whether it is the id of a pool's network, where members of several clusters are neighbours."""
+    return network.startswith("pol-")
+
+
+def bound_taps(tag: str, network: str) -> str:
+    """How the names of all taps begin of a pool's network, where each is bound to what its guest was given."""
+    return f"vg{hashlib.sha256(f'{tag}/{network}'.encode()).hexdigest()[:6]}"
+
+
+def bound_tap(tag: str, network: str, mac: str) -> str:
+    return bound_taps(tag, network) + hashlib.sha256(mac.encode()).hexdigest()[:7]
+
+
 def check_order(order: WorkspaceOrder) -> WorkspaceOrder:
     """`order` if every value in it may be used as it is; else a final HypervisorError naming the first that may not."""
     check_id(order.id)

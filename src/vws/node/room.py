@@ -20,7 +20,8 @@ name server of the node's own network alone.
 A public network (a pool's, core/pools.py) has no masquerading: its guests' addresses are routed, each by itself, since
 others of the same range may be on other nodes or be no guests at all. Hence the gateway's address stands alone in the
 room, which answers for all others of the range (proxy ARP), and its way out is called vp..., for others' ways may lead
-to it.
+to it. Its guests are of several clusters and owners, neighbours who need not trust each other: each tap has a name of
+its own (vg...), and is heard only under the MAC and the address that its guest was given.
 
 Everything follows from networks/ID/order.json; it is written first and removed
 last, so what was cut off is found again.
@@ -56,9 +57,10 @@ from vws.node.interfaces import (
     set_kernel,
 )
 from vws.node.namespace import Machine, Namespace
-from vws.node.naming import bridge_name, check_network_order, interface_name, mac_for
+from vws.node.naming import bound_tap, bound_taps, bridge_name, check_network_order, interface_name, is_pool, mac_for
 from vws.node.network import REOPEN_AFTER_S, put_on
 from vws.node.state import write_whole
+from vws.ports import HypervisorError
 
 _INSIDE, _OUT = "net0", "out0"
 # Of guests that have another way out, as dnsmasq knows them.
@@ -78,6 +80,7 @@ class Room:
         self._directory = directory / id
         self._outside = place
         self._own_bridge = own
+        self._tag = tag
         self.bridge = bridge_name(tag, id)
         self._port = interface_name("vr", tag, id)
         self._closed_way, self._public_way = interface_name("vo", tag, id), interface_name("vp", tag, id)
@@ -229,11 +232,40 @@ class Room:
 
     def _route(self, way: int | None) -> None:
         if self._public and way is not None and self.place.exists:
-            addresses = self.dnsmasq.addresses()
+            given = self.dnsmasq.given()
+            self._bind(given)
+            addresses = {address for _, address in given}
             route_hosts(self.place, _INSIDE, addresses)
             route_hosts(self._outside, self._way, addresses, "via", str(_ways(way)[1].ip))
 
     # -------------------------------------------------------- rules
+
+    def _bind(self, given: Iterable[tuple[str, str]]) -> None:
+        """A guest is heard under the MAC and the address that it was given, and no others: also in ARP, by which a
+        neighbour's address is claimed. Who has no address yet may ask for it, and whether it is free."""
+        bound = [(bound_tap(self._tag, self.id, mac), mac, address) for mac, address in sorted(given)]
+        three = _elements(f'"{tap}" . {mac} . {address}' for tap, mac, address in bound)
+        two = _elements(f'"{tap}" . {mac}' for tap, mac, _ in bound)
+        rules = f"""
+            table bridge {self._table}
+            delete table bridge {self._table}
+            table bridge {self._table} {{
+                set given {{ type ifname . ether_addr . ipv4_addr; {three} }}
+                set cards {{ type ifname . ether_addr; {two} }}
+                chain prerouting {{
+                    type filter hook prerouting priority -300; policy accept;
+                    iifname != "{bound_taps(self._tag, self.id)}*" accept
+                    iifname . ether saddr != @cards drop
+                    ether type ip iifname . ether saddr . ip saddr @given accept
+                    ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+                    ether type arp iifname . arp saddr ether != @cards drop
+                    ether type arp iifname . ether saddr . arp saddr ip @given accept
+                    ether type arp arp saddr ip 0.0.0.0 accept
+                    drop
+                }}
+            }}
+        """
+        self._outside.commands.run("nft", "-f", "-", stdin=rules.encode())
 
     def _write_rules(
         self,
@@ -314,8 +346,10 @@ class Room:
             for name in (self._closed_way, self._public_way, self._port, self.bridge):
                 if name in there:
                     remove_link(self._outside, name)
-            rules = "".join(f"table {of} {self._table}\ndelete table {of} {self._table}\n" for of in ("netdev", "ip"))
-            self._outside.commands.run("nft", "-f", "-", stdin=rules.encode())
+            self._forget_tables("netdev", "ip")
+            if is_pool(self.id):
+                with contextlib.suppress(HypervisorError):  # this kernel may know none of this family
+                    self._forget_tables("bridge")
         self.place.destroy()
         self._order = None
         if self._directory.exists():
@@ -323,6 +357,16 @@ class Room:
                 if entry.name != "order.json":
                     shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
             shutil.rmtree(self._directory)
+
+    def _forget_tables(self, *families: str) -> None:
+        rules = "".join(f"table {of} {self._table}\ndelete table {of} {self._table}\n" for of in families)
+        self._outside.commands.run("nft", "-f", "-", stdin=rules.encode())
+
+
+def _elements(listed: Iterable[str]) -> str:
+    """Of an nft set, where an empty list is none."""
+    text = ", ".join(listed)
+    return f"elements = {{ {text} }};" if text else ""
 
 
 def _ways(number: int) -> tuple[ipaddress.IPv4Interface, ipaddress.IPv4Interface]:
