@@ -35,9 +35,10 @@ OFFERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kind": "shorter", "duration_s": 86400}, {"duration_s": 86400}),
     ({"kind": "fewer", "count": 3}, {"count": 3}),
     (
-        {"kind": "smaller", "cpus": 2, "memory_mib": 1537, "disk_mib": 7},
+        {"kind": "smaller", "count": 1, "cpus": 2, "memory_mib": 1537, "disk_mib": 7},
         {"count": 1, "cpus": 2, "memory_mib": 1537, "disk_mib": 7},
     ),
+    ({"kind": "combined", "count": 3, "start": LATER}, {"count": 3, "when": "reservation", "start": LATER}),
 ]
 
 

@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Callable
 
 from vws.core import agreement
+from vws.core.chosen import Chosen
 from vws.core.deployment import NodeReport, WorkspaceFact
 from vws.core.draft import Draft
 from vws.core.enactment import advance, settle_plan
 from vws.core.lifecycle import UNORDERED, Observation
+from vws.core.outlook import Outlook
 from vws.core.present import Present
 from vws.core.site import Capacity, Changes, Image, ImageTag, Lease, Node
 from vws.core.standing import absorb, expire
@@ -44,12 +46,13 @@ def tag(image: Image) -> ImageTag:
 class World:
     """A present that decisions are applied to at once, with a clock that the test turns."""
 
-    def __init__(self, *nodes: Node, images: tuple[Image, ...] = ()) -> None:
+    def __init__(self, *nodes: Node, images: tuple[Image, ...] = (), chosen: Chosen | None = None) -> None:
         self.now = NOW
         self.ids = ids()
         images = images or (image(),)
         self.history = Changes(nodes=nodes, images=images, image_tags=tuple(map(tag, images)))
-        self.present = Present.of(self.history)
+        self.present = Present(Outlook(chosen=chosen))
+        self.present.apply(self.history)
 
     def decide(
         self, decision: Callable[..., object], *arguments: object, actor: str = "ann", **options: object

@@ -119,6 +119,10 @@ def test_what_is_offered_is_accepted(held, start, length, nodes, concurrent, tot
             if "count" in offer:
                 assert 0 < offer["count"] < nodes
                 assert admitted(replace(asked, nodes=offer["count"]), held, one), offer
+            elif "duration_s" in offer:
+                assert 0 < offer["duration_s"] < length
+                assert admitted(replace(asked, requested_s=offer["duration_s"]), held, one), offer
+                assert not admitted(replace(asked, requested_s=offer["duration_s"] + 1), held, one), offer
             else:
                 assert admitted(replace(asked, start=offer["start"]), held, one), offer
 

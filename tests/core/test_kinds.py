@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from tests.core.builders import World, image, node
-from vws.core.agreement import Series, cancel, command, extend
+from vws.core.agreement import Series, cancel, command
+from vws.core.amendment import extend
 from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact
 from vws.core.errors import CannotFit, CommandRefused

@@ -11,20 +11,40 @@ from hypothesis import strategies as st
 
 from tests.core.builders import World, image, node
 from tests.core.test_kinds import follow
-from vws.core import agreement
+from vws.core import agreement, amendment
 from vws.core.bargain import last
+from vws.core.chosen import Chosen
 from vws.core.draft import Draft
 from vws.core.dry_run import consider
 from vws.core.enactment import settle_plan
-from vws.core.errors import CannotFit, VwsError
+from vws.core.errors import CannotFit, LimitReached, VwsError
 from vws.core.maintenance import plan_maintenance
+from vws.core.membership import VO, Limits, Membership, User
 from vws.core.site import LeaseState
 from vws.core.terms import Exceptions, GroupRequest, LeaseRequest, When
 
 IMAGES = (image(), image("big", memory_mib_min=300, disk_mib_min=50))
 
 
-def some_world(random: Random) -> World:
+def some_limits(random: Random) -> Limits:
+    return Limits(
+        concurrent=random.choice([None, None, 2, 4]),
+        total=random.choice([None, None, 3, 6]),
+        ahead_s=random.choice([None, None, 300, 900]),
+        node_hours=random.choice([None, None, 1.5, 4]),
+    )
+
+
+def some_policy(random: Random) -> Chosen:
+    """Limits of ann, and of a VO which she shares with bob."""
+    return Chosen(
+        membership=Membership(
+            {"atlas": VO(("ann", "bob"), limits=some_limits(random))}, users={"ann": User(limits=some_limits(random))}
+        )
+    )
+
+
+def some_world(random: Random, chosen: Chosen | None = None) -> World:
     nodes = [
         node(
             number,
@@ -38,7 +58,7 @@ def some_world(random: Random) -> World:
         )
         for number in range(1, random.randint(2, 5))
     ]
-    world = World(*nodes, images=IMAGES)
+    world = World(*nodes, images=IMAGES, chosen=chosen)
     for each in nodes:
         if random.random() < 0.2:
             start = int(world.now) + random.randint(0, 2000)
@@ -90,42 +110,42 @@ def some_group(random: Random, name: str) -> GroupRequest:
 
 
 def taken(request: LeaseRequest, offer: dict) -> LeaseRequest:
-    """The request that takes an offer."""
-    match offer["kind"]:
-        case "later":
-            return replace(request, when=When.RESERVATION, start=offer["start"])
-        case "now":
-            return replace(request, when=When.IMMEDIATE, start=None)
-        case "fewer":
-            named = offer.get("group", request.groups[0].name)
-            groups = (replace(g, count=offer["count"]) if g.name == named else g for g in request.groups)
-            return replace(request, groups=tuple(groups))
-        case "shorter":
-            return replace(request, duration_s=offer["duration_s"])
-        case "deadline":
-            return replace(request, deadline=offer["deadline"])
-        case "smaller":
-            size = {name: offer[name] for name in ("cpus", "memory_mib", "disk_mib")}
-            return replace(request, groups=(replace(request.groups[0], count=1, **size),))
-        case "exceptions":
-            return replace(request, exceptions=Exceptions.SKIP)
-    raise AssertionError(f"nobody can take the offer {offer}")
+    """The request that takes an offer: each kind has the parts of a request that it names, a combined one several."""
+    if offer["kind"] == "now":
+        return replace(request, when=When.IMMEDIATE, start=None)
+    if offer["kind"] == "exceptions":
+        return replace(request, exceptions=Exceptions.SKIP)
+    assert offer.keys() & {"count", "duration_s", "start", "deadline"}, f"nobody can take {offer}"
+    if "count" in offer:
+        assert len(request.groups) == 1 or "group" in offer
+        named = offer.get("group", request.groups[0].name)
+        size = {name: offer[name] for name in ("count", "cpus", "memory_mib", "disk_mib") if name in offer}
+        groups = (replace(group, **size) if group.name == named else group for group in request.groups)
+        request = replace(request, groups=tuple(groups))
+    if "start" in offer:
+        request = replace(request, when=When.RESERVATION, start=offer["start"])
+    changed = {name: offer[name] for name in ("duration_s", "deadline") if name in offer}
+    return replace(request, **changed)
 
 
 def would_be_granted(world: World, request: LeaseRequest) -> None:
     """Ask in earnest, and forget it."""
     draft = Draft(world.present, actor="ann", now=world.now)
     try:
-        agreement.grant(draft, request, owner="ann", ids=world.ids)
+        agreement.grant(draft, request, owner="ann", ids=world.ids, before=held_before)
         settle_plan(draft, world.ids)
     finally:
         world.present.plan_anew(world.now)
 
 
-def refusal(world: World, request: LeaseRequest) -> CannotFit | None:
+def held_before(user: str, since: float) -> float:
+    return {"ann": 1.0, "bob": 0.5}[user]
+
+
+def refusal(world: World, request: LeaseRequest) -> CannotFit | LimitReached | None:
     try:
         would_be_granted(world, request)
-    except CannotFit as refused:
+    except (CannotFit, LimitReached) as refused:
         return refused
     return None
 
@@ -135,7 +155,17 @@ def refusal(world: World, request: LeaseRequest) -> CannotFit | None:
 @example(10269)
 def test_every_offer_is_granted_when_it_is_asked_for(seed):
     random = Random(seed)
-    world = some_world(random)
+    every_offer_is_granted(random, some_world(random))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 1 << 40))
+def test_every_offer_is_granted_where_there_are_limits(seed):
+    random = Random(seed)
+    every_offer_is_granted(random, some_world(random, some_policy(random)))
+
+
+def every_offer_is_granted(random: Random, world: World) -> None:
     for _ in range(4):
         request = some_request(random, world)
         before = world.present.outlook.sketch()
@@ -161,7 +191,7 @@ def test_asking_before_asking_is_answered_as_asking(seed):
         request = some_request(random, world)
         before = world.present.outlook.sketch()
         draft = Draft(world.present, actor="ann", now=world.now)
-        answer = consider(draft, request, owner="ann", ids=world.ids)
+        answer = consider(draft, request, owner="ann", ids=world.ids, before=held_before)
         assert world.present.outlook.sketch() == before, "asking changes nothing"
         refused = refusal(world, request)
         assert answer["fits"] == (refused is None)
@@ -215,10 +245,38 @@ def test_as_much_longer_as_is_offered_is_granted(seed):
         if lease.state is LeaseState.ENDING:
             continue
         try:
-            asking(world, agreement.extend, lease, 5000)
+            asking(world, amendment.extend, lease, 5000)
         except CannotFit as refused:
             for offer in refused.details["offers"]:
-                asking(world, agreement.extend, lease, offer["duration_s"])
+                asking(world, amendment.extend, lease, offer["duration_s"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 1 << 40))
+def test_as_much_longer_as_is_offered_is_granted_where_there_are_limits(seed):
+    random = Random(seed)
+    limits = Limits(concurrent=random.choice([None, 3]), node_hours=random.choice([2, 5]))
+    world = some_world(random, Chosen(membership=Membership(each_user=limits)))
+    for lease in list(world.present.leases.values()):
+        if lease.state is LeaseState.ENDING:
+            continue
+        try:
+            asking(world, amendment.extend, lease, 9000, held_before)
+        except (CannotFit, LimitReached) as refused:
+            for offer in refused.details["offers"]:
+                asking(world, amendment.extend, lease, offer["duration_s"], held_before)
+                if isinstance(refused, LimitReached) and refused.field == "node_hours" and not lease.soft:
+                    with pytest.raises((CannotFit, LimitReached)):
+                        asking(world, amendment.extend, lease, offer["duration_s"] + 60, held_before)
+
+
+def test_what_was_held_before_counts_when_a_lease_is_to_be_longer():
+    world = World(node(1), chosen=Chosen(membership=Membership(each_user=Limits(node_hours=4))))
+    lease = world.grant(duration_s=3600)
+    with pytest.raises(LimitReached, match="has or had 1 and asks for 4") as refused:
+        asking(world, amendment.extend, lease, 3 * 3600, held_before)
+    assert refused.value.details["offers"] == [{"kind": "shorter", "duration_s": 7200, "text": "2h longer would fit"}]
+    asking(world, amendment.extend, lease, 7200, held_before)
 
 
 def asking(world: World, decision, *arguments: object) -> None:
@@ -247,6 +305,32 @@ def test_a_series_may_be_had_without_its_exceptions():
     would_be_granted(world, without)
     answer = consider(Draft(world.present, actor="ann", now=world.now), without, owner="ann", ids=world.ids)
     assert answer["fits"]
+
+
+def test_a_series_is_offered_with_fewer_or_shorter_instances():
+    world = World(node(1))
+    start = int(world.now) + 7200
+    other = GroupRequest("demo", cpus=2)
+    other = world.grant(other, duration_s=3600, when=When.RESERVATION, start=start + 86_400 + 1800)
+    group = GroupRequest("demo", count=3)
+    series = LeaseRequest((group,), 3600, when=When.PERIODIC, rule="FREQ=DAILY;COUNT=3", start=start)
+    offers = {offer["kind"]: offer for offer in refusal(world, series).details["offers"]}
+    assert offers["fewer"]["count"] == 2
+    assert offers["shorter"]["duration_s"] == other.plan.begin - start - 86_400
+    for offer in offers.values():
+        would_be_granted(world, taken(series, offer))
+
+
+def test_a_limit_on_a_series_is_kept_by_what_is_offered():
+    world = World(node(1), chosen=Chosen(membership=Membership(each_user=Limits(node_hours=5))))
+    rule = {"when": When.PERIODIC, "rule": "FREQ=DAILY;COUNT=4", "start": int(world.now) + 7200}
+    series = LeaseRequest((GroupRequest("demo", count=2),), 3600, **rule)
+    refused = refusal(world, series)
+    assert "node-hours" in refused.problem
+    offers = {offer["kind"]: offer for offer in refused.details["offers"]}
+    assert offers.keys() == {"exceptions", "fewer"}, "of the four that share four hours, two could be had as asked"
+    for offer in offers.values():
+        would_be_granted(world, taken(series, offer))
 
 
 def test_the_answer_to_a_dry_run_says_nothing_of_names_that_nobody_asked_for():
@@ -300,6 +384,128 @@ def test_what_the_image_could_not_boot_with_is_not_offered():
     assert not offers
     offers = refusal(world, LeaseRequest((GroupRequest("demo", memory_mib=400, disk_mib=100),), 60)).details["offers"]
     assert [offer["memory_mib"] for offer in offers] == [280]
+
+
+def offers_by_kind(world: World, request: LeaseRequest) -> dict[str, dict]:
+    refused = refusal(world, request)
+    assert refused is not None
+    for offer in refused.details["offers"]:
+        would_be_granted(world, taken(request, offer))
+    return {offer["kind"]: offer for offer in refused.details["offers"]}
+
+
+def test_a_limit_and_the_room_are_kept_together():
+    """Below the limit where others have the room, and in the room where the limit is reached: neither is offered."""
+    world = World(node(1), chosen=Chosen(membership=Membership(users={"ann": User(limits=Limits(concurrent=3))})))
+    first = world.grant(GroupRequest("demo", count=3), duration_s=600, owner="ann")
+    world.grant(GroupRequest("demo", cpus=4), duration_s=600, owner="bob", when=When.RESERVATION, start=first.end + 30)
+    offers = offers_by_kind(world, LeaseRequest((GroupRequest("demo", count=2),), 300))
+    assert offers.keys() == {"later"}
+    assert offers["later"]["start"] >= first.end + 630, "when the limit would let it pass, bob has the node"
+
+
+def test_what_two_limits_leave_together_is_offered():
+    limits = {"users": {"ann": User(limits=Limits(total=4))}, "vos": {"atlas": VO(("ann",), limits=Limits(total=2))}}
+    world = World(node(1, cpus=8), chosen=Chosen(membership=Membership(**limits)))
+    offers = offers_by_kind(world, LeaseRequest((GroupRequest("demo", count=6),), 300))
+    assert offers["fewer"]["count"] == 2
+
+
+def test_a_start_too_far_ahead_is_offered_where_there_is_room():
+    world = World(node(1), chosen=Chosen(membership=Membership(each_user=Limits(ahead_s=3600))))
+    now = int(world.now)
+    whole = LeaseRequest((GroupRequest("demo", cpus=4),), 600, when=When.RESERVATION, start=now + 9000)
+    assert offers_by_kind(world, whole)["sooner"]["start"] == now + 3600
+    world.grant(GroupRequest("demo", cpus=1), owner="bob", when=When.RESERVATION, start=now + 3300)
+    assert offers_by_kind(world, whole)["sooner"]["start"] < now + 600, "at the limit there is no room"
+
+
+def test_node_hours_left_for_less_than_was_asked_are_offered_when_there_is_room():
+    world = World(node(1), chosen=Chosen(membership=Membership(each_user=Limits(node_hours=2))))
+    world.grant(GroupRequest("demo", cpus=4), duration_s=1800, owner="bob")
+    offers = offers_by_kind(world, LeaseRequest((GroupRequest("demo"),), 3 * 3600))
+    (offer,) = offers.values()
+    assert (offer["kind"], offer["duration_s"]) == ("combined", 3600), "an hour of the two was held before"
+    assert offer["start"] >= world.now + 1800
+
+
+def test_fewer_and_later_are_offered_together_where_neither_is_enough():
+    world = World(node(1), node(2))
+    world.grant(GroupRequest("demo", count=2, cpus=4), duration_s=600)
+    offers = offers_by_kind(world, LeaseRequest((GroupRequest("demo", count=3, cpus=4),), 300))
+    (offer,) = offers.values()
+    assert (offer["kind"], offer["count"]) == ("combined", 2)
+    assert offer["start"] >= world.now + 600
+
+
+def test_smaller_and_by_a_later_deadline_are_offered_together_where_neither_is_enough():
+    world = full_world()
+    large = GroupRequest("demo", cpus=5, memory_mib=100, disk_mib=10)
+    request = LeaseRequest((large,), 60, when=When.DEADLINE, deadline=int(world.now) + 200)
+    (offer,) = offers_by_kind(world, request).values()
+    assert (offer["kind"], offer["count"], offer["cpus"]) == ("combined", 1, 4)
+    assert offer["deadline"] > world.now + 1000
+
+
+def test_of_several_groups_fewer_of_the_largest_are_offered():
+    world = World(node(1), node(2))
+    groups = (GroupRequest("demo", name="head"), GroupRequest("demo", count=9, name="worker"))
+    offers = offers_by_kind(world, LeaseRequest(groups, 300))
+    assert (offers["fewer"]["group"], offers["fewer"]["count"]) == ("worker", 7)
+    assert offers["fewer"]["text"] == "7 of worker and all others would fit now"
+
+
+@pytest.mark.parametrize("when", [When.IMMEDIATE, When.BEST_EFFORT])
+@pytest.mark.parametrize(
+    ("asked", "field", "problem", "possible"),
+    [
+        (
+            {"memory_mib": 9000},
+            "groups[0].memory_mib",
+            "no node has 9000 MiB of memory for one workspace: n2 has the most, 3950",
+            "one workspace of 1 CPU, 3950 MiB memory, 1024 MiB disk",
+        ),
+        (
+            {"disk_mib": 200_000},
+            "groups[0].disk_mib",
+            "no node has 200000 MiB of disk for one workspace: n1 has the most, 100000",
+            "one workspace of 1 CPU, 512 MiB memory, 100000 MiB disk",
+        ),
+        (
+            {"cpus": 16, "requirement": "memory_mib < 3000"},
+            "groups[0].cpus",
+            "no node has 16 CPUs for one workspace: n1 has the most, 2",
+            "one workspace of 2 CPUs",
+        ),
+        (
+            {"memory_mib": 1500, "count": 3, "together": True},
+            "groups[0].memory_mib",
+            "no node has 1500 MiB of memory for each of 3 workspaces together: n2 has the most, 1283",
+            "2 of this size would fit",
+        ),
+        (
+            {"bandwidth_mbit": 100},
+            "groups[0].bandwidth_mbit",
+            "no node has 100 Mbit/s of its network for one workspace: none has any",
+            "none of it",
+        ),
+    ],
+)
+def test_more_than_any_node_has_is_told_with_the_most_there_is_and_where(when, asked, field, problem, possible):
+    world = World(
+        node(1, cpus=2, memory_mib=2000), node(2, memory_mib=4000, overhead_mib=50), node(3, cpus=64, removed_at=1.0)
+    )
+    refused = refusal(world, LeaseRequest((GroupRequest("demo", **asked),), 60, when=when))
+    assert (refused.field, refused.problem) == (field, problem)
+    assert possible in refused.possible
+
+
+def test_what_a_drained_node_has_is_for_those_who_may_wait_for_it():
+    world = World(node(1), node(2, cpus=64, drained=True))
+    large = LeaseRequest((GroupRequest("demo", cpus=32),), 60)
+    refused = refusal(world, large)
+    assert refused.problem == "no node has 32 CPUs for one workspace: n1 has the most, 4"
+    assert refusal(world, replace(large, when=When.BEST_EFFORT)) is None
 
 
 def full_world() -> World:

@@ -17,7 +17,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from tests.core.builders import World, node
 from tests.core.hosts import Host, Letter
-from vws.core.agreement import Series, cancel, command, extend, resize
+from vws.core.agreement import Series, cancel, command
+from vws.core.amendment import extend, resize
 from vws.core.deployment import NodeReport
 from vws.core.draft import Draft
 from vws.core.enactment import advance, settle_plan

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from tests.core.builders import World, node
-from vws.core.agreement import cancel, command, extend, resize
+from vws.core.agreement import cancel, command
+from vws.core.amendment import extend, resize
 from vws.core.deployment import WorkspaceFact
 from vws.core.errors import VwsError
 from vws.core.lifecycle import FINAL, UNORDERED, Command, Observation

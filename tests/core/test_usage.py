@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.core.builders import NOW, World, node
-from vws.core.agreement import cancel, command, extend, resize
+from vws.core.agreement import cancel, command
+from vws.core.amendment import extend, resize
 from vws.core.errors import VwsError
 from vws.core.lifecycle import Command, Observation, State
 from vws.core.meter import BY, Meter

@@ -15,15 +15,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vws.cli.offers import Options, offer_facts
+from vws.cli.offers import Options, offer_facts, options_of
 from vws.cli.output import print_json
+from vws.cli.times import show_time
+from vws.cli.wording import Wording
 
 NAMED_MAX = 4
+# Fields that are times, which people do not read as seconds.
+TIMES = ("start", "deadline", "until")
 NOTHING_CHANGED = "nothing was changed"
 KEPT = {
     "invalid-request": NOTHING_CHANGED,
@@ -69,6 +74,7 @@ class Failed(click.ClickException):
         self.next_step = next_step or ("" if problem.get("possible") else NEXT.get(str(problem.get("code")), ""))
         self.as_json = as_json
         self.options: Options | None = None  # of the command that was refused, for the offers
+        self.wording = Wording()
 
     def show(self, file: Any = None) -> None:
         if self.as_json:
@@ -77,21 +83,26 @@ class Failed(click.ClickException):
             click.echo("\n".join(self.lines()), err=True)
 
     def lines(self) -> list[str]:
-        lines = [click.style("Error: ", fg="red") + one_line(self.message)]
+        lines = [click.style("Error: ", fg="red") + one_line(self.wording.sentence(self.message))]
         told = [(name, value) for name, value in self._facts() if value not in (None, "", [])]
         return lines + [f"  {one_line(name)}: {one_line(value)}" for name, value in told]
 
     def _facts(self) -> list[tuple[str, Any]]:
-        problem = self.problem
+        problem, wording = self.problem, self.wording
         # What the sentence begins with, or says as a word of its own, needs no line.
-        field = None if re.match(_word(problem.get("field")), self.message) else problem.get("field")
+        field = None if re.match(_word(problem.get("field")), self.message) else wording.field(problem.get("field"))
         asked = None if re.search(_word(problem.get("asked")), self.message) else problem.get("asked")
+        asked = show_time(asked) if problem.get("field") in TIMES and isinstance(asked, int) else asked
         # The offers are what is possible, one by one.
         possible = None if problem.get("offers") else problem.get("possible")
-        facts = [("field", field), ("asked", asked), ("possible", possible)]
+        possible = wording.sentence(possible) if isinstance(possible, str) else possible
+        # A limit is named as the site's configuration has it, and an option says its own name.
+        kind = "limit" if problem.get("limit") == field else "option" if (field or "").startswith("-") else "field"
+        facts = [(kind, field), ("asked", asked), ("possible", possible)]
         facts += by_reason("node", problem.get("nodes") or ())
         facts += by_reason("workspace", problem.get("workspaces") or ())
-        facts += offer_facts(problem.get("offers") or (), self.options)
+        offers = problem.get("offers") or ()
+        facts += offer_facts(offers, self.options or partial(options_of, wording=wording))
         return [*facts, ("kept", self.kept), ("next", self.next_step)]
 
 

@@ -59,6 +59,7 @@ class LazyGroup(click.Group):
             if failure is None:
                 raise
             failure.as_json = session.as_json
+            failure.wording = session.wording
             failure.next_step = session.named(failure.next_step)
             raise failure from error
         finally:

@@ -10,9 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from vws.cli.times import show_time
+from vws.cli.wording import Wording
 from vws.core.spans import show_exactly
 
 EXCEPTIONS_SHOWN = 5
+# Of a command that has every option.
+EVERY = Wording()
 
 Json = dict[str, Any]
 # What takes an offer; "" where nothing of that command does.
@@ -37,39 +40,32 @@ def show_offer(offer: Any, options: Options) -> str:
     return f"{said} ({taking})" if taking else said
 
 
-def options_of(offer: Json) -> str:
-    """The options of `vws lease request` that ask for it; "" for one of a kind that is not known here."""
-    match offer.get("kind"):
-        case "fewer" if "group" in offer:
-            return f"n={offer['count']} of --group {offer['group']}"
-        case "fewer":
-            return f"-n {offer['count']}"
-        case "shorter":
-            return f"--for {show_exactly(offer['duration_s'])}"
-        case "later" | "sooner":
-            return f"--at {_written(offer['start'])}"
-        case "deadline":
-            return f"--by {_written(offer['deadline'])}"
-        case "smaller":
-            return f"-n 1 --cpus {offer['cpus']} --memory {offer['memory_mib']}MiB --disk {offer['disk_mib']}MiB"
-        case "now":
-            return "without --at"
-        case "exceptions":
-            return "--skip-exceptions"
-    return ""
+def options_of(offer: Json, wording: Wording = EVERY) -> str:
+    """The options that ask for it; "" for a kind that is not known here, or that the command has no options for."""
+    if offer.get("kind") in ALONE:
+        return ALONE[offer["kind"]]
+    if offer.get("kind") not in KINDS:
+        return ""
+    if "group" in offer:
+        rest = options_of({part: offer[part] for part in offer if part not in ("group", "count")}, wording)
+        smaller = f"n={offer['count']} of --group {offer['group']}"
+        return ", ".join(filter(None, (smaller, rest))) if wording.has("--group") else ""
+    parts = [(option, show(offer[part])) for part, option, show in PARTS if part in offer]
+    if not all(wording.has(option) for option, _ in parts):
+        return ""
+    return " ".join(f"{option} {value}" for option, value in parts)
 
 
 def options_of_launch(offer: Json, fewer: Callable[[str, int], str]) -> str:
     """The same of `vws cluster launch`. fewer: what makes a group ("": the only one) so large."""
-    match offer.get("kind"):
-        case "fewer":
-            return fewer(offer.get("group", ""), offer["count"])
-        case "smaller":
-            each = f"cpus: {offer['cpus']}, memory: {offer['memory_mib']}MiB, disk: {offer['disk_mib']}MiB"
-            return f"count: 1, {each} of its group in the file"
-        case "addresses":
-            return ""
-    return options_of(offer)
+    if offer.get("kind") not in KINDS:
+        return options_of(offer)
+    rest = options_of({part: offer[part] for part in offer if part not in OF_GROUP})
+    if "memory_mib" in offer:
+        each = f"cpus: {offer['cpus']}, memory: {offer['memory_mib']}MiB, disk: {offer['disk_mib']}MiB"
+        return ", ".join(filter(None, (f"count: 1, {each} of its group in the file", rest)))
+    smaller = fewer(offer.get("group", ""), offer["count"]) if "count" in offer else ""
+    return " ".join(filter(None, (smaller, rest)))
 
 
 def options_of_growth(offer: Json, cluster: str, group: str) -> str:
@@ -85,6 +81,21 @@ def options_of_growth(offer: Json, cluster: str, group: str) -> str:
 def _written(at: int) -> str:
     """As options take it: on the reader's clock, and still the same instant on another."""
     return datetime.fromtimestamp(at).astimezone().isoformat()
+
+
+KINDS = ("fewer", "shorter", "later", "sooner", "deadline", "smaller", "combined")
+ALONE = {"now": "without --at", "exceptions": "--skip-exceptions"}
+OF_GROUP = ("group", "count", "cpus", "memory_mib", "disk_mib")
+# The parts of a request that an offer changes, each with its option.
+PARTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("count", "-n", str),
+    ("cpus", "--cpus", str),
+    ("memory_mib", "--memory", "{}MiB".format),
+    ("disk_mib", "--disk", "{}MiB".format),
+    ("duration_s", "--for", show_exactly),
+    ("start", "--at", _written),
+    ("deadline", "--by", _written),
+)
 
 
 def _exceptions(skipped: list[Json]) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import click
 
+from vws.cli.wording import Wording
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -34,8 +36,14 @@ class Session:
     def __init__(self, connect: Callable[[Session], Any] = connect) -> None:
         self.explicit_directory: Path | None = None
         self.as_json = False
+        self.command: click.Context | None = None  # the innermost one that was given
         self._connect = connect
         self._client: Any = None
+
+    @property
+    def wording(self) -> Wording:
+        """In whose words a refusal is told."""
+        return Wording() if self.command is None else Wording.of(self.command)
 
     @property
     def client(self) -> Any:
@@ -77,8 +85,10 @@ def _keep_directory(ctx: click.Context, _: click.Parameter, value: Path | None) 
 
 
 def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    session = ctx.ensure_object(Session)
+    session.command = ctx
     if value:
-        ctx.ensure_object(Session).as_json = True
+        session.as_json = True
 
 
 def dir_option(command: F) -> F:

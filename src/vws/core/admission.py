@@ -5,12 +5,14 @@ them, and a lease that waits in the queue counts as outstanding. Of a lease that
 will run, so `concurrent` refuses it only if it could never run; when it is about to begin, the same limit is looked at
 again (`Chosen.held_back`).
 
-A refusal says which limit of whom, what is held, and what would be accepted: fewer workspaces, or the same later.
+A refusal says which limit of whom, what is held, and what that limit would let pass: fewer workspaces, a shorter run,
+or the same later. Whether the other limits and the site's room do so too is tried before it is offered
+(core/bargain.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -61,6 +63,14 @@ class Holdings:
 
     def peak(self, start: float, end: float) -> int:
         """The most workspaces at one instant of [start, end), by what is agreed."""
+        return max((count for _, count in self._counts(start, end)), default=0)
+
+    def above(self, room: int, start: float, end: float) -> float | None:
+        """The first instant of [start, end) with more than `room` workspaces; None if there is none."""
+        return next((moment for moment, count in self._counts(start, end) if count > room), None)
+
+    def _counts(self, start: float, end: float) -> Iterator[tuple[float, int]]:
+        """How many workspaces there are from each moment of [start, end) on at which that changes."""
         steps: list[tuple[float, int]] = []
         for held in self.held:
             if held.start is None or held.start >= end:
@@ -68,11 +78,10 @@ class Holdings:
             over = held.start + held.left_s
             if over > start:
                 steps += [(max(held.start, start), held.nodes), (over, -held.nodes)]
-        most = present = 0
-        for _, step in sorted(steps):  # at one instant, what ends makes room first
+        present = 0
+        for moment, step in sorted(steps):  # at one instant, what ends makes room first
             present += step
-            most = max(most, present)
-        return most
+            yield moment, present
 
 
 Admit = Callable[[Standing, Holdings, Limits, float], None]
@@ -126,22 +135,32 @@ def _too_far_ahead(asked: Standing, holdings: Holdings, limit_s: int, now: float
 
 
 def _check_concurrent(asked: Standing, holdings: Holdings, limit: int, now: float) -> None:
-    if asked.start is None:
-        peak, later = 0, []
-    else:
+    peak, room = 0, limit - asked.nodes
+    offers: list[dict[str, Any]] = []
+    if asked.start is not None:
         start = max(now, asked.start)
         end = start + asked.left_s - max(0.0, now - asked.start)
         peak = holdings.peak(start, end)
-        later = _later(holdings, limit - asked.nodes, start, end - start, now)
-    if peak + asked.nodes <= limit:
+        if peak > room:
+            offers = [*_shorter(holdings, room, start, end), *_later(holdings, room, start, end - start, now)]
+    if peak <= room:
         return
     held = f"has {peak} then and asks for {asked.nodes}" if peak else f"and asks for {asked.nodes}"
     raise _reached(
         f"{holdings.title} may have {_workspaces(limit)} at a time, {held}",
         "concurrent", holdings.title, asked.nodes, peak,
-        [*_fewer(limit - peak, " at that time" if peak else ""), *later],
+        [*_fewer(limit - peak, " at that time" if peak else ""), *offers],
         otherwise="the same after a lease has ended" if asked.nodes <= limit else f"{_workspaces(limit)} at most",
     )  # fmt: skip
+
+
+def _shorter(holdings: Holdings, room: int, start: float, end: float) -> list[dict[str, Any]]:
+    """The same until others of the party begin."""
+    full = holdings.above(room, start, end) if room >= 0 else None
+    length_s = 0 if full is None else int(full - start)
+    if length_s < 1:
+        return []
+    return [{"kind": "shorter", "duration_s": length_s, "text": f"the same for {show_exactly(length_s)}"}]
 
 
 def _later(holdings: Holdings, room: int, start: float, length_s: float, now: float) -> list[dict[str, Any]]:

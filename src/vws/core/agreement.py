@@ -1,4 +1,4 @@
-"""The decisions about leases: granting, changing and ending them.
+"""The decisions about leases: granting and ending them. Changing what was agreed is in core/amendment.py.
 
 Each gathers its changes in a `Draft`, or refuses by a domain error, in which
 case the draft is dropped and nothing has changed. What follows from facts and
@@ -9,36 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from vws.core.admission import HeldBefore, nothing_before
+from vws.core.bargain import SHORTEST_S, Held, Offer, last
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
 from vws.core.image_access import ImageUser, find_image, user_of
 from vws.core.image_gate import admitted, say_allowed
-from vws.core.lifecycle import UNORDERED, Command
-from vws.core.offers import refusal, too_soon, why_not
+from vws.core.lifecycle import Command
+from vws.core.offers import beyond, not_in_time, refusal, too_soon, why_not
 from vws.core.plan.demand import Demand
-from vws.core.plan.profile import Amount
 from vws.core.present import Present
 from vws.core.recurrence import said
 from vws.core.requirements import parse
-from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, Node, PlanPhase, Workspace
+from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, PlanPhase, Workspace
 from vws.core.spans import show_exactly
 from vws.core.standing import begin_end, give, is_put_by, settle
 from vws.core.terms import (
-    CPUS_MAX,
-    DURATION_S_MAX,
-    MEMORY_MIB_MAX,
-    MEMORY_MIB_MIN,
     Disk,
     Exceptions,
     GroupRequest,
     LeaseRequest,
     When,
-    check_duration,
-    check_number,
     check_request,
 )
 from vws.core.usage import terms_of
@@ -118,17 +111,12 @@ def draw_up(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner:
 def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     """Take a lease into the plan and the record; raises CannotFit or LimitReached."""
     outlook, now = draft.present.outlook, int(draft.now)
-    outlook.chosen.check(lease, draft.changed_leases(), draft.now, before, draft.present.outstanding)
-    demand = outlook.demand_of(lease, outlook.number())
-    must_be_ready(draft.present, lease, demand, now)
-    if lease.kind is LeaseKind.BEST_EFFORT and not outlook.could_ever(demand):
-        # It would wait for ever.
-        raise refusal(draft.present, lease, demand, now=now)
+    demand, held = may_be_asked(draft, lease, before)
     if not outlook.planner.arrive(demand, now):
         hurries = lease.urgent and lease.kind is LeaseKind.IMMEDIATE
         block, victims = outlook.planner.soonest(demand, now) if hurries else (None, [])
         if block is None:
-            raise refusal(draft.present, lease, demand, now=now)
+            raise refusal(draft.present, lease, demand, held, now=now)
         outlook.planner.accept(demand, block, victims, now)
         lease = replace(lease, start=demand.at, end=demand.at + lease.duration_s)
     draft.put_lease(lease)
@@ -136,10 +124,21 @@ def _enter(draft: Draft, lease: Lease, before: HeldBefore) -> None:
     say_allowed(draft, lease, "request")
 
 
-def must_be_ready(present: Present, lease: Lease, demand: Demand, now: int) -> None:
-    """A reservation runs at its start: what has to happen before must have time to."""
-    if demand.hard and demand.at - demand.prepare_s < now:
-        raise too_soon(present, lease, demand, now=now)
+def may_be_asked(draft: Draft, lease: Lease, before: HeldBefore) -> tuple[Demand, Held]:
+    """What the planner is to be asked for, and what is held beside it. Raises LimitReached if a limit does not admit
+    the lease, CannotFit if it could not be prepared by its start, or would wait for ever."""
+    present, outlook, now = draft.present, draft.present.outlook, int(draft.now)
+    held = outlook.chosen.held(lease, draft.changed_leases(), before, present.outstanding)
+    demand = outlook.demand_of(lease, outlook.number())
+    try:
+        outlook.chosen.check_beside(lease, held, draft.now)
+    except LimitReached as reached:
+        raise beyond(present, lease, demand, held, reached, now=now) from None
+    if not_in_time(demand, now=now):
+        raise too_soon(present, lease, demand, held, now=now)
+    if lease.kind is LeaseKind.BEST_EFFORT and not outlook.could_ever(demand):
+        raise refusal(present, lease, demand, held, now=now)
+    return demand, held
 
 
 def _go_on(draft: Draft, ids: Ids) -> None:
@@ -158,7 +157,7 @@ def _grant_series(
     instances = [replace(lease, series=id) for lease in instances_of(draft, request, images, owner, id, ids)]
     skipped = tuple(exceptions_of(draft, instances, before))
     if skipped and (request.exceptions is Exceptions.REFUSE or len(skipped) == len(instances)):
-        raise _refused_series(instances, skipped)
+        raise _refused_series(draft, instances, skipped, before)
     granted = without(instances, skipped)
     for lease in granted:
         _enter(draft, lease, before)
@@ -195,9 +194,10 @@ def _why_no_instance(draft: Draft, lease: Lease, held: Sequence[Lease], before: 
     demand = outlook.demand_of(lease, outlook.number())
     try:
         outlook.chosen.check(lease, held, draft.now, before, present.outstanding)
-        must_be_ready(present, lease, demand, now)
-    except (CannotFit, LimitReached) as refused:
+    except LimitReached as refused:
         return refused.problem
+    if not_in_time(demand, now=now):
+        return not_in_time(demand, now=now)
     return "" if outlook.planner.find(demand, now)[0] is not None else why_not(present, lease, demand, now=now)
 
 
@@ -207,26 +207,84 @@ def without(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> list[Leas
     return [lease for lease in instances if lease.start not in missing]
 
 
-def _refused_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> CannotFit:
-    first, offers = skipped[0], offers_of_series(instances, skipped)
+def _refused_series(
+    draft: Draft, instances: Sequence[Lease], skipped: Sequence[Skipped], before: HeldBefore
+) -> CannotFit:
+    first, offers = skipped[0], offers_of_series(draft, instances, skipped, before)
     return CannotFit(
         f"{len(skipped)} of the {len(instances)} starts of this rule cannot be had, the first at {said(first.start)}: "
         f"{first.reason}",
         field="rule",
         asked=len(instances),
-        possible=offers[0]["text"] if offers else "another rule, fewer nodes, or a later time",
+        possible="; ".join(offer["text"] for offer in offers) or "another rule, fewer nodes, or a later time",
         details={"nodes": [], "offers": offers},
     )
 
 
-def offers_of_series(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> list[dict[str, Any]]:
-    """A series without its exceptions, if anything is left of it."""
+def offers_of_series(
+    draft: Draft, instances: Sequence[Lease], skipped: Sequence[Skipped], before: HeldBefore
+) -> list[Offer]:
+    """A refused series without its exceptions, if anything is left of it; with fewer workspaces; with shorter runs."""
+    fewer, shorter = _fewer_each(draft, instances, skipped, before), _shorter_each(draft, instances, skipped, before)
+    return [offer for offer in (exceptions_offered(instances, skipped), fewer, shorter) if offer is not None]
+
+
+def exceptions_offered(instances: Sequence[Lease], skipped: Sequence[Skipped]) -> Offer | None:
     some = len(instances) - len(skipped)
     if not some or not skipped:
-        return []
+        return None
     others = f"the other {some} starts" if some > 1 else "the other start"
     text = f"{others} could be had, if exceptions may be skipped"
-    return [{"kind": "exceptions", "count": some, "skipped": [asdict(each) for each in skipped], "text": text}]
+    return {"kind": "exceptions", "count": some, "skipped": [asdict(each) for each in skipped], "text": text}
+
+
+def _fewer_each(
+    draft: Draft, instances: Sequence[Lease], skipped: Sequence[Skipped], before: HeldBefore
+) -> Offer | None:
+    groups = instances[0].groups
+    if len(groups) > 1:
+        return None
+
+    def of(lease: Lease, count: int) -> Lease:
+        return replace(lease, groups=(replace(groups[0], count=count),))
+
+    count = _most_for_all(draft, instances, skipped, before, range(1, groups[0].count), of)
+    text = f"{count} of this size would fit at each of the {len(instances)} starts"
+    return None if count is None else {"kind": "fewer", "count": count, "text": text}
+
+
+def _shorter_each(
+    draft: Draft, instances: Sequence[Lease], skipped: Sequence[Skipped], before: HeldBefore
+) -> Offer | None:
+    def of(lease: Lease, duration_s: int) -> Lease:
+        return replace(lease, duration_s=duration_s, end=lease.run[0] + duration_s)
+
+    lengths = range(SHORTEST_S, instances[0].duration_s)
+    length_s = _most_for_all(draft, instances, skipped, before, lengths, of)
+    if length_s is None:
+        return None
+    text = f"all of it for {show_exactly(length_s)} would fit at each of the {len(instances)} starts"
+    return {"kind": "shorter", "duration_s": length_s, "text": text}
+
+
+def _most_for_all(
+    draft: Draft,
+    instances: Sequence[Lease],
+    skipped: Sequence[Skipped],
+    before: HeldBefore,
+    values: Sequence[int],
+    of: Callable[[Lease, int], Lease],
+) -> int | None:
+    """The last of the values with which no instance is an exception. It is looked for among those that were, and then
+    tried with all."""
+    starts = {each.start for each in skipped}
+
+    def could_all(value: int, instances: Sequence[Lease]) -> bool:
+        return next(exceptions_of(draft, [of(lease, value) for lease in instances], before), None) is None
+
+    failing = [lease for lease in instances if lease.start in starts]
+    found = last(values, lambda value: could_all(value, failing))
+    return found if found is not None and could_all(found, instances) else None
 
 
 def resolve(present: Present, request: LeaseRequest, owner: str, *, now: int) -> tuple[LeaseRequest, list[Image]]:
@@ -310,7 +368,7 @@ def _group(request: GroupRequest, image: Image) -> Group:
     )
 
 
-# ---------------------------------------------------------------- changing
+# ---------------------------------------------------------------- ending, and commands
 
 
 def command(draft: Draft, workspace: Workspace, order: Command) -> Workspace:
@@ -341,192 +399,3 @@ def cancel(draft: Draft, lease: Lease) -> Lease:
     begin_end(draft, lease, LeaseState.ENDED, f"cancelled by {draft.actor}")
     settle(draft)
     return draft.lease(lease.id)
-
-
-def extend(draft: Draft, lease: Lease, duration_s: int) -> Lease:
-    """Makes the lease's run `duration_s` longer; raises CannotFit if others have its nodes by then."""
-    check_duration(duration_s)
-    _must_live(lease, "extended")
-    check_number(lease.duration_s + duration_s, "duration_s", 1, DURATION_S_MAX, "s in all")
-    outlook, now = draft.present.outlook, int(draft.now)
-    demand = outlook.planner.demands[lease.id]
-    longer = replace(lease, duration_s=lease.duration_s + duration_s)
-    if lease.end is not None:
-        longer = replace(longer, end=lease.end + duration_s)
-    outlook.chosen.check(longer, draft.changed_leases(), draft.now, outstanding=draft.present.outstanding)
-    _must_keep_its_deadline(lease, demand, duration_s, now)
-    if not outlook.planner.prolong(demand, duration_s, now):
-        raise _cannot_prolong(draft.present, lease, demand, duration_s, now)
-    after = draft.put_lease(longer)
-    draft.say_lease("lease.extended", after, before=lease.end, **terms_of(after))
-    if not lease.soft:
-        for workspace in _living(draft, lease):
-            draft.order(replace(workspace, end=after.run[1]))
-    return after
-
-
-def _must_keep_its_deadline(lease: Lease, demand: Demand, duration_s: int, now: int) -> None:
-    if lease.deadline is None:
-        return
-    over = (demand.block.stop if demand.block is not None else now + demand.remaining) + duration_s
-    if over > lease.deadline:
-        left_s = max(0, lease.deadline - over + duration_s)
-        raise CannotFit(
-            f"{lease.name} would be over {show_exactly(over - lease.deadline)} after its deadline, "
-            f"{said(lease.deadline)}",
-            field="duration_s",
-            asked=duration_s,
-            possible=f"{show_exactly(left_s)} at most" if left_s else "a new lease for what is to come after it",
-            details={"nodes": [], "offers": []},
-        )
-
-
-def _cannot_prolong(present: Present, lease: Lease, demand: Demand, duration_s: int, now: int) -> CannotFit:
-    outlook, block = present.outlook, demand.block
-    assert block is not None
-    until = outlook.open_until(demand, block.end + duration_s, now)
-    blocked = [
-        {"node": node, "name": present.nodes[node].name, "reason": reason}
-        for node in outlook.hosts_of(demand)
-        if (reason := outlook.why_closed(present, demand, node, block.end, block.end + duration_s, now))
-    ]
-    who = ", ".join(dict.fromkeys(each["name"] for each in blocked)) or "a node"
-    why = blocked[0]["reason"] if blocked else "others have it by then"
-    possible_s = until - block.end
-    offers = []
-    if possible_s > 0:
-        offers = [{"kind": "shorter", "duration_s": possible_s, "text": f"{show_exactly(possible_s)} longer would fit"}]
-    return CannotFit(
-        f"{lease.name} cannot go on for {show_exactly(duration_s)} more on {who}: {why}",
-        field="duration_s",
-        asked=duration_s,
-        possible=f"{show_exactly(possible_s)} at most" if possible_s > 0 else "a new lease for the time after it",
-        details={"nodes": blocked, "offers": offers},
-    )
-
-
-def resize(draft: Draft, lease: Lease, *, group: str | None, memory_mib: int | None, cpus: int | None) -> Lease:
-    """Sets the size of all workspaces of `group` (None: of all groups), the running ones too."""
-    _must_live(lease, "resized")
-    _check_resize(draft.present, lease, group, memory_mib, cpus)
-    outlook, now = draft.present.outlook, int(draft.now)
-    # What is overdue is not free before somebody has seen that it is.
-    outlook.planner.due(now)
-    wanted = {g.name for g in lease.groups if group is None or g.name == group}
-    groups = tuple(_resized_group(g, memory_mib, cpus) if g.name in wanted else g for g in lease.groups)
-    after = replace(lease, groups=groups)
-    members = {w.id: w for w in draft.members(lease.id)}
-    for workspace in _living(draft, lease):
-        if workspace.group in wanted:
-            members[workspace.id] = _resized_workspace(workspace, memory_mib, cpus)
-    demand = outlook.planner.demands[lease.id]
-    if not _is_wide_enough(draft, demand, groups) or not outlook.resize(demand, after, members.values(), now):
-        raise _no_room(draft.present, lease, demand, groups, (memory_mib, cpus), now)
-    draft.put_lease(after)
-    draft.say_lease("lease.resized", after, group=group, memory_mib=memory_mib, cpus=cpus, **terms_of(after))
-    for workspace in _living(draft, lease):
-        if workspace.group in wanted:
-            draft.order(members[workspace.id])
-    return after
-
-
-def _living(draft: Draft, lease: Lease) -> list[Workspace]:
-    return [w for w in draft.members(lease.id) if w.state not in UNORDERED]
-
-
-def _is_wide_enough(draft: Draft, demand: Demand, groups: Sequence[Group]) -> bool:
-    """Whether each of its nodes has as many CPUs as one workspace there shall have."""
-    block = demand.block
-    if block is None:
-        return True
-    ids, member = draft.present.outlook.nodes, 0
-    for group in groups:
-        nodes = [draft.present.nodes.get(ids[host]) for host in block.hosts[member : member + group.count] if host >= 0]
-        if any(node is not None and node.capacity.cpus < group.cpus for node in nodes):
-            return False
-        member += group.count
-    return True
-
-
-def _resized_group(group: Group, memory_mib: int | None, cpus: int | None) -> Group:
-    return replace(group, memory_mib=memory_mib or group.memory_mib, cpus=cpus or group.cpus)
-
-
-def _resized_workspace(workspace: Workspace, memory_mib: int | None, cpus: int | None) -> Workspace:
-    return replace(workspace, memory_mib=memory_mib or workspace.memory_mib, cpus=cpus or workspace.cpus)
-
-
-def _check_resize(present: Present, lease: Lease, group: str | None, memory_mib: int | None, cpus: int | None) -> None:
-    if group is not None and group not in {g.name for g in lease.groups}:
-        names = ", ".join(g.name or "(unnamed)" for g in lease.groups)
-        raise InvalidRequest(f"{lease.name} has no group {group!r}", field="group", asked=group, possible=names)
-    if memory_mib is None and cpus is None:
-        raise InvalidRequest("nothing to change is named", field="memory_mib", possible="memory_mib, cpus or both")
-    if memory_mib is not None:
-        images = [present.images.get(g.image) for g in lease.groups if group in (None, g.name)]
-        low = max([MEMORY_MIB_MIN, *(i.memory_mib_min for i in images if i is not None)])
-        check_number(memory_mib, "memory_mib", low, MEMORY_MIB_MAX, "MiB")
-    if cpus is not None:
-        check_number(cpus, "cpus", 1, CPUS_MAX)
-
-
-def _must_live(lease: Lease, verb: str) -> None:
-    if lease.ended or lease.state is LeaseState.ENDING:
-        raise CommandRefused(
-            f"{lease.name} is {lease.state} ({lease.reason}) and cannot be {verb}",
-            field="lease",
-            asked=lease.id,
-            possible="ask for a new lease",
-        )
-
-
-def _no_room(
-    present: Present,
-    lease: Lease,
-    demand: Demand,
-    groups: Sequence[Group],
-    change: tuple[int | None, int | None],
-    now: int,
-) -> CannotFit:
-    """Where the members would not fit, by how much, and up to which size they would."""
-    memory_max, cpus_max, blocked = MEMORY_MIB_MAX, CPUS_MAX, []
-    for node_id, room in present.outlook.room_beside(demand, now).items():
-        node, here = present.nodes[node_id], present.outlook.members_on(demand, node_id, groups)
-        short = _short(node, here, room)
-        if short:
-            blocked.append({"node": node.id, "name": node.name, "reason": ", ".join(short)})
-        memory_max = min(memory_max, room.memory_mib // len(here) - node.capacity.overhead_mib)
-        cpus_max = min(cpus_max, room.cpus // len(here), node.capacity.cpus)
-    nearest = _nearest(present.members(lease.id), memory_max, cpus_max, change)
-    where = blocked[0] if blocked else {"name": "its node", "reason": "others have it"}
-    return CannotFit(
-        f"{where['name']} has no room for {lease.name} like that: {where['reason']}",
-        field="lease",
-        possible=f"{nearest}, or the same after other leases on that node have ended",
-        details={"nodes": blocked, "offers": []},
-    )
-
-
-def _short(node: Node, here: Sequence[Group], room: Amount) -> list[str]:
-    need = (
-        (sum(g.cpus for g in here) - room.cpus, "CPUs"),
-        (sum(g.memory_mib + node.capacity.overhead_mib for g in here) - room.memory_mib, "MiB of memory"),
-        (sum(g.disk_mib for g in here) - room.disk_mib, "MiB of disk"),
-    )
-    short = [f"{lacking} {unit} short" for lacking, unit in need if lacking > 0]
-    if not short and any(g.cpus > node.capacity.cpus for g in here):
-        return [f"it has {node.capacity.cpus} CPUs"]
-    return short
-
-
-def _nearest(
-    members: Sequence[Workspace], memory_max: int, cpus_max: int, change: tuple[int | None, int | None]
-) -> str:
-    """How much of what was asked for (memory, CPUs) every one of these workspaces could have."""
-    live = [w for w in members if w.state not in UNORDERED]
-    # Whoever was given more at his boot holds it until the next one.
-    if memory_max < max((w.memory_defined_mib for w in live), default=0) or cpus_max < 1:
-        return "a smaller change"
-    parts = [f"{memory_max} MiB"] if change[0] else []
-    parts += [f"{cpus_max} CPU{'s' if cpus_max > 1 else ''}"] if change[1] else []
-    return f"up to {' and '.join(parts)} each"

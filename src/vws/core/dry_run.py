@@ -10,8 +10,9 @@ from vws.core.admission import HeldBefore, nothing_before
 from vws.core.agreement import (
     draw_up,
     exceptions_of,
+    exceptions_offered,
     instances_of,
-    must_be_ready,
+    may_be_asked,
     offers_of_series,
     resolve,
     without,
@@ -59,11 +60,7 @@ def _answer(
 
 def _consider_one(draft: Draft, lease: Lease, before: HeldBefore) -> Answer:
     present, outlook, now = draft.present, draft.present.outlook, int(draft.now)
-    outlook.chosen.check(lease, draft.changed_leases(), draft.now, before, present.outstanding)
-    demand = outlook.demand_of(lease, outlook.number())
-    must_be_ready(present, lease, demand, now)
-    if lease.kind is LeaseKind.BEST_EFFORT and not outlook.could_ever(demand):
-        raise refusal(present, lease, demand, now=now)
+    demand, held = may_be_asked(draft, lease, before)
     block, victims = outlook.look(demand, now)
     if block is None and lease.urgent and lease.kind is LeaseKind.IMMEDIATE:
         block, victims = outlook.planner.soonest(demand, now)
@@ -72,7 +69,7 @@ def _consider_one(draft: Draft, lease: Lease, before: HeldBefore) -> Answer:
     if lease.kind is LeaseKind.BEST_EFFORT:
         nodes = reasons(present, lease.groups, now, now + lease.duration_s, now=now)
         return _answer(True, "it would wait until nodes take new workspaces that do not now", None, nodes)
-    raise refusal(present, lease, demand, now=now)
+    raise refusal(present, lease, demand, held, now=now)
 
 
 def _would(present: Present, lease: Lease, block: Block, victims: Sequence[Demand], now: int) -> str:
@@ -111,4 +108,9 @@ def _consider_series(
     reason = f"{len(some)} of {len(instances)} starts could be had"
     if skipped:
         reason += f"; the first exception: {skipped[0].reason}"
-    return _answer(fits, reason, some[0].start if some else None, (), offers_of_series(instances, skipped))
+    if fits:
+        without_them = exceptions_offered(instances, skipped)
+        offers = [without_them] if without_them else []
+    else:
+        offers = offers_of_series(draft, instances, skipped, before)
+    return _answer(fits, reason, some[0].start if some else None, (), offers)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 
-from vws.core.bargain import offers_for, words
-from vws.core.errors import CannotFit
+from vws.core.bargain import Held, offers_for, words
+from vws.core.errors import CannotFit, LimitReached
 from vws.core.plan.demand import Demand
 from vws.core.plan.profile import Amount
 from vws.core.present import Present
 from vws.core.requirements import hints, node_attributes, parse
-from vws.core.site import Group, Lease, Node, NodeState
+from vws.core.site import Group, Lease, LeaseKind, Node, NodeState
 from vws.core.spans import show_duration
 from vws.core.terms import Size
 
 # Nobody reads the reasons of more.
 NODES_TOLD = 200
+# The parts of a workspace's size, in units of what.
+SIZES = (
+    ("cpus", "CPUs"),
+    ("memory_mib", "MiB of memory"),
+    ("disk_mib", "MiB of disk"),
+    ("bandwidth_mbit", "Mbit/s of its network"),
+)
 STATES = {
     NodeState.JOINING: "it has not reported yet",
     NodeState.DRAINED: "it is drained",
@@ -24,16 +33,18 @@ STATES = {
 }
 
 
-def refusal(present: Present, lease: Lease, demand: Demand, *, now: int) -> CannotFit:
-    """Why `lease` cannot be had as asked, and what would be accepted. demand: what the planner was asked."""
+def refusal(present: Present, lease: Lease, demand: Demand, held: Held, *, now: int) -> CannotFit:
+    """Why `lease` cannot be had as asked, and what would be accepted. demand: what the planner was asked. held: beside
+    what the limits are to be kept."""
     at = max(now, demand.at)
-    offers = offers_for(present, lease, demand, now=now)
-    possible = "; ".join(offer["text"] for offer in offers) or _nothing(present, lease)
+    offers = offers_for(present, lease, demand, held, now=now)
+    excess = next(excesses(present, lease), None)
+    possible = "; ".join(offer["text"] for offer in offers)
     return CannotFit(
         why_not(present, lease, demand, now=now),
-        field="deadline" if demand.by >= 0 else "groups",
-        asked=_asked(lease),
-        possible=possible,
+        field=excess.field if excess else "deadline" if demand.by >= 0 else "groups",
+        asked=excess.asked if excess else _asked(lease),
+        possible=possible or (excess.possible if excess else _nothing(present, lease)),
         details={
             "nodes": reasons(present, lease.groups, at, at + lease.duration_s, now=now, ever=_is_of_ever(demand)),
             "offers": offers,
@@ -41,17 +52,43 @@ def refusal(present: Present, lease: Lease, demand: Demand, *, now: int) -> Cann
     )
 
 
-def too_soon(present: Present, lease: Lease, demand: Demand, *, now: int) -> CannotFit:
+def beyond(
+    present: Present, lease: Lease, demand: Demand, held: Held, reached: LimitReached, *, now: int
+) -> LimitReached:
+    """What a limit says against `lease`, with offers that all limits and the site's room let pass."""
+    offers = offers_for(present, lease, demand, held, now=now)
+    possible = "; ".join(offer["text"] for offer in offers) or reached.possible
+    if not offers and reached.details.get("offers"):
+        possible = f"{possible}, as far as this limit goes; but for that there is no room, or another limit is reached"
+    return LimitReached(
+        reached.problem,
+        field=reached.field,
+        asked=reached.asked,
+        possible=possible,
+        details=reached.details | {"offers": offers},
+    )
+
+
+def too_soon(present: Present, lease: Lease, demand: Demand, held: Held, *, now: int) -> CannotFit:
     """A reservation whose start is so near that it could not be prepared."""
-    offers = offers_for(present, lease, demand, now=now)
+    offers = offers_for(present, lease, demand, held, now=now)
     ready = f"a start {show_duration(demand.prepare_s)} from now or later"
     return CannotFit(
-        f"it could not be running at its start, {show_duration(demand.at - now)} from now: to stage and boot it may "
-        f"take {show_duration(demand.prepare_s)}",
+        not_in_time(demand, now=now),
         field="start",
         asked=demand.at,
         possible="; ".join(offer["text"] for offer in offers) or ready,
         details={"nodes": [], "offers": offers},
+    )
+
+
+def not_in_time(demand: Demand, *, now: int) -> str:
+    """In a sentence, why a reservation cannot be prepared by its start; "" if it can."""
+    if not demand.hard or demand.at - demand.prepare_s >= now:
+        return ""
+    return (
+        f"it could not be running at its start, {show_duration(demand.at - now)} from now: to stage and boot it may "
+        f"take {show_duration(demand.prepare_s)}"
     )
 
 
@@ -61,6 +98,8 @@ def why_not(present: Present, lease: Lease, demand: Demand, *, now: int) -> str:
         return "this site has no nodes yet"
     if not any(node.state is NodeState.READY for node in present.nodes.values()):
         return "no node takes new workspaces now"
+    for excess in excesses(present, lease):
+        return excess.problem
     if demand.by >= 0:
         return f"{_asked(lease)} for {show_duration(lease.duration_s)} cannot be done in time"
     if _is_of_ever(demand):
@@ -91,6 +130,63 @@ def _nothing(present: Present, lease: Lease) -> str:
 def _words(group: Group) -> str:
     network = f", {group.bandwidth_mbit} Mbit/s" if group.bandwidth_mbit else ""
     return words(Size(group.cpus, group.memory_mib, group.disk_mib)) + network
+
+
+# ---------------------------------------------------------------- more than any node has
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """One part of a workspace's size that no node has, though it were empty. most: that some node has; node: its
+    name."""
+
+    field: str
+    asked: int
+    most: int
+    node: str
+    unit: str
+    each: str
+
+    @property
+    def problem(self) -> str:
+        most = f"{self.node} has the most, {self.most}" if self.most else "none has any"
+        return f"no node has {self.asked} {self.unit} for {self.each}: {most}"
+
+    @property
+    def possible(self) -> str:
+        return f"{self.most} {self.unit} or less" if self.most else "none of it"
+
+
+def excesses(present: Present, lease: Lease) -> Iterator[Excess]:
+    """What no node that takes new workspaces, and meets the group's requirement, has for one of its workspaces. Who
+    may wait as long as he likes may wait for one that takes none now."""
+    known = [node for node in present.nodes.values() if node.removed_at is None]
+    nodes_now = [node for node in known if node.state is NodeState.READY]
+    for number, group in enumerate(lease.groups):
+        wanted = parse(group.requirement) if group.requirement else None
+        nodes = known if lease.kind is LeaseKind.BEST_EFFORT else nodes_now
+        nodes = [node for node in nodes if wanted is None or wanted.matches(node_attributes(node))]
+        count = group.count if group.together else 1
+        named = f" of {group.name}" if group.name else ""
+        each = f"one workspace{named}" if count == 1 else f"each of {count} workspaces{named} together"
+        # Of equals the first by name.
+        rooms = [(_most_each(present, node, count), node.name) for node in sorted(nodes, key=lambda n: n.name)]
+        for name, unit in SIZES:
+            asked = getattr(group, name)
+            most, node = max(((room[name], of) for room, of in rooms), key=itemgetter(0), default=(asked, ""))
+            if asked > most:
+                yield Excess(f"groups[{number}].{name}", asked, most, node, unit, each)
+
+
+def _most_each(present: Present, node: Node, count: int) -> dict[str, int]:
+    """The most that a node has for each of so many workspaces when it is empty."""
+    room = present.outlook.whole_room(node.id)
+    return {
+        "cpus": min(room.cpus // count, node.capacity.cpus),
+        "memory_mib": max(0, room.memory_mib // count - present.outlook.overhead_mib),
+        "disk_mib": room.disk_mib // count,
+        "bandwidth_mbit": room.bandwidth_mbit // count,
+    }
 
 
 # ---------------------------------------------------------------- why not

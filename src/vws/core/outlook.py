@@ -70,7 +70,7 @@ class Outlook:
         self._masks: dict[tuple[str, int], NodeSet] = {}
         self._windows: dict[str, tuple[int, Amount, Maintenance]] = {}
         self._numbers = 0
-        self._overhead_mib = 0
+        self.overhead_mib = 0  # of one workspace beside its own memory, at worst
         self._overhead_known = True
         self._cpus: set[tuple[int, int]] = set()  # of the nodes there have been: real ones, and how many are leased
         # Nodes and windows have changed: what was planned there may have to go elsewhere.
@@ -128,8 +128,8 @@ class Outlook:
             return False
         self._overhead_known = True
         overhead_mib = max((n.capacity.overhead_mib for n in self._node_values.values()), default=0)
-        changed = overhead_mib != self._overhead_mib
-        self._overhead_mib = overhead_mib
+        changed = overhead_mib != self.overhead_mib
+        self.overhead_mib = overhead_mib
         return changed
 
     # ------------------------------------------------------------ nodes
@@ -404,7 +404,7 @@ class Outlook:
         return part
 
     def _size(self, group: Group, memory_mib: int) -> Amount:
-        return Amount(group.cpus, memory_mib + self._overhead_mib, group.disk_mib, group.bandwidth_mbit, 1)
+        return Amount(group.cpus, memory_mib + self.overhead_mib, group.disk_mib, group.bandwidth_mbit, 1)
 
     def turn(self, lease: Lease, now: float) -> float:
         """Its key in the queue, the smallest first."""

@@ -69,6 +69,10 @@ class Size:
     def __sub__(self, other: Size) -> Size:
         return Size(self.cpus - other.cpus, self.memory_mib - other.memory_mib, self.disk_mib - other.disk_mib)
 
+    def within(self, room: Size) -> Size:
+        """As much of it as fits there."""
+        return Size(min(self.cpus, room.cpus), min(self.memory_mib, room.memory_mib), min(self.disk_mib, room.disk_mib))
+
     def fits_in(self, room: Size) -> bool:
         return self.cpus <= room.cpus and self.memory_mib <= room.memory_mib and self.disk_mib <= room.disk_mib
 

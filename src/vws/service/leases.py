@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, cast
 
-from vws.core import agreement
+from vws.core import agreement, amendment
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.agreement import Series
 from vws.core.draft import Draft
@@ -96,7 +96,10 @@ class Leases:
     # ------------------------------------------------------------ changing
 
     def extend(self, caller: Caller, id: str, duration_s: int, once: Once | None = None) -> Lease | Answer:
-        return self._change(caller, id, lambda d, lease: agreement.extend(d, lease, duration_s), once)
+        def decide(draft: Draft, lease: Lease) -> Lease:
+            return amendment.extend(draft, lease, duration_s, self._held_before)
+
+        return self._change(caller, id, decide, once)
 
     def resize(
         self,
@@ -109,7 +112,7 @@ class Leases:
         once: Once | None = None,
     ) -> Lease | Answer:
         def decide(draft: Draft, lease: Lease) -> Lease:
-            return agreement.resize(draft, lease, group=group, memory_mib=memory_mib, cpus=cpus)
+            return amendment.resize(draft, lease, group=group, memory_mib=memory_mib, cpus=cpus)
 
         return self._change(caller, id, decide, once)
 

@@ -338,6 +338,10 @@ class SitePlanner(Planner):
         self._put_back(demand, now)
         return until
 
+    def stays(self, demand: Demand) -> bool:
+        """Whether it comes to its end in its present block: what is to be saved before goes on at another time."""
+        return demand.block is not None and demand.phase != SAVING and not demand.block.saves
+
     def is_taken(self, demand: Demand, node: int, start: int, end: int) -> bool:
         """Whether a node has no room for its members there over [start, end), after their block."""
         block = demand.block
@@ -350,7 +354,7 @@ class SitePlanner(Planner):
     def prolong(self, demand: Demand, duration_s: int, now: int) -> bool:
         """So much longer than asked before; False if others have the nodes by then."""
         block = demand.block
-        if block is None or demand.phase == SAVING or block.saves:
+        if block is None or not self.stays(demand):
             demand.requested += duration_s
             demand.least = -1
             self._ask_anew(demand)
