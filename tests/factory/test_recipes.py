@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import jsonschema_rs
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vws.core.errors import InvalidRequest
-from vws.core.recipe import By, FileEntry, Init
+from vws.core.recipe import By, FileEntry, Init, Recipe
 from vws.core.recipe_keys import read_recipe, schema
 from vws.factory.recipes import load
 
@@ -194,3 +197,45 @@ def test_from_on_the_command_line_goes_before_the_recipes(recipe, tmp_path):
 def test_equal_recipes_are_equal_values():
     text = (ROOT / "appliances/debian.yaml").read_text()
     assert read_recipe(text) == read_recipe(text)
+
+
+# ---------------------------------------------------------------- whatever comes
+
+WORDS = st.sampled_from(
+    ["&a", "*a", "!!python/object:os.system", "<<", "- ", "{", "[", ": ", "? ", "|", "%TAG", "\t", "\0", "\x85", "---"]
+)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_any_text_is_a_recipe_or_refused_with_its_place(data):
+    lines = data.draw(st.sampled_from(RECIPES)).read_text().splitlines(keepends=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(lines) - 1))
+        at = data.draw(st.integers(0, len(lines[number])))
+        new = data.draw(WORDS | st.text(max_size=12) | st.just(lines[data.draw(st.integers(0, len(lines) - 1))]))
+        lines[number] = lines[number][:at] + new + lines[number][data.draw(st.sampled_from([at, len(lines[number])])) :]
+    read_or_refused("".join(lines))
+
+
+@given(st.text(max_size=300))
+def test_any_text_at_all_is_refused_as_a_recipe(text):
+    assert read_or_refused(text) is None
+
+
+def read_or_refused(text: str) -> Recipe | None:
+    try:
+        return read_recipe(text)
+    except InvalidRequest as error:
+        refused = error
+    assert refused.problem.startswith("line ")
+    assert 1 <= refused.details["line"] <= text.count("\n") + text.count("\r") + text.count("\x85") + 2
+    return None
+
+
+def test_what_unpacks_to_gigabytes_and_what_is_nested_without_end_is_refused_at_once():
+    bomb = HEAD + "a: &a [x, x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}]\n" for n in range(20))
+    for text in (bomb, HEAD + "files: " + "[" * 100_000, HEAD + "files: " + "{a: " * 50_000):
+        began = time.monotonic()
+        assert read_or_refused(text) is None
+        assert time.monotonic() - began < 10

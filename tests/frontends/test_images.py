@@ -137,7 +137,7 @@ HOSTILE = {
     "'disk.qcow2' is not a plain file": lambda path: with_member(
         bundle(path, FILES), sparse_member("disk.qcow2", 64 * MIB)
     ).read_bytes(),
-    "holds kernel twice": lambda path: bundle(path, FILES, extra=[tarfile.TarInfo("kernel")]).read_bytes(),
+    "holds 'kernel' twice": lambda path: bundle(path, FILES, extra=[tarfile.TarInfo("kernel")]).read_bytes(),
 }
 
 

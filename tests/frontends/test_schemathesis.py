@@ -18,7 +18,7 @@ schema = schemathesis.openapi.from_dict(bare_app().openapi())
 # all the same.
 SITUATIONAL = {
     "request_lease", "create_context", "explain_request", "import_image", "show_plan", "launch_cluster",
-    "explain_cluster", "add_signer", "judge_image", "revoke_image", "reinstate_image",
+    "explain_cluster", "add_signer", "put_crl", "judge_image", "revoke_image", "reinstate_image",
 }  # fmt: skip
 
 

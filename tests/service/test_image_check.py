@@ -229,7 +229,7 @@ def test_an_extended_header_is_refused_before_it_is_followed(tmp_path, headers):
 
 @pytest.mark.parametrize("name", ["appliance.json", "kernel"])
 def test_a_repeated_member_is_refused(tmp_path, name):
-    assert f"holds {name} twice" in refused(bundle(tmp_path / "b", FILES, extra=[tarfile.TarInfo(name)])).problem
+    assert f"holds '{name}' twice" in refused(bundle(tmp_path / "b", FILES, extra=[tarfile.TarInfo(name)])).problem
 
 
 @pytest.mark.parametrize("size_bytes", [1 << 33, -512])
@@ -237,7 +237,7 @@ def test_a_member_of_a_size_that_cannot_be_is_refused(tmp_path, size_bytes):
     info = tarfile.TarInfo("disk.qcow2")
     info.size = size_bytes
     path = with_member(bundle(tmp_path / "b", FILES), info.tobuf(tarfile.GNU_FORMAT))
-    assert f"disk.qcow2 says it has {size_bytes} bytes" in refused(path).problem
+    assert f"'disk.qcow2' says it has {size_bytes} bytes" in refused(path).problem
 
 
 @pytest.mark.parametrize(

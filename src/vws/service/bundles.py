@@ -15,7 +15,7 @@ from typing import Any
 from vws.core.image_formats import wrong as _wrong
 from vws.core.site import Document, DocumentKind, Image, ImageFile
 from vws.service import tar_stream
-from vws.service.disk_check import Found, digest, examine_disk
+from vws.service.disk_check import BYTES_MAX, Found, digest, examine_disk
 from vws.service.tar_stream import Member, in_memory
 
 FORMAT = "vws-appliance/1"
@@ -36,10 +36,11 @@ DOCUMENTS_NAMES = {kind: name for name, (kind, _) in DOCUMENTS.items()}
 DOCUMENT_BYTES_MAX = 16 << 20
 
 
-def unpack(path: Path, parts: Path) -> Found:
-    """What is in a bundle, its members in the folder `parts`. Raises InvalidRequest with field "file"."""
+def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX) -> Found:
+    """What is in a bundle, its members in the folder `parts`. bytes_max: of what a disk comes to, unpacked. Raises
+    InvalidRequest with field "file"."""
     tar_stream.unpack(path, parts, _place, "the bundle")
-    return _found(_manifest(parts / MANIFEST), parts)
+    return _found(_manifest(parts / MANIFEST), parts, bytes_max)
 
 
 def _place(name: str) -> str:
@@ -58,13 +59,13 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise _wrong("the bundle's appliance.json is not JSON") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("boot") not in NEEDED:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("boot") not in tuple(NEEDED):
         boots = " or ".join(f'"{boot}"' for boot in NEEDED)
         raise _wrong("the bundle's appliance.json is of another kind", f'"format": "{FORMAT}", "boot": {boots}')
     return manifest
 
 
-def _found(manifest: dict[str, Any], parts: Path) -> Found:
+def _found(manifest: dict[str, Any], parts: Path, bytes_max: int) -> Found:
     present = {name for name in MEMBERS if (parts / name).exists()}
     declared = manifest.get("files")
     boot = str(manifest["boot"])
@@ -74,7 +75,9 @@ def _found(manifest: dict[str, Any], parts: Path) -> Found:
             "the bundle's files are not those that appliance.json names",
             "kernel, initrd and maybe disk.qcow2; of one that boots from its disk, disk.qcow2",
         )
-    files = tuple((_member(name, declared[name], parts / name), parts / name) for name in MEMBERS if name in present)
+    files = tuple(
+        (_member(name, declared[name], parts / name, bytes_max), parts / name) for name in MEMBERS if name in present
+    )
     disk = next((file.virtual_size_mib for file, _ in files if file.role == "disk"), 0)
     return Found(
         boot=boot,
@@ -94,13 +97,13 @@ def _document(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _member(name: str, declared: Any, path: Path) -> ImageFile:
+def _member(name: str, declared: Any, path: Path, bytes_max: int) -> ImageFile:
     role, kind = MEMBERS[name]
     sha256 = digest(path)
     if not isinstance(declared, dict) or declared.get("sha256") != sha256:
         raise _wrong(f"the bundle's {name} is not the one that appliance.json describes", "an undamaged copy of it")
     if kind == "qcow2":
-        return examine_disk(path, role, kind)
+        return examine_disk(path, role, kind, bytes_max)
     return ImageFile(role, sha256, path.stat().st_size, kind)
 
 

@@ -33,9 +33,9 @@ def examine(path: Path, parts: Path, declared: str | None = None, bytes_max: int
         return _iso(path, declared is not None)
     os.mkdir(parts, 0o700)
     if kind == "bundle":
-        return bundles.unpack(path, parts)
+        return bundles.unpack(path, parts, bytes_max)
     if kind == "oci":
-        return oci_layout.unpack(path, parts)
+        return oci_layout.unpack(path, parts, bytes_max)
     if kind == "ova":
         return _appliance(path, parts, bytes_max)
     if kind == "tar":

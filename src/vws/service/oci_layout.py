@@ -21,7 +21,7 @@ from vws.core.image_formats import wrong
 from vws.core.site import Document, DocumentKind, Image, ImageFile
 from vws.service import tar_stream
 from vws.service.bundles import CMDLINE_LENGTH_MAX, DOCUMENT_BYTES_MAX
-from vws.service.disk_check import Found, digest, examine_disk
+from vws.service.disk_check import BYTES_MAX, Found, digest, examine_disk
 from vws.service.tar_stream import Member, in_memory
 
 ARTIFACT_TYPE = "application/vnd.vws.image.v1"
@@ -38,9 +38,11 @@ DOCUMENT = "vnd.vws.document"
 MEMORY = "vnd.vws.memory-mib-min"
 TITLE, CREATED, NAME = (f"org.opencontainers.image.{word}" for word in ("title", "created", "ref.name"))
 JSON_BYTES_MAX = 1 << 20
+DOCUMENTS_MAX, DOCUMENTS_BYTES_MAX = 200, 128 << 20
 
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})\Z")
 _FOLDERS = {"blobs", "blobs/sha256"}
+_MEDIA_TYPE = re.compile(r"[!-~][ -~]{0,199}\Z")
 _SHA256 = re.compile(r"sha256:([0-9a-f]{64})\Z")
 
 # ---------------------------------------------------------------- out
@@ -106,8 +108,9 @@ def _sha256(data: bytes) -> str:
 # ---------------------------------------------------------------- in
 
 
-def unpack(path: Path, parts: Path) -> Found:
-    """What is in the tar of a layout, its blobs in the folder `parts`. Raises InvalidRequest with field "file"."""
+def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX) -> Found:
+    """What is in the tar of a layout, its blobs in the folder `parts`. bytes_max: of what a disk comes to, unpacked.
+    Raises InvalidRequest with field "file"."""
     tar_stream.unpack(path, parts, _place, "the OCI layout")
     manifest = _blob(parts, _only_manifest(_read(parts, "index.json")))
     if manifest.get("artifactType") != ARTIFACT_TYPE:
@@ -115,8 +118,9 @@ def unpack(path: Path, parts: Path) -> Found:
     config = _blob(parts, manifest.get("config"))
     if config.get("format") != manifests.FORMAT or config.get("boot") not in ("disk", "direct"):
         raise _odd("its configuration is not an image's manifest")
-    files = tuple(_file(parts, entry) for entry in _list(config.get("files"), "files"))
-    _check_roles(config["boot"], [file for file, _ in files])
+    entries = _list(config.get("files"), "files")
+    _check_entries(config["boot"], entries)  # before any is read: a layout may name one blob many times
+    files = tuple(_file(parts, entry, bytes_max) for entry in entries)
     return Found(
         boot=config["boot"],
         files=files,
@@ -145,33 +149,40 @@ def _only_manifest(index: dict[str, Any]) -> Any:
     return described[0]
 
 
-def _file(parts: Path, entry: Any) -> tuple[ImageFile, Path]:
-    if not isinstance(entry, dict) or (entry.get("role"), entry.get("format")) not in LAYER_TYPES:
-        raise _odd("its manifest names a file of an unknown kind")
+def _file(parts: Path, entry: dict[str, Any], bytes_max: int) -> tuple[ImageFile, Path]:
     if entry.get("base"):
         raise _odd("its disk is a delta of another one", "an image that stands alone")
     path = _checked(parts, f"sha256:{entry.get('sha256')}")
     if entry["role"] == "disk":
-        return examine_disk(path, "disk", entry["format"]), path
+        return examine_disk(path, "disk", entry["format"], bytes_max), path
     return ImageFile(entry["role"], path.name, path.stat().st_size, entry["format"]), path
 
 
 def _documents(parts: Path, layers: list[Any]) -> Iterator[tuple[DocumentKind, str, bytes]]:
-    for layer in layers:
-        notes = layer.get("annotations") if isinstance(layer, dict) else None
-        kind = notes.get(DOCUMENT) if isinstance(notes, dict) else None
-        if kind in list(DocumentKind):
-            path, media_type = _checked(parts, layer.get("digest")), layer.get("mediaType")
-            if not isinstance(media_type, str) or len(media_type) > 200 or path.stat().st_size > DOCUMENT_BYTES_MAX:
-                raise _odd(f"its {kind} is too long", f"at most {DOCUMENT_BYTES_MAX >> 20} MiB")
-            yield DocumentKind(kind), media_type, path.read_bytes()
+    notes = [layer.get("annotations") if isinstance(layer, dict) else None for layer in layers]
+    kinds = [each.get(DOCUMENT) if isinstance(each, dict) else None for each in notes]
+    said = [(kind, layer) for kind, layer in zip(kinds, layers, strict=True) if kind in list(DocumentKind)]
+    if len(said) > DOCUMENTS_MAX:
+        raise _odd(f"it holds {len(said)} documents", f"at most {DOCUMENTS_MAX}")
+    if sum(_named(parts, layer.get("digest")).stat().st_size for _, layer in said) > DOCUMENTS_BYTES_MAX:
+        raise _odd("its documents are too long", f"at most {DOCUMENTS_BYTES_MAX >> 20} MiB in all")
+    for kind, layer in said:
+        media_type, path = layer.get("mediaType"), _named(parts, layer.get("digest"))
+        if path.stat().st_size > DOCUMENT_BYTES_MAX:
+            raise _odd(f"its {kind} is too long", f"at most {DOCUMENT_BYTES_MAX >> 20} MiB")
+        if not isinstance(media_type, str) or not _MEDIA_TYPE.match(media_type):
+            raise _odd(f"its {kind} has no media type", "such as application/json")
+        yield DocumentKind(kind), media_type, _checked(parts, layer.get("digest")).read_bytes()
 
 
-def _check_roles(boot: str, files: list[ImageFile]) -> None:
-    roles = sorted(file.role for file in files)
+def _check_entries(boot: str, entries: list[Any]) -> None:
+    kinds = [(each.get("role"), each.get("format")) if isinstance(each, dict) else None for each in entries]
+    if any(kind not in list(LAYER_TYPES) for kind in kinds):
+        raise _odd("its manifest names a file of an unknown kind")
+    roles = sorted(str(kind[0]) for kind in kinds if kind)
     allowed = (["disk"],) if boot == "disk" else (["initrd", "kernel"], ["disk", "initrd", "kernel"])
     if roles not in allowed:
-        raise _odd(f"an image that boots by {boot} has other files than {', '.join(roles) or 'none'}")
+        raise _odd(f"an image that boots by {boot} has other files than {', '.join(roles[:5]) or 'none'}")
 
 
 def _blob(parts: Path, described: Any) -> dict[str, Any]:
@@ -179,13 +190,18 @@ def _blob(parts: Path, described: Any) -> dict[str, Any]:
     return _read(parts, path.name)
 
 
-def _checked(parts: Path, named: Any) -> Path:
+def _named(parts: Path, named: Any) -> Path:
     found = _SHA256.match(named) if isinstance(named, str) else None
     if found is None or not (parts / found[1]).is_file():
         raise _odd(f"the blob {named!r:.80} is missing", "the whole layout")
-    if digest(parts / found[1]) != found[1]:
-        raise _odd(f"the blob {found[1][:12]}… is not what its name says", "an undamaged copy of it")
     return parts / found[1]
+
+
+def _checked(parts: Path, named: Any) -> Path:
+    path = _named(parts, named)
+    if digest(path) != path.name:
+        raise _odd(f"the blob {path.name[:12]}… is not what its name says", "an undamaged copy of it")
+    return path
 
 
 def _read(parts: Path, name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Self
 from vws.core.image_formats import wrong
 
 PIECE_BYTES = 1 << 20
+MEMBERS_MAX = 10_000
 _END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
@@ -77,6 +78,8 @@ class PlainMember(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
+        if member.size < 0:  # where the next one is, tarfile goes by this
+            raise wrong(f"the tar's {member.name[:80]!r} says it has {member.size} bytes", "an undamaged copy of it")
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
             raise wrong(
                 f"the tar's {member.name[:60]!r} is not a plain file (sparse, a link, or with an extended header)",
@@ -95,10 +98,21 @@ def unpack(path: Path, folder: Path, place: Callable[[str], str | None], complet
     bytes_max = path.stat().st_size
     try:
         with tarfile.open(path, "r:", tarinfo=PlainMember) as tar:
-            for member in tar:
+            for number, member in enumerate(tar):
+                if number >= MEMBERS_MAX:  # tarfile remembers each
+                    raise wrong(f"{complete} holds more than {MEMBERS_MAX} members", complete)
                 _unpack_member(tar, member, folder, place, complete, bytes_max)
+            # tarfile takes whatever is no header for the end.
+            if not _is_end(path, tar.offset):
+                raise wrong(f"{complete} is damaged or cut short: it has no end", f"all of {complete}")
     except (tarfile.TarError, EOFError) as error:
         raise wrong(f"this tar file cannot be read: {error}") from None
+
+
+def _is_end(path: Path, offset: int) -> bool:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def _unpack_member(
@@ -115,10 +129,10 @@ def _unpack_member(
     if member.isdir():
         raise wrong(f"{complete}'s {member.name[:60]!r} is a folder where a file should be", complete)
     if (folder / name).exists():
-        raise wrong(f"{complete} holds {member.name[:80]} twice", "each member once")
-    if not 0 <= member.size <= bytes_max:
+        raise wrong(f"{complete} holds {member.name[:80]!r} twice", "each member once")
+    if member.size > bytes_max:
         raise wrong(
-            f"{complete}'s {member.name[:80]} says it has {member.size} bytes, more than came", f"all of {complete}"
+            f"{complete}'s {member.name[:80]!r} says it has {member.size} bytes, more than came", f"all of {complete}"
         )
     stream = tar.extractfile(member)
     assert stream is not None
