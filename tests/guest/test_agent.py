@@ -335,3 +335,48 @@ def test_a_certificate_is_asked_for_and_its_key_stays(broker, sandbox):
     assert "DNS:worker-1.slurm, DNS:worker-1" in shown
     assert "PRIVATE" in sandbox.read("etc/vws/context/certificate/key.pem")
     assert b"PRIVATE" not in requests[0]
+
+
+def test_a_certificate_is_renewed_in_time_and_its_key_stays(broker, sandbox):
+    """In lives of seconds. A service that does not answer keeps nobody from hearing what is new."""
+    requests, lives = [], iter([1, 1, 3600])
+    pem = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n"
+
+    def sign(call):
+        if call.path != "certificate":
+            return "proceed"
+        requests.append(call.body)
+        if len(requests) == 2:
+            return 503, b"error unavailable the authority is asleep\n"
+        serial = encoded(f"the {len(requests)}.".encode())
+        return 200, (f"# renew in {next(lives)} s\n" + pem.format(serial) + pem.format("b3Vycw==")).encode()
+
+    def look(what):
+        """What is known changes, at which it looks."""
+        time.sleep(1.1)
+        broker.say(line("data", what, encoded(b"news")))
+        sandbox.wait_until(f"etc/vws/context/data/{what}", "news")
+
+    broker.fail = sign
+    broker.say(line("self", "worker-1", "worker-1.slurm"), line("data", "site-certificate", encoded(b"the authority")))
+    sandbox.start()
+    cert = "etc/vws/context/certificate/cert.pem"
+    sandbox.wait_until(cert, encoded(b"the 1."))
+    assert "renew" not in sandbox.read(cert)
+    key = sandbox.read("etc/vws/context/certificate/key.pem")
+    look("first")
+    deadline = time.monotonic() + 60
+    while len(requests) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    look("second")
+    assert encoded(b"the 1.") in sandbox.read(cert), "the old one, while there is no new one"
+    (sandbox.root / "etc/vws/context/certificate/renew").write_text("0\n")
+    look("third")
+    sandbox.wait_until(cert, encoded(b"the 3."))
+    look("fourth")
+    sandbox.wait_until(cert, encoded(b"the 4."))
+    look("fifth")
+    look("sixth")
+    assert len(requests) == 4, "this one is good for an hour"
+    assert sandbox.read("etc/vws/context/certificate/key.pem") == key

@@ -397,6 +397,10 @@ def test_a_host_certificate_is_for_the_members_own_names(process, authority):
     answer = process.contexts.certificate(here, asked_for("a.slurm.example.internal", "a", "10.0.0.2", common="a"))
     mine, ca = x509.load_pem_x509_certificates(answer)
     assert ca == authority
+    said = answer.split(b"\n")[0].decode()
+    life_s = (mine.not_valid_after_utc - mine.not_valid_before_utc).total_seconds()
+    assert said.startswith("# renew in ")
+    assert 0.6 * life_s < int(said.split()[3]) < 0.7 * life_s
     mine.verify_directly_issued_by(ca)
     names = mine.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["a.slurm.example.internal", "a"]

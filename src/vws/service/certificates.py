@@ -61,7 +61,8 @@ def make_server(directory: Path, names: Iterable[str], now: float) -> None:
 
 
 def sign_host(directory: Path, request_pem: bytes, own: Sequence[str], now: float) -> bytes:
-    """A certificate for a guest, by its signing request, and after it the CA's; PEM.
+    """A certificate for a guest, by its signing request, and after it the CA's; PEM. The first line, which readers of
+    PEM pass over, says in how many seconds the guest is to ask again: when two thirds of its life are over.
 
     own: the names and addresses that are the guest's: the first is the certificate's subject. Raises InvalidRequest for
     what is no request, a weak key, and a name that is not its own. The service's names are nobody's: with one of them
@@ -82,7 +83,8 @@ def sign_host(directory: Path, request_pem: bytes, own: Sequence[str], now: floa
             asked=", ".join(others)[:120],
             possible=f"CN={allowed[0]} and names among {', '.join(allowed)}" if allowed else "a qualified name",
         )
-    return _sign_host(directory, request, allowed[0], wanted, now) + (directory / "ca.crt").read_bytes()
+    signed = _sign_host(directory, request, allowed[0], wanted, now)
+    return f"# renew in {HOST_DAYS * 86400 * 2 // 3} s\n".encode() + signed + (directory / "ca.crt").read_bytes()
 
 
 _NOBODYS = ("localhost",)
