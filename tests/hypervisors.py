@@ -115,6 +115,10 @@ class Site(Protocol):
         """As its own root would."""
         ...
 
+    def disks(self, id: str) -> dict[str, int]:
+        """The disks that are the workspace's own, by name, and how large each may become, MiB; "": the root's."""
+        ...
+
     def remains(self) -> set[str]:
         """Ids of which anything is left."""
         ...
@@ -181,6 +185,10 @@ class FakeSite(Site):
     def cached(self, sha256: str) -> Path:
         return self._directory / "images" / sha256
 
+    def disks(self, id: str) -> dict[str, int]:
+        kept = self.agent()._shelf.get("overlay", id)
+        return {"": kept["disk_mib"], **kept["beside"]}
+
     def kill(self, id: str) -> None:
         self._agents[-1].crash(id, "the virtual machine's process ended unexpectedly")
 
@@ -223,6 +231,13 @@ class LibvirtSite(Site):
 
     def cached(self, sha256: str) -> Path:
         return self.directory / "images" / sha256
+
+    def disks(self, id: str) -> dict[str, int]:
+        found = {}
+        for path in (self.directory / "workspaces" / id).glob("*.qcow2"):
+            told = subprocess.check_output(["qemu-img", "info", "-U", "--output=json", path])
+            found[path.stem.partition("-")[2]] = json.loads(told)["virtual-size"] >> 20
+        return found
 
     def kill(self, id: str) -> None:
         os.kill(self.pid(id), signal.SIGKILL)

@@ -51,6 +51,7 @@ POINTS: dict[str, str] = {
     "agent.create.begun": "agent",
     "agent.image.fetched": "agent",
     "agent.overlay.made": "agent",
+    "agent.disks.made": "agent",
     "agent.seed.made": "agent",
     "agent.address.entered": "agent",
     "agent.created": "agent",

@@ -36,7 +36,7 @@ MEMBERS             IMAGE          EACH                                         
 PROVIDES  REQUIRES          IF ONE FAILS
 head-1              debian-trixie  1 CPU, 512 MiB, disk 4 GiB                                     private, site  \
 head      worker, site:dns  the cluster has failed
-worker-1, worker-2  debian         1 CPU, 512 MiB, disk 4 GiB, scratch 1 GiB, raw 100 MiB         private        \
+worker-1, worker-2  debian         1 CPU, 512 MiB, disk 4 GiB, scratch 1 GiB at /scratch, raw 100 MiB  private  \
 worker    head              another is made in its place
 
 Networks:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,14 @@ from vws import signing
 from vws.core.deployment import DiskOrder, NetworkOrder, NicOrder
 from vws.core.lifecycle import Observation as O
 from vws.core.manifest import digest
+from vws.core.site import ImageFile
 from vws.core.trust import Vouched, write_envelope
 from vws.ports import Hypervisor, HypervisorError, ImageRefused
 
 CREATION = (
     "agent.image.fetched",
     "agent.overlay.made",
+    "agent.disks.made",
     "agent.seed.made",
     "agent.address.entered",
     "agent.created",
@@ -148,6 +151,55 @@ async def test_one_image_is_fetched_once_for_all_who_want_it(site: Site) -> None
         assert site.appliance.fetched.count(files[1].sha256) == 1
         for order in orders:
             await hypervisor.remove(order.id)
+
+
+def data_image(site: Site, size_mib: int = 4) -> ImageFile:
+    """An image's raw disk, to be fetched like those of the appliance: an ext4 with the file `word` in it."""
+    path = site.appliance.folder / "data"
+    if not path.exists():
+        tree = site.appliance.folder.with_name("tree")
+        tree.mkdir()
+        (tree / "word").write_text("theirs\n")
+        with path.open("wb") as file:
+            file.truncate(size_mib << 20)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, path], check=True)
+    return replace(image_file(site.appliance.folder, "disk", "data", "raw"), virtual_size_mib=size_mib)
+
+
+@in_loop
+async def test_each_disk_is_as_large_as_was_ordered_and_what_is_shared_is_nobodys_own(site: Site) -> None:
+    data = data_image(site)
+    disks = (
+        DiskOrder("scratch", 16, "ext4"),
+        DiskOrder("page", 8, "swap"),
+        DiskOrder("shared", 0, image="img-2", file=data),
+        DiskOrder("own", 32, image="img-2", file=data, private=True),
+    )
+    orders = [site.order(f"wsp-{n}", disks=disks) for n in (1, 2)]
+    async with site.opened() as hypervisor:
+        for order in orders:
+            await hypervisor.create(order, site.appliance.fetch, ignore)
+            assert site.disks(order.id) == {"": order.disk_mib, "scratch": 16, "page": 8, "own": 32}
+        assert site.appliance.fetched.count(data.sha256) == 1, "for all copies"
+        for order in orders:
+            await hypervisor.remove(order.id)
+        assert site.cached(data.sha256).exists(), "it is the cache's"
+
+
+@in_loop
+async def test_the_hidden_growth_of_a_disk_is_refused_at_the_next_boot(site: Site) -> None:
+    """Whoever changed it: a node that has promised so much has no more."""
+    order = site.order("wsp-1", disks=(DiskOrder("scratch", 16),))
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        for larger, said in (
+            (replace(order, disk_mib=order.disk_mib + 1), "its root disk has"),
+            (replace(order, disks=(DiskOrder("scratch", 17),)), "its disk scratch has 16 MiB and not the 17"),
+        ):
+            with pytest.raises(HypervisorError, match=said) as refused:
+                await hypervisor.start(larger)
+            assert refused.value.final
+        await hypervisor.remove(order.id)
 
 
 NETWORK = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1")

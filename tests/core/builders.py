@@ -21,8 +21,8 @@ NOW = 1_800_000_000.0
 
 
 def image(name: str = "demo", **fields: object) -> Image:
-    given = {"size_bytes": 1} | fields
-    return Image(f"img-{name}", name, "admin", "00" * 32, boot="direct", files=(), **{"shared": ("public",), **given})
+    given = {"size_bytes": 1, "boot": "direct", "files": (), "shared": ("public",)} | fields
+    return Image(f"img-{name}", name, "admin", "00" * 32, **given)
 
 
 def node(number: int, cpus: int = 4, memory_mib: int = 4096, disk_mib: int = 100_000, **fields: object) -> Node:

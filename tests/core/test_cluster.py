@@ -22,12 +22,13 @@ from vws.core.cluster import (
     terminate,
 )
 from vws.core.deployment import WorkspaceFact, orders_for
+from vws.core.disks import Disk
 from vws.core.draft import Draft
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, NameTaken
 from vws.core.lifecycle import UNORDERED, Observation, State
 from vws.core.present import Present
 from vws.core.site import Cluster, GroupRoles, LeaseState, OnFailure
-from vws.core.terms import Disk, GroupRequest, LeaseRequest, When
+from vws.core.terms import GroupRequest, LeaseRequest, When
 
 PRIVATE = NetworkRequest("private", "10.20.0.0/24")
 OUTSIDE = NetworkRequest("outside", public=True)

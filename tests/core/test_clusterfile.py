@@ -18,9 +18,10 @@ from vws.core.cluster import NetworkRequest
 from vws.core.cluster_spec import ClusterFile, cluster_request, lease_request, renamed
 from vws.core.clusterfile import files_wanted, read_cluster_file
 from vws.core.context import Hook, Introduce, Ssh, ValueSpec
+from vws.core.disks import Disk
 from vws.core.errors import InvalidRequest
 from vws.core.site import GroupRoles, OnFailure
-from vws.core.terms import Disk, GroupRequest, When, check_request
+from vws.core.terms import GroupRequest, When, check_request
 from vws.core.waits import CONTENT_BYTES_MAX
 from vws.core.wire import from_json, to_json
 from vws.core.yaml_tree import BYTES_MAX, parse, path_of, place_of, show_path
@@ -139,6 +140,15 @@ def test_an_images_disk_is_shared_and_takes_no_room(said, filesystem):
     (group,) = read(text).groups
     assert group.request.disks == (Disk("d", 0, filesystem, "", "/data", "reference"),)
     assert group.request.disk_mib == read(SMALL).groups[0].request.disk_mib
+
+
+@pytest.mark.parametrize(("said", "size_mib"), [("", 0), (", size: 2GiB", 2048)])
+def test_a_private_copy_of_an_images_disk_may_be_larger_than_that(said, size_mib):
+    text = SMALL.replace("provides: [a]", f"disks: [{{name: d, image: reference, read-only: false{said}}}]")
+    (group,) = read(text).groups
+    assert group.request.disks == (Disk("d", size_mib, image="reference", private=True),)
+    assert group.request.root_mib == read(SMALL).groups[0].request.root_mib
+    assert group.request.disk_mib == group.request.root_mib + size_mib
 
 
 @pytest.mark.parametrize(
@@ -280,12 +290,12 @@ REFUSALS = [
     ("size: 100MiB", "size: 100MiB, mount: /scratch", "two disks of worker have the mount /scratch"),
     ("size: 100MiB", "size: 100MiB, filesystem: vfat, label: twelveletters", "too long for vfat"),
     ("size: 100MiB", "size: 100MiB, filesystem: swap, mount: /x", "swap is not mounted"),
-    ("size: 100MiB", "size: 100MiB, image: reference", "groups.worker.disks[1] says size and image"),
-    ("size: 100MiB", "mount: /x", "groups.worker.disks[1] says nothing"),
-    ("size: 100MiB", "image: reference, read-only: false", "it cannot be written to"),
+    ("size: 100MiB", "size: 100MiB, image: reference", "as large as that"),
+    ("size: 100MiB", "mount: /x", "groups.worker.disks[1] says neither size nor image"),
+    ("size: 100MiB", "image: reference, read-only: false, filesystem: swap", "nobody swaps on the disk of an image"),
+    ("size: 100MiB", "size: 100MiB, mount: /a@b", "'/a@b' is no place to mount a disk"),
     ("size: 100MiB", "size: 100MiB, read-only: true", "the disk raw is blank"),
     ("size: 100MiB", "image: reference, label: x", "has the label that it has"),
-    ("size: 100MiB", "image: reference, filesystem: swap", "nobody can swap"),
     ("public: true", "pool: campus, range: 10.21.0.0/24", "networks.site has pool and range too"),
     ("public: true", "pool: campus, public: true", "networks.site has public and pool too"),
     ("path: /etc/motd", "path: /etc/slurm/slurm.conf.in", "/etc/slurm/slurm.conf.in is written twice"),

@@ -76,13 +76,13 @@ async def test_networks_and_disks_are_kept_as_ordered(tmp_path):
     fake = FakeHypervisor(tmp_path)
     network = NetworkOrder("net-1", "10.20.0.0/24", "10.20.0.1")
     nics = (NicOrder("net-1", "02:77:00:00:00:01", "10.20.0.2"), NicOrder("", "02:77:00:00:00:02", "10.64.0.2"))
-    member = order(nics=nics, disks=(DiskOrder("scratch", 64),))
+    member = order(nics=nics, disks=(DiskOrder("scratch", 64), DiskOrder("data", 0, image="img-2")))
     await fake.open(replace(orders(member), networks=(network,)))
     await fake.create(member, fetch, no_step)
     await fake.start(member)
     again = FakeHypervisor(tmp_path)
     assert again._shelf.ids("network") == {"bridge", "net-1"}
-    assert again._shelf.get("overlay", "wsp-1")["blanks"] == {"scratch": 64}
+    assert again._shelf.get("overlay", "wsp-1")["beside"] == {"scratch": 64}, "what is shared is nobody's own"
     assert set(again._shelf.get("tap", "wsp-1")["macs"]) == {nic.mac for nic in nics}
     assert b"eth1: 02:77:00:00:00:02" in await again.console("wsp-1", tail_bytes=4096)
     await again.open(orders())

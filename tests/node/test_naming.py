@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.node.builders import order
-from vws.core.cluster_keys import DISK_NAME_LENGTH_MAX, DISKS_MAX, FILESYSTEMS
 from vws.core.deployment import ContextOrder, DiskOrder, NetworkOrder, NicOrder
+from vws.core.disks import DISKS_MAX, FILESYSTEMS
+from vws.core.disks import NAME_LENGTH_MAX as DISK_NAME_LENGTH_MAX
 from vws.core.site import ImageFile
 from vws.core.terms import DISK_MIB_MAX
 from vws.node import naming
@@ -92,6 +93,8 @@ def test_a_sound_order_passes() -> None:
         {"disks": (replace(DISK, name="../x"),)},
         {"disks": (replace(DISK, name="a" * 17),)},
         {"disks": (replace(DISK, size_mib=0),)},
+        {"disks": (replace(DISK, private=True),)},
+        {"disks": (replace(DISK, size_mib=0, image="img-1", file=DATA, private=True),)},
         {"disks": (replace(DISK, filesystem="ext4 -F"),)},
         {"disks": (replace(DISK, label="-L x"),)},
         {"disks": (replace(DISK, mount="/a/../etc"),)},

@@ -138,6 +138,7 @@ DISKS = (
     DiskOrder("raw", 64),
     DiskOrder("kept", 64, "xfs"),
     DiskOrder("reference", 0, mount="/data", image="img-2"),
+    DiskOrder("own", 64, mount="/own", image="img-2", private=True),
 )
 CONTEXT = ContextOrder("https://vws.example:8443", "c2VjcmV0", "-----BEGIN CERTIFICATE-----\n", "slurm.example")
 CONTEXT_FILES = ("url", "secret", "ca.pem", "networks", "disks", "agent")
@@ -160,13 +161,13 @@ def test_cloud_init_makes_file_systems_only_where_there_is_nothing_and_mounts_th
     by_id = "/dev/disk/by-id/virtio-vws-"
     assert user["fs_setup"] == [
         {"device": f"{by_id}scratch", "partition": "auto", "filesystem": "ext4", "label": "fast"},
-        {"device": f"{by_id}page", "partition": "auto", "filesystem": "swap"},
         {"device": f"{by_id}kept", "partition": "auto", "filesystem": "xfs"},
     ]
     assert user["mounts"] == [
         [f"{by_id}scratch", "/scratch", "ext4", "defaults,nofail", "0", "2"],
-        [f"{by_id}page", "none", "swap", "sw", "0", "0"],
+        [f"{by_id}page", "none", "swap", "sw,nofail", "0", "0"],
         [f"{by_id}reference", "/data", "auto", "ro,nofail", "0", "0"],
+        [f"{by_id}own", "/own", "auto", "defaults,nofail", "0", "2"],
     ]
     assert not {"fs_setup", "mounts"} & yaml.safe_load(seed_files(WORKSPACE, *keys)["user-data"]).keys()
 
@@ -188,10 +189,17 @@ def test_a_member_is_told_of_its_context(keys) -> None:
         "networks": "02:77:00:00:00:01\tprivate\n",
         "agent": delivery.AGENT,
         "disks": "scratch\text4\tfast\t/scratch\trw\npage\tswap\t-\t-\trw\nraw\t-\t-\t-\trw\nkept\txfs\t-\t-\trw\n"
-        "reference\t-\t-\t/data\tro\n",
+        "reference\t-\t-\t/data\tro\nown\t-\t-\t/own\trw\n",
     }
     user = yaml.safe_load(seed_files(MEMBER, *keys)["user-data"])
     assert (user["hostname"], user["fqdn"]) == ("worker-1", "worker-1.slurm.example"), "as its cluster calls it"
     assert seed_files(MEMBER, *keys)["vws/hostname"] == "worker-1\n"
     assert not any(path.startswith("vws/context") for path in seed_files(WORKSPACE, *keys))
     assert CONTEXT.secret not in repr(MEMBER)
+
+
+def test_who_is_in_no_context_is_told_of_its_disks_all_the_same(keys) -> None:
+    files = seed_files(replace(MEMBER, context=None), *keys)
+    assert files["vws/disks"] == seed_files(MEMBER, *keys)["vws/context/disks"]
+    assert "vws/disks" not in seed_files(MEMBER, *keys), "its agent sees to them"
+    assert "vws/disks" not in seed_files(WORKSPACE, *keys)

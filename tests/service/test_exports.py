@@ -14,7 +14,7 @@ import pytest
 from tests.service.conftest import ADMIN, ANN
 from tests.service.disk_images import disk, qemu_img, same_content
 from tests.service.test_image_check import FILES, bundle
-from vws.core.errors import Conflict, Forbidden, InvalidRequest
+from vws.core.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from vws.core.image_formats import DISKS, EXPORTED
 from vws.core.manifest import MEDIA_TYPE, digest, manifest
 from vws.core.site import DocumentKind, Image, ImageFile
@@ -129,6 +129,46 @@ def test_a_delta_goes_out_as_a_disk_that_stands_alone(rig, debian, tmp_path, kin
     image = with_delta(rig, debian, tmp_path)
     exported(rig, image, kind, tmp_path / "out")
     assert same_content(tmp_path / "flat.raw", "raw", tmp_path / "out", kind)
+
+
+def test_a_delta_is_flattened_on_demand_into_an_image_of_ones_own(rig, debian, tmp_path):
+    image = with_delta(rig, debian, tmp_path)
+    rig.site.change("site", lambda draft: draft.put_image(replace(image, shared=("public",))))
+    flat = rig.services.flattening.copy(ANN, image.id, "alone:1")
+    (file,) = flat.files
+    assert (flat.owner, flat.base, file.base, flat.shared, flat.boot) == (ANN.subject, "", "", (), image.boot)
+    rig.services.images.files.blobs.place(file.sha256, tmp_path / "out")
+    assert same_content(tmp_path / "flat.raw", "raw", tmp_path / "out", "qcow2")
+    assert rig.services.images.verify(ANN, "alone:1").damaged == ""
+    (said,) = rig.services.images.documents(ANN, flat.id)
+    (beneath,) = json.loads(said.content)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert beneath["digest"]["sha256"] == digest(image), "what it was made from"
+    assert not list(rig.services.images.begin().parent.iterdir()), "nothing is left of it"
+    rig.services.images.remove(ADMIN, image.id)
+    rig.services.images.remove(ADMIN, debian.id)
+    assert rig.services.images.verify(ANN, "alone:1").damaged == "", "it stays when they go"
+
+
+def test_what_stands_alone_is_copied_as_it_is(rig, debian):
+    copy = rig.services.flattening.copy(ANN, debian.id, "mine")
+    assert copy.files == debian.files
+
+
+def test_how_far_a_flattening_is_can_be_asked_while_it_goes_on(rig, debian, tmp_path, monkeypatch):
+    image, seen = with_delta(rig, debian, tmp_path), []
+
+    def write(image, target):
+        target.write_bytes(b"x" * 1000)
+        seen.append(rig.services.flattening.progress(ADMIN, image.id))
+        raise Conflict("no")
+
+    monkeypatch.setattr(rig.services.exports, "write_flat", write)
+    with pytest.raises(Conflict):
+        rig.services.flattening.copy(ADMIN, image.id, "alone")
+    assert (seen[0].done_bytes, seen[0].most_bytes) == (1000, sum(file.size_bytes for file in image.files))
+    with pytest.raises(NotFound):
+        rig.services.flattening.progress(ADMIN, image.id)
+    assert not list(rig.services.images.begin().parent.iterdir()), "nothing is left of one that failed"
 
 
 @pytest.mark.parametrize("kind", ["bundle", "oci"])

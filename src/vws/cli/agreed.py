@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vws.cli import output
+from vws.cli.disks import disk_text
 from vws.cli.sizes import show_duration
 from vws.cli.times import show_time
 
@@ -53,7 +54,9 @@ def next_of(lease: Json) -> tuple[str, str]:
 
 def size_of(group: Json) -> str:
     network = f", {group['bandwidth_mbit']} Mbit/s" if group["bandwidth_mbit"] else ""
-    return output.size(group["cpus"], group["memory_mib"], group["disk_mib"]) + network
+    root_mib = group["disk_mib"] - sum(disk["size_mib"] for disk in group["disks"])
+    beside = [disk_text(disk) for disk in group["disks"]]
+    return ", ".join([output.size(group["cpus"], group["memory_mib"], root_mib), *beside]) + network
 
 
 def group_text(group: Json) -> str:

@@ -7,12 +7,14 @@ last one that it waits for. So who reads it sees how long the longest chain is, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from vws.cli import output
+from vws.cli.disks import disk_text
 from vws.cli.failures import by_reason, one_line
 from vws.cli.offers import Options, offer_facts
-from vws.cli.sizes import show_duration, show_size
+from vws.cli.sizes import show_duration
 from vws.cli.times import show_time
 from vws.core.cluster import NetworkRequest
 from vws.core.cluster_spec import ClusterFile, ClusterGroup
@@ -95,9 +97,8 @@ def members_of(group: ClusterGroup) -> str:
 
 def _each(group: ClusterGroup) -> str:
     request = group.request
-    root_mib = request.disk_mib - sum(disk.size_mib for disk in request.disks)
-    disks = [f"{disk.name} {disk.image or show_size(disk.size_mib)}" for disk in request.disks]
-    return ", ".join([output.size(request.cpus, request.memory_mib, root_mib), *disks])
+    disks = [disk_text(asdict(disk)) for disk in request.disks]
+    return ", ".join([output.size(request.cpus, request.memory_mib, request.root_mib), *disks])
 
 
 def _networks(file: ClusterFile) -> Iterator[str]:

@@ -37,6 +37,7 @@ PROGRAMS = {
     "unshare": ("util-linux", "makes the node's namespaces"),
     "prlimit": ("util-linux", "bounds programs that read what users bring"),
     "partx": ("util-linux", "finds the partitions of disks that are saved"),
+    "mkswap": ("util-linux", "formats disks to swap on"),
     "mount": ("mount", "gives the node's libvirtd its own folders"),
     "debugfs": ("e2fsprogs", "makes disks of root file systems that users bring"),
     "openssl": ("openssl", "verifies image lists of others"),

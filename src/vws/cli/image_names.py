@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import click
@@ -9,10 +13,13 @@ import click
 from vws.cli import output
 from vws.cli.failures import failed
 from vws.cli.names import NAME
+from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import show_bytes
 
 Json = dict[str, Any]
+
+LOOK_S = 0.3
 
 
 @click.command()
@@ -70,18 +77,40 @@ def share(session: Session, name: str, shared: tuple[str, ...], private: bool) -
 @site_options
 @click.argument("name", metavar="IMAGE", type=NAME)
 @click.argument("new", metavar="NAME[:TAG]", type=NAME)
+@click.option("--flat", is_flag=True, help="Of a delta: with a disk that stands alone, on nothing else.")
 @pass_session
-def copy(session: Session, name: str, new: str) -> None:
+def copy(session: Session, name: str, new: str, flat: bool) -> None:
     """Have an image of your own with the files and documents of another, which stays when that one goes.
 
-    Its files are not kept twice.
+    Its files are not kept twice. With --flat a saved workspace, which is a delta on its image, becomes one disk again:
+    another image, of which nothing is said but what it was made from.
 
     \b
     Examples:
       vws image copy debian:12 my-debian:12
+      vws image copy mine:2 mine-alone --flat
     """
-    made = session.client.copy_image(session.client.image(name)["id"], new)
+    found = session.client.image(name)
+    copied = partial(session.client.copy_image, found["id"], new)
+    made = _flattened(session, found, partial(copied, flat=True)) if flat and found["base"] else copied()
     _told(session, made, f"image {called(made)} ({made['id']}) is yours: {show_bytes(made['size_bytes'])}.")
+
+
+def _flattened(session: Session, found: Json, copied: Callable[[], Json]) -> Json:
+    """Shown while it goes on: it takes as long as its disk is large."""
+    from vws.client.errors import VwsClientError
+
+    with ThreadPoolExecutor(1) as beside, ExitStack() as shown:
+        made, told = beside.submit(copied), None
+        while not made.done():
+            with suppress(VwsClientError):  # it has not begun, or is over
+                far = session.client.flattening(found["id"])
+                if told is None:
+                    what = f"flattening {called(found)}"
+                    told = shown.enter_context(transfer(what, far["most_bytes"], to_stderr=session.as_json))
+                told(far["done_bytes"])
+            wait([made], LOOK_S)
+        return made.result()
 
 
 COLUMNS: list[output.Column] = [

@@ -94,6 +94,7 @@ def request(
       vws lease request --image demo --for 30m
       vws lease request --image demo -n 3 --cpus 1 --memory 160MiB --disk 1GiB --for 2h --name demo --wait
       vws lease request --image demo --for 1h --group name=head,cpus=2 --group name=worker,n=3,memory=256MiB
+      vws lease request --image demo --for 2h --disk 2GiB --disk blank:10GiB:/scratch --disk swap:512MiB
       vws lease request --image demo -n 100 --for 10d --dry-run
       vws lease request --image demo -n 8 --for 2h --at 'tomorrow 08:00'
       vws lease request --image demo -n 8 --for 6h --best-effort --preemptible --command job.sh

@@ -1,6 +1,6 @@
 """The options that describe a lease, shared by `vws lease request` and `vws lease explain`.
 
-One group is described by --image, -n, --cpus, --memory and --disk. Several are
+One group is described by --image, -n, --cpus, --memory and --disk (disks.py). Several are
 given by repeating --group; what a group leaves out it takes from those options,
 so that equal parts are written once.
 
@@ -11,12 +11,13 @@ of leases that run when the site likes (--command, --restartable) are left for t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from vws.cli.disks import DiskWord, read_disk, split
 from vws.cli.sizes import BANDWIDTH, DURATION, SIZE, parse_bandwidth, parse_size
 from vws.cli.times import RULE, TIME, zone_name
 
@@ -29,13 +30,13 @@ GROUP_FIELDS = {
     "count": "count",
     "cpus": "cpus",
     "memory": "memory_mib",
-    "disk": "disk_mib",
+    "disk": "disk",
     "bandwidth": "bandwidth_mbit",
     "require": "requirement",
 }
 PLACES = ("apart", "together")
 # What a group may leave out.
-SHARED = ("image", "cpus", "memory_mib", "disk_mib", "bandwidth_mbit", "requirement", *PLACES)
+SHARED = ("image", "cpus", "memory_mib", "bandwidth_mbit", "requirement", *PLACES)
 # (option, its parameter, the kind of lease that it asks for); --at beside --every is where the rule begins.
 WAYS = (
     ("--best-effort", "best_effort", "best-effort"),
@@ -64,10 +65,11 @@ class Group(click.ParamType[dict[str, Any]]):
                 possible = [f"{k}=…" for k in GROUP_FIELDS if k != "count"] + [*PLACES]
                 self.fail(f"{part!r} is none of {', '.join(possible)}", param, ctx)
             field = GROUP_FIELDS[key]
-            if field in group:
+            if field in group and field != "disk":
                 self.fail(f"{key} is given twice in {value!r}", param, ctx)
             try:
-                group[field] = _read(field, text)
+                read = _read(field, text)
+                group[field] = (*group.get(field, ()), read) if field == "disk" else read
             except ValueError as error:
                 self.fail(f"in {value!r}: {error}", param, ctx)
         return group
@@ -80,6 +82,8 @@ def _parts(text: str) -> list[str]:
 
 
 def _read(field: str, text: str) -> Any:
+    if field == "disk":
+        return read_disk(text)
     if field.endswith("_mib"):
         return parse_size(text)
     if field == "bandwidth_mbit":
@@ -98,7 +102,11 @@ def lease_options(command: F) -> F:
         click.option("-n", "--count", type=int, metavar="NUMBER", help="How many workspaces.  [default: 1]"),
         click.option("--cpus", type=int, metavar="NUMBER", help="CPUs of each.  [default: 1]"),
         click.option("--memory", "memory_mib", type=SIZE, metavar="SIZE", help="Memory of each.  [default: 512MiB]"),
-        click.option("--disk", "disk_mib", type=SIZE, metavar="SIZE", help="Disk of each.  [default: 1GiB]"),
+        click.option(
+            "--disk", "disks", type=DiskWord(), multiple=True, metavar="DISK",
+            help="Root disk of each: 10GiB.  [default: 1GiB]  Further ones, repeated: blank:10GiB:/data, swap:512MiB, "
+            "data:IMAGE:/data (shared, read-only), data:IMAGE:copy:/data (a private copy).",
+        ),
         click.option(
             "--bandwidth", "bandwidth_mbit", type=BANDWIDTH, metavar="RATE",
             help="Of the node's network, kept free for each: 100Mbit, 1Gbit.",
@@ -140,7 +148,7 @@ def lease_options(command: F) -> F:
             multiple=True,
             metavar="GROUP",
             help="A group: name=worker,image=demo,n=3,cpus=1,memory=160MiB,disk=1GiB,apart,require=cpus >= 2. Repeat "
-            "it for more; what it leaves out is taken from the options above. require= goes last.",
+            "it for more, and disk= in it; what it leaves out is taken from the options above. require= goes last.",
         ),
     ]  # fmt: skip
     for option in reversed(options):
@@ -150,7 +158,7 @@ def lease_options(command: F) -> F:
 
 def groups_of(given: dict[str, Any]) -> list[dict[str, Any]]:
     """The groups that the options describe, complete; UsageError when they do not add up."""
-    shared = {name: given[name] for name in SHARED if given[name] is not None}
+    shared = {name: given[name] for name in SHARED if given[name] is not None} | _disks_of(given["disks"])
     if given["groups"] and given["count"] is not None:
         raise click.UsageError("-n says how many of one group; with --group write it as --group n=3,...")
     defaults = {
@@ -159,12 +167,25 @@ def groups_of(given: dict[str, Any]) -> list[dict[str, Any]]:
         "memory_mib": 512,
         "disk_mib": 1024,
     }
-    groups = [defaults | shared | group for group in given["groups"] or [{}]]
+    groups = [defaults | shared | _with_disks(group) for group in given["groups"] or [{}]]
     for group in groups:
         if "image" not in group:
             where = f"group {group['name']}" if "name" in group else "the lease"
             raise click.UsageError(f"which image? {where} names none; add --image NAME (vws image list shows them)")
     return groups
+
+
+def _with_disks(group: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: value for name, value in group.items() if name != "disk"}
+    return plain | _disks_of(group.get("disk", ()))
+
+
+def _disks_of(words: Sequence[Any]) -> dict[str, Any]:
+    try:
+        root_mib, beside = split(words)
+    except ValueError as error:
+        raise click.UsageError(f"--disk: {error}") from None
+    return ({} if root_mib is None else {"disk_mib": root_mib}) | ({"disks": beside} if beside else {})
 
 
 def terms_of(given: dict[str, Any]) -> dict[str, Any]:

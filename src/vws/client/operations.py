@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from vws.client import transfers
-from vws.client.connection import CONNECT_TIMEOUT_S, Connection, given, parsed
+from vws.client.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, DOWNLOAD_TIMEOUT_S, Connection, given, parsed
 from vws.client.errors import ApiError, ConnectionFailed, Json, VwsClientError
 from vws.client.tunnel import Tunnel
 
@@ -252,9 +252,15 @@ class Client(Connection):
         """shared: names of VOs, "public" for all, none for its owner alone."""
         return self._change("PUT", _path("images", id, "sharing"), {"shared": list(shared)})
 
-    def copy_image(self, id: str, name: str) -> Json:
-        """An image of one's own with another's files."""
-        return self._change("POST", _path("images", id, "copies"), {"name": name})
+    def copy_image(self, id: str, name: str, *, flat: bool = False) -> Json:
+        """An image of one's own with another's files. flat: with a disk that stands alone, where the other's is a
+        delta; returns when it is written, and `flattening` tells how far it is."""
+        within_s = DOWNLOAD_TIMEOUT_S if flat else ANSWER_TIMEOUT_S
+        return self._change("POST", _path("images", id, "copies"), {"name": name, "flat": flat}, timeout_s=within_s)
+
+    def flattening(self, id: str) -> Json:
+        """How far one's own flattening of an image is: done_bytes of at most most_bytes. NotFound: none goes on."""
+        return self._json("GET", _path("images", id, "flattening"))
 
     def remove_image(self, id: str, *, now: bool = False) -> Json:
         """At once, or when the last lease that uses it is over (`retired_at` is set till then). now: refused rather

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.bargain import SHORTEST_S, Held, Offer, last
+from vws.core.disks import DISK_MIB_MAX, Disk, granted_mib
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
@@ -27,11 +28,11 @@ from vws.core.site import Group, Image, Lease, LeaseKind, LeaseState, PlanPhase,
 from vws.core.spans import show_exactly
 from vws.core.standing import begin_end, give, is_put_by, settle
 from vws.core.terms import (
-    Disk,
     Exceptions,
     GroupRequest,
     LeaseRequest,
     When,
+    check_number,
     check_request,
 )
 from vws.core.usage import terms_of
@@ -300,12 +301,41 @@ def resolve(present: Present, request: LeaseRequest, owner: str, *, now: int) ->
 
 
 def _with_images(present: Present, group: GroupRequest, user: ImageUser, where: str) -> GroupRequest:
-    """Its shared disks with their images' ids."""
+    """Its disks of images with these images' ids, and copies with the size that they are to have."""
     disks = tuple(
-        replace(disk, image=_disk_image(present, disk, user, f"{where}.disks[{i}].image").id) if disk.image else disk
+        _with_image(present, disk, user, f"{where}.disks[{i}]") if disk.image else disk
         for i, disk in enumerate(group.disks)
     )
-    return replace(group, disks=disks)
+    disk_mib = group.root_mib + granted_mib(disks)
+    check_number(disk_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB in all")
+    return replace(group, disks=disks, disk_mib=disk_mib)
+
+
+def _with_image(present: Present, disk: Disk, user: ImageUser, where: str) -> Disk:
+    image = _disk_image(present, disk, user, f"{where}.image")
+    size_mib = _copy_mib(image, disk, f"{where}.size_mib") if disk.private else 0
+    return replace(disk, image=image.id, size_mib=size_mib)
+
+
+def _copy_mib(image: Image, disk: Disk, where: str) -> int:
+    """What a private copy of an image's disk is granted."""
+    low_mib = image.disk.virtual_size_mib if image.disk is not None else 0
+    if disk.size_mib < low_mib and disk.size_mib:
+        raise InvalidRequest(
+            f"the disk of the image {image.name} has {low_mib} MiB, more than the {disk.size_mib} MiB of the copy "
+            f"{disk.name}",
+            field=where,
+            asked=disk.size_mib,
+            possible=f"{low_mib} MiB or more, or no size: then as large as its image",
+        )
+    if not disk.size_mib and not low_mib:
+        raise InvalidRequest(
+            f"the image {image.name} is simulated: it does not say how large its copy {disk.name} would be",
+            field=where,
+            asked=0,
+            possible="a size",
+        )
+    return disk.size_mib or low_mib
 
 
 def _disk_image(present: Present, disk: Disk, user: ImageUser, where: str) -> Image:
@@ -314,7 +344,10 @@ def _disk_image(present: Present, disk: Disk, user: ImageUser, where: str) -> Im
     if not whole and not image.simulated:
         why = f"is a delta of {image.base}" if image.base else "has no disk"
         raise InvalidRequest(
-            f"the image {image.name} {why}", field=where, asked=disk.image[:60], possible="an image of a whole disk"
+            f"the image {image.name} {why}",
+            field=where,
+            asked=disk.image[:60],
+            possible=f"an image of a whole disk (vws image copy {image.name} NEW --flat makes one of a delta)",
         )
     return image
 
@@ -322,10 +355,11 @@ def _disk_image(present: Present, disk: Disk, user: ImageUser, where: str) -> Im
 def _image_for(present: Present, group: GroupRequest, user: ImageUser, where: str) -> Image:
     image = find_image(present, group.image, user, f"{where}.image")
     for field, low in (("memory_mib", image.memory_mib_min), ("disk_mib", image.disk_mib_min)):
-        asked = getattr(group, field)
+        asked = group.root_mib if field == "disk_mib" else getattr(group, field)
         if asked < low:
             raise InvalidRequest(
-                f"the image {image.name} needs at least {low} MiB of {field.removesuffix('_mib')}",
+                f"the image {image.name} needs at least {low} MiB of {field.removesuffix('_mib')}, "
+                f"{asked} MiB were asked for",
                 field=f"{where}.{field}",
                 asked=asked,
                 possible=f"{low} MiB or more",

@@ -21,6 +21,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from vws.core.admission import Holdings
+from vws.core.disks import granted_mib
 from vws.core.errors import VwsError
 from vws.core.membership import Limits
 from vws.core.plan.demand import Block, Demand, Part
@@ -396,13 +397,17 @@ class _Bargain:
         if len(self._lease.groups) != 1:
             return None
         group = self._lease.groups[0]
+        beside_mib = granted_mib(group.disks)
         for room, node in self._rooms(group)[:NODES_TRIED]:
             capacity, name = self._outlook.capacity(node)
-            whole = Size(min(room.cpus, capacity.cpus), room.memory_mib - self._outlook.overhead_mib, room.disk_mib)
+            memory_mib = room.memory_mib - self._outlook.overhead_mib
+            whole = Size(min(room.cpus, capacity.cpus), memory_mib, room.disk_mib - beside_mib)
             size = whole.within(_size_of(group))
             if size == _size_of(group) or not self._is_enough(group, size):
                 continue
-            if self._granted(self._with_groups(replace(group, count=1, **asdict(size)))):
+            disk_mib = size.disk_mib + beside_mib
+            single = replace(group, count=1, cpus=size.cpus, memory_mib=size.memory_mib, disk_mib=disk_mib)
+            if self._granted(self._with_groups(single)):
                 when = self._when() if self._demand.hard else "there"
                 text = f"one workspace of {words(size)} would fit {when} on {name}"
                 return {"kind": "smaller", "count": 1, **asdict(size), "text": text}
@@ -451,7 +456,8 @@ def _joined(first: Offer, second: Offer) -> Offer:
 
 
 def _size_of(group: Group) -> Size:
-    return Size(group.cpus, group.memory_mib, group.disk_mib)
+    """As it is asked for: the disk is the root's."""
+    return Size(group.cpus, group.memory_mib, group.root_mib)
 
 
 def _nearness(group: Group) -> Callable[[tuple[Amount, int]], tuple[int, int, int, int]]:

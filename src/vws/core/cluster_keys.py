@@ -16,6 +16,8 @@ from vws.core.cluster import NETWORKS_MAX
 from vws.core.cluster_parameters import PARAMETERS, Parameter
 from vws.core.cluster_spec import LeaseWishes
 from vws.core.context import INFORMATION, Hook, Introduce, Ssh
+from vws.core.disks import DISKS_MAX, FILESYSTEMS
+from vws.core.disks import NAME_LENGTH_MAX as DISK_NAME_LENGTH_MAX
 from vws.core.requirements import LENGTH_MAX as REQUIREMENT_LENGTH_MAX
 from vws.core.requirements import parse as parse_requirement
 from vws.core.shapes import (
@@ -50,12 +52,7 @@ from vws.core.terms import (
 
 VERSION: Final = "cluster/1"
 ROLES_MAX: Final = 100
-DISKS_MAX: Final = 8
 WITHIN_S_MAX: Final = 24 * 3600
-# The serial of a virtual disk has at most 20 characters, of which vws- are four.
-DISK_NAME_LENGTH_MAX: Final = 16
-# How long a label each takes.
-FILESYSTEMS: Final = {"ext4": 16, "xfs": 12, "vfat": 11, "swap": 15}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +267,16 @@ DISK: Final = Record(
     DiskEntry,
     {
         "name": Key(_name("a disk's name", DISK_NAME_LENGTH_MAX), "Unique within the group.", required=True),
-        "size": Key(size(1, DISK_MIB_MAX), "How large it is, for a blank one.", field="size_mib"),
-        "image": Key(_IMAGE, "The image whose disk it is, shared by all members."),
-        "read-only": Key(Flag(), "Of an image's disk: true, which goes without saying."),
-        "filesystem": Key(Choice(tuple(FILESYSTEMS)), "What is made on it, if there is nothing yet."),
+        "size": Key(
+            size(1, DISK_MIB_MAX), "How large it is; of a private copy the image's size if not said.", field="size_mib"
+        ),
+        "image": Key(_IMAGE, "The image whose disk it is; without it the disk is blank."),
+        "read-only": Key(Flag(), "Of an image's disk: shared by all members (the default); false: each has a copy."),
+        "filesystem": Key(Choice(tuple(FILESYSTEMS)), "What is made on it, if there is nothing yet; swap is used."),
         "label": Key(Text("a label: letters, digits, _ and -", "[A-Za-z0-9_-]+", length_max=16), "Its label."),
         "mount": Key(_PATH, "Where it is mounted."),
     },
-    one_of=("size", "image"),
+    some_of=("size", "image"),
 )
 GROUP: Final = Record(
     "a group",
@@ -298,7 +297,7 @@ GROUP: Final = Record(
         ),
         "provides": Key(ListOf(_ROLE), "Its roles."),
         "requires": Key(ListOf(_REQUIRED), "Roles whose providers it has to know, and information of the site."),
-        "disks": Key(ListOf(DISK, DISKS_MAX), "Disks of each member beside its root's: blank ones, and shared ones."),
+        "disks": Key(ListOf(DISK, DISKS_MAX), "Disks of each member beside its root's."),
         "on-failure": Key(Choice(tuple(OnFailure)), "When a member fails. Default: fail."),
         "require": Key(_REQUIREMENT, "What each member's node must be.", field="requirement"),
         "apart": Key(Flag(), "Each member on a node of its own, which members of a private network cannot be."),

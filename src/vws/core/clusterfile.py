@@ -23,7 +23,6 @@ from typing import Final, NoReturn
 from vws.core.cluster import NetworkRequest, check_cluster
 from vws.core.cluster_keys import (
     CLUSTER,
-    FILESYSTEMS,
     VERSION,
     Content,
     DiskEntry,
@@ -49,10 +48,11 @@ from vws.core.context import (
     Ssh,
     ValueSpec,
 )
+from vws.core.disks import Disk, completed, faults, granted_mib
 from vws.core.errors import InvalidRequest
 from vws.core.shapes import Spot, listed, meant, shorten
 from vws.core.site import GroupRoles, OnFailure
-from vws.core.terms import COUNT_MAX, Disk, GroupRequest
+from vws.core.terms import COUNT_MAX, GroupRequest
 from vws.core.waits import CONTENT_BYTES_MAX, CONTENTS_BYTES_MAX, check_context
 from vws.core.yaml_tree import Path, Scalar, Table, fault, parse, path_of, place_of
 
@@ -184,7 +184,7 @@ class _Resolution:
             count=entry.count,
             cpus=entry.cpus,
             memory_mib=entry.memory_mib,
-            disk_mib=entry.disk_mib + sum(disk.size_mib for disk in disks),
+            disk_mib=entry.disk_mib + granted_mib(disks),
             name=name,
             requirement=entry.requirement,
             apart=entry.apart,
@@ -221,36 +221,26 @@ class _Resolution:
                 seen.add(said)
         return tuple(self.disk((*path, "disks", number), disk) for number, disk in enumerate(entry.disks))
 
-    def disk(self, path: Path, disk: DiskEntry) -> Disk:
-        """With a filesystem, if what is said of it makes no sense without one."""
-        self.check_shared(path, disk)
-        if disk.image:
-            return Disk(disk.name, 0, disk.filesystem, "", disk.mount, disk.image)
-        filesystem = disk.filesystem or ("ext4" if disk.mount or disk.label else "")
-        if filesystem == "swap" and disk.mount:
-            self.wrong((*path, "mount"), "swap is not mounted", "no mount, or another filesystem")
-        if len(disk.label) > FILESYSTEMS.get(filesystem, len(disk.label)):
-            self.wrong(
-                (*path, "label"),
-                f"the label {disk.label} is too long for {filesystem}",
-                f"at most {FILESYSTEMS[filesystem]} characters",
-            )
-        return Disk(disk.name, disk.size_mib, filesystem, disk.label, disk.mount)
+    def disk(self, path: Path, entry: DiskEntry) -> Disk:
+        self.check_kind(path, entry)
+        private = bool(entry.image) and entry.read_only is False
+        disk = completed(
+            Disk(entry.name, entry.size_mib, entry.filesystem, entry.label, entry.mount, entry.image, private)
+        )
+        for field, problem, possible in faults(disk):
+            self.wrong((*path, "size" if field == "size_mib" else field), problem, possible)
+        return disk
 
-    def check_shared(self, path: Path, disk: DiskEntry) -> None:
+    def check_kind(self, path: Path, disk: DiskEntry) -> None:
         """What is said of an image's disk, or of a blank one, is possible for such a disk."""
-        if disk.image and disk.read_only is False:
+        if disk.image and disk.size_mib and disk.read_only is not False:
             self.wrong(
-                (*path, "read-only"),
-                f"the disk {disk.name} is an image's, which others read too: it cannot be written to",
-                "read-only: true, or size: and a blank disk instead",
+                (*path, "size"),
+                f"the disk {disk.name} is an image's, which others read too: it is as large as that",
+                "no size; or read-only: false, and each member has a copy of its own of that size",
             )
         if not disk.image and disk.read_only:
             self.wrong((*path, "read-only"), f"the disk {disk.name} is blank", "image: NAME, or without read-only")
-        if disk.image and disk.label:
-            self.wrong((*path, "label"), "an image's disk has the label that it has", "without label")
-        if disk.image and disk.filesystem == "swap":
-            self.wrong((*path, "filesystem"), "nobody can swap on what is read-only", "another filesystem, or none")
 
     # ------------------------------------------------------------ roles
 

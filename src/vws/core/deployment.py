@@ -21,11 +21,11 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
+from vws.core.disks import Disk, granted_mib
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.members import member_name
-from vws.core.site import Capacity, Cluster, Image, ImageFile, Lease, Node, Save, Workspace
-from vws.core.terms import Disk
+from vws.core.site import Capacity, Cluster, Group, Image, ImageFile, Lease, Node, Save, Workspace
 from vws.core.traits import UNSAID, Traits, checked_traits
 from vws.core.trust import Vouched
 
@@ -66,8 +66,8 @@ class DiskOrder:
     """A disk beside the root's, found in the guest by its serial `vws-NAME`. filesystem, label, mount: what the guest
     makes of it, "" for nothing.
 
-    image: the id of the image whose disk it is, `file`, which nobody may write to; "": it is blank at first. A
-    simulated image has no file.
+    image: the id of the image whose disk it is, `file`; "": it is blank at first. A simulated image has no file. What
+    is shared has no size and nobody may write to it; with `private` the workspace has a copy of its own, of size_mib.
     """
 
     name: str
@@ -77,6 +77,11 @@ class DiskOrder:
     mount: str = ""
     image: str = ""
     file: ImageFile | None = None
+    private: bool = False
+
+    @property
+    def shared(self) -> bool:
+        return bool(self.image) and not self.private
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +151,9 @@ class WorkspaceOrder:
 
     @property
     def all_files(self) -> tuple[ImageFile, ...]:
-        """Of its image, and of those whose disks it shares; each once."""
-        shared = (disk.file for disk in self.disks if disk.file is not None)
-        return tuple({file.sha256: file for file in (*self.files, *shared)}.values())
+        """Of its image, and of those whose disks it shares or copies; each once."""
+        beside = (disk.file for disk in self.disks if disk.file is not None)
+        return tuple({file.sha256: file for file in (*self.files, *beside)}.values())
 
     @property
     def interfaces(self) -> tuple[NicOrder, ...]:
@@ -289,10 +294,10 @@ def orders_for(
     for workspace in mine:
         lease = leases[workspace.lease]
         image = images[workspace.image]
-        order = replace(_order(workspace, lease, image), vouched=vouched_of(workspace, lease, image))
+        order = replace(_order(workspace, lease, image, images), vouched=vouched_of(workspace, lease, image))
         cluster = clusters.get(lease.cluster)
         if cluster is not None:
-            order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease, images))
+            order = replace(order, context=context_of(workspace, cluster), **_of_cluster(workspace, lease))
             networks.update((each.id, each) for each in _networks_of(workspace, cluster))
         orders.append(order)
     found = tuple(networks[id] for id in sorted(networks))
@@ -304,19 +309,21 @@ def _capture_order(save: Save, base: Image) -> CaptureOrder:
     return CaptureOrder(save.id, save.workspace, save.at_end, save.clean, base.chain)
 
 
-def _of_cluster(workspace: Workspace, lease: Lease, images: Mapping[str, Image]) -> dict[str, Any]:
+def _of_cluster(workspace: Workspace, lease: Lease) -> dict[str, Any]:
     """What the members of a cluster have beside other workspaces."""
-    group = next(group for group in lease.groups if group.name == workspace.group)
+    group = _group_of(workspace, lease)
     named = zip(workspace.nics, group.networks, strict=True)
     nics = tuple(NicOrder(nic.network, nic.mac, nic.address, name) for nic, name in named)
-    disks = tuple(_disk_order(disk, images) for disk in group.disks)
-    root_mib = workspace.disk_mib - sum(disk.size_mib for disk in disks)
-    return {"nics": nics, "disks": disks, "disk_mib": root_mib, "member": member_name(group.name, workspace.number)}
+    return {"nics": nics, "member": member_name(group.name, workspace.number)}
+
+
+def _group_of(workspace: Workspace, lease: Lease) -> Group:
+    return next(group for group in lease.groups if group.name == workspace.group)
 
 
 def _disk_order(disk: Disk, images: Mapping[str, Image]) -> DiskOrder:
     file = images[disk.image].disk if disk.image else None
-    return DiskOrder(disk.name, disk.size_mib, disk.filesystem, disk.label, disk.mount, disk.image, file)
+    return DiskOrder(disk.name, disk.size_mib, disk.filesystem, disk.label, disk.mount, disk.image, file, disk.private)
 
 
 def _networks_of(workspace: Workspace, cluster: Cluster) -> Iterator[NetworkOrder]:
@@ -328,7 +335,8 @@ def _networks_of(workspace: Workspace, cluster: Cluster) -> Iterator[NetworkOrde
             yield NetworkOrder(network.id, network.cidr, network.gateway, network.outgoing, domain, public)
 
 
-def _order(workspace: Workspace, lease: Lease, image: Image) -> WorkspaceOrder:
+def _order(workspace: Workspace, lease: Lease, image: Image, images: Mapping[str, Image]) -> WorkspaceOrder:
+    group = _group_of(workspace, lease)
     return WorkspaceOrder(
         id=workspace.id,
         name=workspace.name,
@@ -348,12 +356,13 @@ def _order(workspace: Workspace, lease: Lease, image: Image) -> WorkspaceOrder:
         cpus_defined=workspace.cpus_defined,
         memory_mib=workspace.memory_mib,
         memory_defined_mib=workspace.memory_defined_mib,
-        disk_mib=workspace.disk_mib,
+        disk_mib=workspace.disk_mib - granted_mib(group.disks),
         mac=workspace.mac,
         address=workspace.address,
         ssh_keys=lease.ssh_keys,
         command=lease.command,
-        isolated=any(group.isolated for group in lease.groups if group.name == workspace.group),
+        disks=tuple(_disk_order(disk, images) for disk in group.disks),
+        isolated=group.isolated,
     )
 
 

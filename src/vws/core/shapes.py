@@ -406,7 +406,7 @@ class Key:
 class Record:
     """A table of known keys, made into a value by `make(**fields)`; a key that is not there is left to its default.
 
-    one_of: of these exactly one is there. literal: in these no parameter is filled in.
+    one_of: of these exactly one is there. some_of: of these one at least. literal: in these no parameter is filled in.
     """
 
     said: str
@@ -414,6 +414,7 @@ class Record:
     keys: Mapping[str, Key]
     one_of: tuple[str, ...] = ()
     literal: tuple[str, ...] = ()
+    some_of: tuple[str, ...] = ()
 
     def read(self, spot: Spot) -> Any:
         node = table_of(spot, f"{self.said}: {', '.join(self.keys)}")
@@ -431,6 +432,8 @@ class Record:
         said = [name for name in self.one_of if name in node.entries]
         if self.one_of and len(said) != 1:
             spot.wrong(f"says {' and '.join(said) or 'nothing'}", f"one of {' and '.join(self.one_of)}")
+        if self.some_of and not any(name in node.entries for name in self.some_of):
+            spot.wrong(f"says neither {' nor '.join(self.some_of)}", f"{' or '.join(self.some_of)}")
 
     def _fields(self, spot: Spot, node: Table) -> Iterator[tuple[str, Any]]:
         for name, inner in node.entries.items():
@@ -446,6 +449,8 @@ class Record:
             found["required"] = required
         if self.one_of:
             found["oneOf"] = [{"required": [name]} for name in self.one_of]
+        if self.some_of:
+            found["anyOf"] = [{"required": [name]} for name in self.some_of]
         return found
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import Any
 
+from vws.core.disks import Disk, granted_mib
 from vws.core.lifecycle import Desired, State
-from vws.core.terms import Disk, Size
+from vws.core.terms import Size
 from vws.core.traits import UNSAID, Attribute, Traits
 
 # Of all names that guests have; no name of it is known outside (ICANN reserved .internal in 2024).
@@ -324,6 +325,11 @@ class Group:
     disks: tuple[Disk, ...] = ()
     signers: tuple[str, ...] = ()
     isolated: bool = False
+
+    @property
+    def root_mib(self) -> int:
+        """Of disk_mib the root's share."""
+        return self.disk_mib - granted_mib(self.disks)
 
     @property
     def numbers(self) -> range:

@@ -19,6 +19,8 @@ from enum import StrEnum, auto
 from itertools import pairwise
 from typing import Final
 
+from vws.core.disks import DISK_MIB_MAX as DISK_MIB_MAX
+from vws.core.disks import Disk, checked_disks, granted_mib
 from vws.core.errors import InvalidRequest
 from vws.core.recurrence import SERIES_S_MAX, said, starts
 from vws.core.spans import show_duration, show_exactly
@@ -33,7 +35,6 @@ GROUPS_MAX = 100
 CPUS_MAX = 1_024
 MEMORY_MIB_MAX = 16 * 1024 * 1024
 MEMORY_MIB_MIN = 32
-DISK_MIB_MAX = 1024 * 1024 * 1024
 BANDWIDTH_MBIT_MAX = 1_000_000
 DURATION_S_MAX = 366 * 24 * 3600
 # How far ahead a lease may be asked for.
@@ -100,20 +101,6 @@ class Exceptions(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
-    """A disk of a workspace beside its root's, mounted there ("": not). It is blank at first, and made with that file
-    system and label; or it is the disk of an image (its name or id), which all who have it share and none may write to:
-    that takes no room of its own."""
-
-    name: str
-    size_mib: int
-    filesystem: str = ""
-    label: str = ""
-    mount: str = ""
-    image: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class GroupRequest:
     """`count` equal workspaces of one image (a name or an id). disk_mib: of the root's and the other disks together.
     first, networks: of a cluster's members, as in `Group`. address: the reserved one that a single member has in its
@@ -142,6 +129,11 @@ class GroupRequest:
     @property
     def size(self) -> Size:
         return Size(self.cpus, self.memory_mib, self.disk_mib)
+
+    @property
+    def root_mib(self) -> int:
+        """Of disk_mib the root's share."""
+        return self.disk_mib - granted_mib(self.disks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +275,9 @@ def _check_group(group: GroupRequest, where: str) -> GroupRequest:
     check_number(group.count, f"{where}.count", 1, COUNT_MAX)
     check_number(group.cpus, f"{where}.cpus", 1, CPUS_MAX)
     check_number(group.memory_mib, f"{where}.memory_mib", MEMORY_MIB_MIN, MEMORY_MIB_MAX, "MiB")
-    check_number(group.disk_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB")
+    group = replace(group, disks=checked_disks(group.disks, f"{where}.disks"))
+    check_number(group.root_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB")
+    check_number(group.disk_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB in all")
     check_number(group.bandwidth_mbit, f"{where}.bandwidth_mbit", 0, BANDWIDTH_MBIT_MAX, "Mbit/s")
     if group.apart and group.together:
         raise InvalidRequest(

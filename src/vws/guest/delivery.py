@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def told(contact: Contact) -> dict[str, str]:
     if contact.networks:
         files["networks"] = "".join(_line(mac.lower(), name) for mac, name in contact.networks.items())
     if contact.disks:
-        files["disks"] = "".join(_disk(disk) for disk in contact.disks)
+        files["disks"] = disk_lines(contact.disks)
     if contact.connect_to:
         files["connect-to"] = f"{contact.connect_to}\n"
     return files
@@ -120,6 +120,11 @@ def _unpacked(path: str, text: str) -> str:
 def _written(path: str, text: str, permissions: str) -> dict[str, str]:
     packed = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
     return {"path": path, "encoding": "gz+b64", "permissions": permissions, "content": packed}
+
+
+def disk_lines(disks: Iterable[Disk]) -> str:
+    """What `vws-context disks` reads. Raises ValueError for text that would break its lines."""
+    return "".join(map(_disk, disks))
 
 
 def _disk(disk: Disk) -> str:

@@ -12,12 +12,11 @@ from dataclasses import replace
 from vws.core.deployment import WorkspaceOrder
 from vws.faultpoints import reach
 from vws.node.commands import Commands
-from vws.node.disks import hand_over, make_blank
-from vws.node.images import ImageCache, virtual_size_mib
+from vws.node.disks import FORMAT, hand_over, make_disk, make_overlay
+from vws.node.images import ImageCache
 from vws.node.networks import Networks
 from vws.node.records import Record, Records
 from vws.node.seed import new_host_key, seed_iso
-from vws.ports import HypervisorError
 
 
 class Creation:
@@ -42,8 +41,10 @@ class Creation:
             self._make_overlay(order)
         reach("agent.overlay.made")
         for disk in order.disks:
-            if not disk.image:
-                make_blank(self._commands, self._records.blank(order.id, disk.name), disk)
+            if not disk.shared:
+                path = self._records.beside(order.id, disk.name, private=disk.private)
+                make_disk(self._commands, path, disk, self._images.directory)
+        reach("agent.disks.made")
         if not self._records.seed(order.id).exists():
             self._make_seed(order)
         reach("agent.seed.made")
@@ -57,23 +58,12 @@ class Creation:
     def _make_overlay(self, order: WorkspaceOrder) -> None:
         disk = self._records.disk(order.id)
         new = disk.with_name("disk.new")
-        arguments = ["qemu-img", "create", "-q", "-f", "qcow2", *self._backing(order), new.name, f"{order.disk_mib}M"]
-        self._commands.run(*arguments, cwd=disk.parent)
-        hand_over(new, disk)
-
-    def _backing(self, order: WorkspaceOrder) -> list[str]:
-        """The arguments that put the overlay on its image; by a relative path, right wherever the directory is seen."""
         base = next((file for file in order.files if file.role == "disk"), None)
         if base is None:
-            return []
-        path = self._images.path(base.sha256)
-        with path.open("rb") as opened:
-            size_mib = virtual_size_mib(opened.read(104), base.size_bytes, base.format)
-        if size_mib > order.disk_mib:
-            raise HypervisorError(
-                f"the image's disk has {size_mib} MiB, more than the {order.disk_mib} MiB asked for", final=True
-            )
-        return ["-F", base.format, "-b", os.path.relpath(path, self._records.folder(order.id))]
+            self._commands.run("qemu-img", "create", *FORMAT, new.name, f"{order.disk_mib}M", cwd=disk.parent)
+        else:
+            make_overlay(self._commands, new, self._images.path(base.sha256), base, order.disk_mib)
+        hand_over(new, disk)
 
     def _make_seed(self, order: WorkspaceOrder) -> None:
         """The key is on record before the disk that holds it is in place: who finds a disk finds its key."""

@@ -21,6 +21,8 @@ from vws.node.naming import bound_tap, bridge_name, domain_name, is_pool, isolat
 MARK = "urn:vws:workspace"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 TB_CACHE_MIB = 64
+# The channel on which QEMU's guest agent listens, where a guest has it.
+GUEST_AGENT = "org.qemu.guest_agent.0"
 TCG_WORDS = (
     "tsc_early_khz=2000000",
     "lpj=4000000",
@@ -44,12 +46,14 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A disk beside the first. shared: an image's, which others have too and nobody may write to."""
+    """A disk beside the first. shared: an image's, which others have too and nobody may write to; chain: as of
+    Files."""
 
     serial: str
     path: str
     format: str = "qcow2"
     shared: bool = False
+    chain: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,8 @@ def _devices(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files
         bridge = bridge_name(host.tag, nic.network) if nic.network else host.bridge
         _interface(devices, nic.mac, bridge, order.boot, _tap(order, nic, host.tag))
     _console(devices, files)
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "target", type="virtio", name=GUEST_AGENT)
     balloon = {"model": "virtio", "freePageReporting": "on"} if host.kind == "kvm" else {"model": "virtio"}
     ET.SubElement(devices, "memballoon", balloon)
     rng = ET.SubElement(devices, "rng", model="virtio")
@@ -174,13 +180,17 @@ def _overlay(devices: ET.Element, files: Files) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
     ET.SubElement(disk, "source", file=files.disk)
+    _chain(disk, files.chain)
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+
+
+def _chain(disk: ET.Element, chain: tuple[tuple[str, str], ...]) -> None:
     above = disk
-    for path, format in files.chain:
+    for path, format in chain:
         above = ET.SubElement(above, "backingStore", type="file")
         ET.SubElement(above, "format", type=format)
         ET.SubElement(above, "source", file=path)
     ET.SubElement(above, "backingStore")
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
 
 
 def _seed(devices: ET.Element, files: Files) -> None:
@@ -198,7 +208,7 @@ def _beside(devices: ET.Element, name: str, disk: Beside) -> None:
     if not disk.shared:
         driver.set("discard", "unmap")
     ET.SubElement(element, "source", file=disk.path)
-    ET.SubElement(element, "backingStore")
+    _chain(element, disk.chain)
     ET.SubElement(element, "target", dev=name, bus="virtio")
     if disk.shared:
         ET.SubElement(element, "readonly")

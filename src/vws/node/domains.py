@@ -24,7 +24,7 @@ from vws.faultpoints import reach
 from vws.node import outcome
 from vws.node.connection import no_domain
 from vws.node.cpushare import CpuGroups
-from vws.node.disks import check_blank, serial
+from vws.node.disks import check_disk, serial
 from vws.node.domain_xml import Beside, Files, Host, domain_uuid, domain_xml
 from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
@@ -186,6 +186,7 @@ class Domains:
 
     def start(self, order: WorkspaceOrder) -> None:
         record = self._records.need(order.id)
+        check_disk(self._records.disk(order.id), "", order.disk_mib)
         domain = self.find(order.id)
         if domain and domain.isActive():
             if record.boots >= order.boots and outcome.live_state(Seen(*domain.state()))[0] is not Observation.BROKEN:
@@ -220,14 +221,12 @@ class Domains:
 
     def _beside(self, id: str, disk: DiskOrder) -> Beside:
         shown = self._around.shown
-        if disk.file is not None:
-            return Beside(serial(disk), shown(self._images / disk.file.sha256), disk.file.format, shared=True)
-        return Beside(serial(disk), shown(self._blank(id, disk)))
-
-    def _blank(self, id: str, disk: DiskOrder) -> Path:
-        path = self._records.blank(id, disk.name)
-        check_blank(path, disk)
-        return path
+        image = (shown(self._images / disk.file.sha256), disk.file.format) if disk.file is not None else None
+        if disk.shared and image is not None:
+            return Beside(serial(disk), *image, shared=True)
+        path = self._records.beside(id, disk.name, private=disk.private)
+        check_disk(path, disk.name, disk.size_mib)
+        return Beside(serial(disk), shown(path), chain=(image,) if image else ())
 
     def _pid(self, id: str) -> int:
         return int((self._around.run / f"{domain_name(id)}.pid").read_text())

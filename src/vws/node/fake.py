@@ -178,8 +178,9 @@ class FakeHypervisor:
         if self._full:
             raise HypervisorError("the disk cannot be made: no space is left on the node")
         step("making the disk")
-        blanks = {disk.name: disk.size_mib for disk in order.disks if not disk.image}
-        self._shelf.put("overlay", order.id, {"image": order.image, "disk_mib": order.disk_mib, "blanks": blanks})
+        beside = {name: size_mib for name, size_mib in _own_disks(order).items() if name}
+        self._shelf.put("overlay", order.id, {"image": order.image, "disk_mib": order.disk_mib, "beside": beside})
+        reach("agent.disks.made")
         reach("agent.overlay.made")
         self._shelf.put("seed", order.id, {"name": order.name, "ssh_keys": list(order.ssh_keys)})
         reach("agent.seed.made")
@@ -216,6 +217,7 @@ class FakeHypervisor:
         if domain and domain["state"] in (RUNNING, PAUSED) and note["boots"] >= order.boots:
             return
         await asyncio.to_thread(must_be_whole, order, self._images)
+        self._check_disks(order)
         self._note(order.id, boots=order.boots, exit_status=self._exit_status(note, domain))
         reach("agent.boot.noted")
         await self._take(self.config.start_s)
@@ -227,6 +229,17 @@ class FakeHypervisor:
         self._write_console(order.id, _boot_lines(order))
         self._expect_end(order.id)
         reach("agent.domain.started")
+
+    def _check_disks(self, order: WorkspaceOrder) -> None:
+        kept = self._shelf.get("overlay", order.id) or {}
+        found = {"": kept.get("disk_mib"), **kept.get("beside", {})}
+        for name, size_mib in _own_disks(order).items():
+            if found.get(name) != size_mib:
+                said = f"disk {name}" if name else "root disk"
+                raise HypervisorError(
+                    f"its {said} has {found.get(name, 0)} MiB and not the {size_mib} MiB ordered; it was left as it is",
+                    final=True,
+                )
 
     def _new_domain(self, order: WorkspaceOrder, *, runs_command: bool) -> dict[str, Any]:
         config, chance, now = self.config, self._chance("boot", order.id, order.boots), self._now()
@@ -523,6 +536,11 @@ class FakeGuestStream:
         while self._data.full():
             self._data.get_nowait()
         self._data.put_nowait(b"")
+
+
+def _own_disks(order: WorkspaceOrder) -> dict[str, int]:
+    """How large each may become, MiB; "": the root's."""
+    return {"": order.disk_mib} | {disk.name: disk.size_mib for disk in order.disks if not disk.shared}
 
 
 def host_key(id: str) -> str:

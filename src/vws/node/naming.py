@@ -214,7 +214,8 @@ def _check_disks(disks: tuple[DiskOrder, ...]) -> None:
         if disk.file is not None:
             _check(check_file(disk.file).role == "disk", "the disk of the image", disk.file.role)
         _check(not disk.image or disk.file is not None, "the disk without a file of its image", disk.image)
-        _check(0 < disk.size_mib <= DISK_MIB_MAX or bool(disk.image), "the disk's size", disk.size_mib)
+        _check(0 < disk.size_mib <= DISK_MIB_MAX or disk.shared, "the disk's size", disk.size_mib)
+        _check(bool(disk.image) or not disk.private, "the copy of no image", disk.name)
         _check(bool(_FILESYSTEM.fullmatch(disk.filesystem)), "the file system", disk.filesystem)
         _check(bool(_FILE_SYSTEM_LABEL.fullmatch(disk.label)), "the file system's label", disk.label)
         good = bool(_MOUNT.fullmatch(disk.mount)) and ".." not in disk.mount.split("/")

@@ -2,7 +2,7 @@
 
     workspaces/ID/record.json    this module's; replaced whole and synced
     workspaces/ID/disk.qcow2     the overlay, on an image of images/
-    workspaces/ID/blank-NAME.qcow2   a disk beside it
+    workspaces/ID/blank-NAME.qcow2, copy-NAME.qcow2   disks beside it: one's own, and a copy of an image's
     workspaces/ID/seed.iso       the NoCloud disk
     workspaces/ID/memory         the saved state of a suspended guest
     consoles/ID.log, ID.log.0    the serial console; stays after the end
@@ -75,12 +75,12 @@ class Records:
     def disk(self, id: str) -> Path:
         return self.folder(id) / "disk.qcow2"
 
-    def blank(self, id: str, name: str) -> Path:
-        return self.folder(id) / f"blank-{name}.qcow2"
+    def beside(self, id: str, name: str, *, private: bool) -> Path:
+        return self.folder(id) / f"{'copy' if private else 'blank'}-{name}.qcow2"
 
     def disks(self, id: str) -> list[Path]:
         """All that it may write to: the overlay, and what is beside it."""
-        return [self.disk(id), *self.folder(id).glob("blank-*.qcow2")]
+        return [self.disk(id), *self.folder(id).glob("blank-*.qcow2"), *self.folder(id).glob("copy-*.qcow2")]
 
     def seed(self, id: str) -> Path:
         return self.folder(id) / "seed.iso"

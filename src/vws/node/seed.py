@@ -6,6 +6,7 @@ plain twins of the same facts for guests that have only a shell:
     meta-data, user-data, network-config      cloud-init's (JSON, which is YAML)
     vws/hostname  vws/authorized_keys  vws/ssh_host_ed25519_key  vws/env
     vws/command  vws/run-command              if its lease has a command
+    vws/disks                                 if it has disks beside its root's, for the agent to mount or swap on
     vws/context/...                           if it is to join a context: its agent, and what that reads (delivery.py)
 
 The command is run by `run-command` beside this module, the same for every guest. cloud-init lays it down in /run/vws
@@ -31,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from vws.core.deployment import ContextOrder, DiskOrder, NicOrder, WorkspaceOrder
+from vws.core.disks import SWAP
 from vws.core.site import DOMAIN
 from vws.guest import delivery
 from vws.node.disks import serial
@@ -65,16 +67,22 @@ def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
         "vws/authorized_keys": "".join(f"{key}\n" for key in order.ssh_keys),
         "vws/ssh_host_ed25519_key": private_key,
         **{f"vws/{name}": text for name, text in _to_run(order).items()},
-        **(delivery.seed_files(_contact(order, order.context)) if order.context else {}),
+        **(delivery.seed_files(_contact(order, order.context)) if order.context else _alone(order)),
     }
+
+
+def _alone(order: WorkspaceOrder) -> dict[str, str]:
+    """What the agent of contexts would be told, of one that is in none."""
+    return {"vws/disks": delivery.disk_lines(_told(order.disks))} if order.disks else {}
 
 
 def _contact(order: WorkspaceOrder, context: ContextOrder) -> delivery.Contact:
     networks = {nic.mac: nic.name for nic in order.interfaces if nic.name}
-    disks = tuple(
-        delivery.Disk(disk.name, disk.filesystem, disk.label, disk.mount, bool(disk.image)) for disk in order.disks
-    )
-    return delivery.Contact(context.url, context.secret, context.ca_pem, networks, disks)
+    return delivery.Contact(context.url, context.secret, context.ca_pem, networks, _told(order.disks))
+
+
+def _told(disks: tuple[DiskOrder, ...]) -> tuple[delivery.Disk, ...]:
+    return tuple(delivery.Disk(disk.name, disk.filesystem, disk.label, disk.mount, disk.shared) for disk in disks)
 
 
 def _to_run(order: WorkspaceOrder) -> dict[str, str]:
@@ -114,27 +122,28 @@ def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
 
 
 def _disks(disks: tuple[DiskOrder, ...]) -> dict[str, object]:
-    """`auto`: what is on a disk already is left alone. The disk is not partitioned, so there is no disk_setup."""
-    device_of = "/dev/disk/by-id/virtio-{}".format
-    devices = {disk: device_of(serial(disk)) for disk in disks if disk.filesystem and not disk.image}
+    """`auto`: what is on a disk already is left alone. The disk is not partitioned, so there is no disk_setup. One to
+    swap on was made by the node."""
     made = [
-        {"device": device, "partition": "auto", "filesystem": disk.filesystem}
+        {"device": _device(disk), "partition": "auto", "filesystem": disk.filesystem}
         | ({"label": disk.label} if disk.label else {})
-        for disk, device in devices.items()
-    ]
-    mounts = [
-        [device, "none", "swap", "sw", "0", "0"]
-        if disk.filesystem == "swap"
-        else [device, disk.mount, disk.filesystem, "defaults,nofail", "0", "2"]
-        for disk, device in devices.items()
-        if disk.mount or disk.filesystem == "swap"
-    ]
-    mounts += [
-        [device_of(serial(disk)), disk.mount, disk.filesystem or "auto", "ro,nofail", "0", "0"]
         for disk in disks
-        if disk.image and disk.mount
+        if disk.filesystem not in ("", SWAP) and not disk.image
     ]
+    mounts = [_mount(disk) for disk in disks if disk.mount or disk.filesystem == SWAP]
     return ({"fs_setup": made} if made else {}) | ({"mounts": mounts} if mounts else {})
+
+
+def _device(disk: DiskOrder) -> str:
+    return f"/dev/disk/by-id/virtio-{serial(disk)}"
+
+
+def _mount(disk: DiskOrder) -> list[str]:
+    """Its line of fstab."""
+    if disk.filesystem == SWAP:
+        return [_device(disk), "none", "swap", "sw,nofail", "0", "0"]
+    options = ("ro,nofail", "0", "0") if disk.shared else ("defaults,nofail", "0", "2")
+    return [_device(disk), disk.mount, disk.filesystem or "auto", *options]
 
 
 def _written(name: str, text: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from vws.service.addresses import Addresses
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
 from vws.service.exports import Exports
+from vws.service.flattening import Flattening
 from vws.service.housekeeping import Housekeeper
 from vws.service.image_lists import ImageLists
 from vws.service.image_policy import PolicyBook
@@ -52,6 +53,7 @@ class Services:
     uploads: Uploads
     saves: Saves
     housekeeper: Housekeeper
+    flattening: Flattening
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -96,6 +98,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         uploads,
         Saves(site, images, leases, directory / "saves"),
         Housekeeper(site, images, image_lists),
+        Flattening(site, images, exports),
     )
 
 

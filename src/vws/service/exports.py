@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,14 +83,26 @@ class Exports:
         """The disk, standing alone, in another format."""
 
         def make(target: Path, work: Path) -> None:
-            (top, _), *beneath = [
-                (self._placed(file, work), file.format) for file in (disk, *self._beneath(image, disk))
-            ]
-            # Formats come to more than the disk itself by what they say of it.
-            bytes_max = max(self._site.settings.image_bytes_max, 2 * (disk.virtual_size_mib << 20)) + MARGIN_BYTES
-            conversion.convert(top, disk.format, target, kind, bytes_max, beneath=beneath)
+            self._convert(image, disk, kind, target, work)
 
         return self.converted.open(f"{digest(image)}.{kind}", make)
+
+    def write_flat(self, image: Image, target: Path) -> None:
+        """A delta's disk as a qcow2 that stands alone, into a new file beside which there is room for links. Blocks.
+        Raises Conflict, Unavailable."""
+        work = target.with_suffix(".work")
+        work.mkdir(mode=0o700)
+        try:
+            self._convert(image, next(file for file in image.files if file.role == "disk"), "qcow2", target, work)
+        finally:
+            shutil.rmtree(work)
+
+    def _convert(self, image: Image, disk: ImageFile, kind: str, target: Path, work: Path) -> None:
+        """work: a folder for what it is made from."""
+        (top, _), *beneath = [(self._placed(file, work), file.format) for file in (disk, *self._beneath(image, disk))]
+        # Formats come to more than the disk itself by what they say of it.
+        bytes_max = max(self._site.settings.image_bytes_max, 2 * (disk.virtual_size_mib << 20)) + MARGIN_BYTES
+        conversion.convert(top, disk.format, target, kind, bytes_max, beneath=beneath)
 
     def _placed(self, file: ImageFile, work: Path) -> Path:
         path = work / file.sha256

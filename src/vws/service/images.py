@@ -134,11 +134,11 @@ class Images:
         self._mend(image)
         return entered
 
-    def enter_saved(
-        self, owner: Caller, tag: tuple[str, str], image: Image, delta: tuple[ImageFile, Path],
-        documents: Callable[[Image], Iterable[Document]], then: Callable[[Draft, Image], T],
-    ) -> T:  # fmt: skip
-        """An image of which one file is new: the disk of a workspace. then: what else is decided with it."""
+    def enter_made(
+        self, owner: Caller, tag: tuple[str, str], image: Image, made: tuple[ImageFile, Path],
+        documents: Callable[[Image], Iterable[Document]], then: Callable[[Draft, Image], T], once: Once | None = None,
+    ) -> T | Answer:  # fmt: skip
+        """An image of which one file is new, which the site made: its disk. then: what else is decided with it."""
 
         def decide(draft: Draft) -> T:
             new = replace(image, id=self._site.ids.new("img"))
@@ -147,11 +147,9 @@ class Images:
                 self._document(draft, document)
             return then(draft, kept)
 
-        with self.files.entering([delta]):
+        with self.files.entering([made]):
             reach("service.image.adopted")
-            done = self._site.change(owner.subject, decide)
-            assert not isinstance(done, Answer)
-        return done
+            return self._site.change(owner.subject, decide, once=once, subject=owner.subject)
 
     def _come(self, draft: Draft, caller: Caller, tag: tuple[str, str], image: Image, found: Found) -> Image:
         kept = self._enter(draft, caller, tag, image)

@@ -155,11 +155,13 @@ class Saves:
             base: Image = self._site.present.images.get(save.base) or self._site.store.get(Image, save.base)
             owner = self._owner(save)
             image = saves.saved_image(base, save, delta)
-            return self._images.enter_saved(
+            ended = self._images.enter_made(
                 owner, (save.name, save.tag), image, (image.files[0], path),
                 lambda kept: [self._provenance(save, base, kept)],
                 lambda draft, kept: saves.done(draft, save, kept),
             )  # fmt: skip
+            assert isinstance(ended, Save)
+            return ended
         finally:
             path.unlink(missing_ok=True)
 

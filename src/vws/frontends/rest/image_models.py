@@ -68,6 +68,17 @@ class ImageName(Asked):
     name: str = Field(max_length=200, examples=["debian:12"])
 
 
+class ImageCopy(ImageName):
+    flat: bool = Field(default=False, description="With a disk that stands alone, where the other's is a delta.")
+
+
+class Flattening(BaseModel):
+    """How far it is."""
+
+    done_bytes: int
+    most_bytes: int = Field(description="What it may come to; it is often less.")
+
+
 class Document(BaseModel):
     id: str
     image: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -188,9 +189,19 @@ def tag_image(id: Named, body: models.ImageName, call: ChangeHere) -> Response:
     response_model=models.Image,
     responses=CHANGING,
 )
-def copy_image(id: Named, body: models.ImageName, call: ChangeHere) -> Response:
-    """Have an image of one's own of another's files."""
-    return _changed(call, lambda once: call.services.images.copy(call.caller, id, body.name, once), status=201)
+def copy_image(id: Named, body: models.ImageCopy, call: ChangeHere) -> Response:
+    """Have an image of one's own of another's files. One that is a delta is flattened if that is said; the answer comes
+    when that is done."""
+    copied = call.services.flattening.copy if body.flat else call.services.images.copy
+    return _changed(call, lambda once: copied(call.caller, id, body.name, once), status=201)
+
+
+@routes.get(
+    "/v1/images/{id}/flattening", operation_id="show_flattening", response_model=models.Flattening, responses=READING
+)
+def show_flattening(id: Named, call: CallHere) -> Response:
+    """How far one's own flattening of an image is, while it goes on."""
+    return call.answer(asdict(call.services.flattening.progress(call.caller, id)))
 
 
 @routes.put("/v1/images/{id}/sharing", operation_id="share_image", response_model=models.Image, responses=CHANGING)

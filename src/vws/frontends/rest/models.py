@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from vws.core import disks as core_disks
 from vws.core import recurrence, requirements, terms, traits
 from vws.core.deployment import NodeOrders
 from vws.core.errors import InvalidRequest
@@ -61,7 +62,30 @@ MemoryMib = Annotated[Whole, _whole(terms.MEMORY_MIB_MIN, terms.MEMORY_MIB_MAX, 
 BandwidthMbit = Annotated[
     Whole, _whole(0, terms.BANDWIDTH_MBIT_MAX, "Of its node's network, kept free for each, Mbit/s.", 100)
 ]
-DiskMib = Annotated[Whole, _whole(1, terms.DISK_MIB_MAX, "Disk of each, MiB.", 1024)]
+DiskMib = Annotated[Whole, _whole(1, terms.DISK_MIB_MAX, "Root disk of each, MiB.", 1024)]
+
+
+class DiskRequest(Asked):
+    """A disk beside the root's: a blank one of a size, one to swap on (the file system `swap`), or the disk of an
+    image: shared by all and read-only, or a private copy for each."""
+
+    name: Annotated[str, _name("The guest knows it by the serial `vws-NAME`.", "data", core_disks.NAME_LENGTH_MAX)]
+    size_mib: Annotated[
+        Whole,
+        _whole(0, core_disks.DISK_MIB_MAX, "MiB. Of a private copy 0 is its image's size; of a shared one 0.", 10240),
+    ] = 0
+    filesystem: Annotated[
+        Literal["", "ext4", "xfs", "vfat", "swap"],
+        Field(description="Made on it if there is none. Default: ext4 if it is to be mounted or has a label."),
+    ] = ""
+    label: Annotated[str, Field(description="Of a blank disk's file system.", json_schema_extra={"maxLength": 16})] = ""
+    mount: Annotated[str, Field(description="Where the guest mounts it.", examples=["/data"])] = ""
+    image: Annotated[
+        str, Field(max_length=200, description="The image whose disk it is, by name or id.", examples=["genomes"])
+    ] = ""
+    private: Annotated[bool, Field(description="Of an image's disk: each has its own copy and may write to it.")] = (
+        False
+    )
 
 
 class GroupRequest(Asked):
@@ -86,6 +110,19 @@ class GroupRequest(Asked):
     apart: Annotated[bool, Field(description="Each member on a node of its own.")] = False
     together: Annotated[bool, Field(description="All members on one node.")] = False
     bandwidth_mbit: BandwidthMbit = 0
+    disks: Annotated[
+        list[DiskRequest],
+        Field(
+            description="Beside the root's; what they take comes in addition to disk_mib.",
+            json_schema_extra={"maxItems": core_disks.DISKS_MAX},
+        ),
+    ] = []
+
+    def value(self) -> terms.GroupRequest:
+        beside = tuple(core_disks.Disk(**disk.model_dump()) for disk in self.disks)
+        more = self.model_dump(exclude={"name", "disks", "disk_mib"})
+        disk_mib = self.disk_mib + core_disks.granted_mib(beside)
+        return terms.GroupRequest(name=self.name or "", disk_mib=disk_mib, disks=beside, **more)
 
 
 class LeaseRequest(Asked):
@@ -139,9 +176,7 @@ class LeaseRequest(Asked):
 
     def value(self) -> terms.LeaseRequest:
         """Raises InvalidRequest for a zone that is none."""
-        groups = tuple(
-            terms.GroupRequest(**group.model_dump(exclude={"name"}), name=group.name or "") for group in self.groups
-        )
+        groups = tuple(group.value() for group in self.groups)
         more = self.model_dump(exclude={"groups", "ssh_keys", "zone"})
         return terms.LeaseRequest(groups, ssh_keys=tuple(self.ssh_keys), zone=_zone(self.zone), **more)
 
@@ -250,11 +285,12 @@ class JoinRequest(Asked):
 
 class Disk(BaseModel):
     name: str
-    size_mib: int
+    size_mib: int = Field(description="What is granted; 0 of a shared one.")
     filesystem: str = Field(description="Made on it if there is none.")
     label: str
     mount: str = Field(description="Where the guest mounts it.")
-    image: str = Field(description="The id of the image whose disk it is, read-only; empty: it is blank at first.")
+    image: str = Field(description="The id of the image whose disk it is; empty: it is blank at first.")
+    private: bool = Field(description="It is a copy of the image's disk; else that itself, shared and read-only.")
 
 
 class Group(BaseModel):
