@@ -19,6 +19,7 @@ BENCHES = (
     "scale",
     "contexts",
     "images",
+    "building",
     "idle",
     "overhead",
     "ready",

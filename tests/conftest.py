@@ -31,14 +31,10 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"changed since it was compiled: {names}. Next: scripts/setup planner")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook, and would do so first
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several workers: a file is one's alone, so that what its tests share is made once; those that take longest,
-    with real machines in them, come first, so that nobody waits for them at the end."""
+    """Files with real machines in them take longest: they come first, so that no worker waits for one at the end."""
     long = {item.path for item in items if item.get_closest_marker("live")}
     items.sort(key=lambda item: item.path not in long)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

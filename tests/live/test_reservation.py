@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
 # In one step, as who reads between the emptying and the writing of a file sees nothing.
 COUNTER = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/next; mv /tmp/next /tmp/count; sleep 1; done"
-STARTS_IN_S = 55
+STARTS_IN_S = 80
 LASTS_S = 15
 
 
