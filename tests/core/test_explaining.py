@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.builders import World, node
-from tests.core.test_kinds import follow, reserve, run_until, soft
+from tests.core.test_kinds import follow, limited, pass_time, reserve, run_until, soft
 from tests.core.test_offers import some_world
 from vws.core.explaining import Explanation, explain
 from vws.core.maintenance import plan_maintenance
@@ -95,6 +95,25 @@ def test_a_reservation_is_told_when_it_is_prepared_and_who_gives_way():
     assert "of 16m40s are done" in text(amid)
     assert "it goes on" in text(amid)
     assert amid.start == world.present.leases[victim.id].plan.run
+
+
+def test_one_that_a_limit_can_never_admit_is_told_so():
+    """It was admitted, and then the limit was lowered."""
+    world = World(node(1), node(2))
+    first = soft(world, GroupRequest("demo", count=2, cpus=3))
+    waits = soft(world, GroupRequest("demo", count=2, cpus=3))
+    limited(world, concurrent=1)
+    found = told(world, waits)
+    assert "A limit keeps it from ever running, whatever ends before: the user ann may have 1 workspace" in text(found)
+    assert "ask for as much as the limit allows; or ask your administrator" in text(found)
+    assert (found.start, found.others) == (None, ()), "it is told no start, and nobody holds what it waits for"
+    run_until(world, first.end + 100)
+    assert world.present.leases[waits.id].state is LeaseState.WAITING
+
+    limited(world, concurrent=2)
+    assert "ever" not in text(told(world, waits))
+    pass_time(world, 60)
+    assert world.present.leases[waits.id].state is LeaseState.ACTIVE
 
 
 def test_one_that_gives_way_to_a_maintenance_is_told_so():

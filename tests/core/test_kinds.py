@@ -13,7 +13,7 @@ from vws.core.agreement import Series, cancel, command
 from vws.core.amendment import extend
 from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact
-from vws.core.errors import CannotFit, CommandRefused
+from vws.core.errors import CannotFit, CommandRefused, LimitReached
 from vws.core.lifecycle import UNORDERED, Command, Desired, Observation
 from vws.core.membership import Limits, Membership
 from vws.core.outlook import Outlook
@@ -385,6 +385,40 @@ def test_a_limit_on_what_runs_at_once_holds_for_those_that_wait_too():
         running = [each for each in leases if in_plan(world, each).state in (LeaseState.PENDING, LeaseState.ACTIVE)]
         assert len(running) <= 2
     assert {in_plan(world, each).state for each in leases} == {LeaseState.ENDED}
+
+
+def busy_until_500() -> World:
+    """Two nodes that others have, of a site whose users may have one workspace at a time."""
+    world = World(node(1), node(2), chosen=Chosen(membership=Membership(each_user=Limits(concurrent=1))))
+    for other in ("bob", "cid"):
+        world.grant(ONE, duration_s=500, owner=other)
+    follow(world)
+    return world
+
+
+def test_a_deadline_is_promised_only_when_no_limit_is_reached_at_its_time():
+    world = busy_until_500()
+    now = int(world.now)
+    own = reserve(world, 600, GroupRequest("demo"), duration_s=1000)
+    asked = {"when": When.DEADLINE, "deadline": now + 1300}
+    with pytest.raises(LimitReached, match="1 workspace at a time, has 1 then") as refused:
+        world.grant(GroupRequest("demo"), duration_s=300, **asked)
+    (offer,) = refused.value.details["offers"]
+    assert offer["kind"] == "shorter"
+    lease = world.grant(GroupRequest("demo"), duration_s=offer["duration_s"], **asked)
+    run_until(world, own.end + 30)
+    assert in_plan(world, lease).state is in_plan(world, own).state is LeaseState.ENDED
+    assert in_plan(world, lease).ended_at <= own.start, "before the reservation, which counts against the same limit"
+
+
+def test_what_is_asked_for_later_keeps_clear_of_a_promised_deadline():
+    world = busy_until_500()
+    now = int(world.now)
+    lease = world.grant(GroupRequest("demo"), duration_s=300, when=When.DEADLINE, deadline=now + 1300)
+    with pytest.raises(LimitReached, match="1 workspace at a time, has 1 then"):
+        reserve(world, 600, GroupRequest("demo"), duration_s=1000)
+    run_until(world, now + 1300)
+    assert in_plan(world, lease).state is LeaseState.ENDED
 
 
 def test_who_frees_a_limit_lets_the_next_begin():

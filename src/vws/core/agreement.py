@@ -133,6 +133,8 @@ def may_be_asked(draft: Draft, lease: Lease, before: HeldBefore) -> tuple[Demand
     demand = outlook.demand_of(lease, outlook.number())
     try:
         outlook.chosen.check_beside(lease, held, draft.now)
+        if lease.kind is LeaseKind.DEADLINE:
+            outlook.check_promise(demand, now)
     except LimitReached as reached:
         raise beyond(present, lease, demand, held, reached, now=now) from None
     if not_in_time(demand, now=now):

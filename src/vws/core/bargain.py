@@ -151,6 +151,8 @@ class _Bargain:
         """What a limit says against `lease` when it is asked for at `now`."""
         try:
             self._outlook.chosen.check_beside(lease, self._held, now)
+            if lease.kind is LeaseKind.DEADLINE:
+                self._outlook.check_promise(self._outlook.demand_of(lease, self._demand.number), self._now)
         except VwsError as reached:
             return reached
         return None

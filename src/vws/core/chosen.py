@@ -133,16 +133,21 @@ class Chosen:
         for holdings, limits in held:
             self.admit(asked, holdings, limits, now)
 
-    def kept_from(self, asked: Standing, held: Iterable[Standing], now: float) -> str:
-        """The same beside `held`, each with the start that is agreed or planned for it."""
+    def check_start(self, asked: Standing, held: Iterable[Standing], at: float) -> None:
+        """The same for a lease that would start at `at`, beside `held`, each with the start that is agreed or planned
+        for it."""
         parties = self._bound(asked)
         others = list(held) if parties else []
         for party in parties:
             holdings = holdings_of(party, others, nothing_before)
-            try:
-                self.admit(asked.starting(now), holdings, Limits(concurrent=party.limits.concurrent), now)
-            except VwsError as reached:
-                return reached.problem
+            self.admit(asked.starting(at), holdings, Limits(concurrent=party.limits.concurrent), at)
+
+    def kept_from(self, asked: Standing, held: Iterable[Standing], at: float) -> str:
+        """What `check_start` says against it; "" for nothing."""
+        try:
+            self.check_start(asked, held, at)
+        except VwsError as reached:
+            return reached.problem
         return ""
 
     def _bound(self, asked: Standing) -> list[Party]:

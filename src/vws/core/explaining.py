@@ -69,6 +69,9 @@ class _Teller:
 
     def waits(self, block: Block | None) -> Explanation:
         ahead = self._ahead()
+        never = self._outlook.never_admitted(self._demand)
+        if never:
+            return Explanation((*self._standing(ahead), *self._for_ever(never)), len(ahead))
         holders = [] if block is not None and block.begin <= self._now else self._holders()
         says = [*self._standing(ahead), *self._plan(block), *self._limit()]
         start = None if block is None else block.run
@@ -113,8 +116,13 @@ class _Teller:
         if block.saves:
             yield f"It will then be suspended again {self._in(block.stop)}"
 
+    def _for_ever(self, limit: str) -> Iterator[str]:
+        kept = ", and what is saved of it goes with it" if self._demand.saved_on else ""
+        yield f"A limit keeps it from ever running, whatever ends before: {limit}"
+        yield f"Cancel it{kept}, and ask for as much as the limit allows; or ask your administrator for a higher limit"
+
     def _limit(self) -> Iterator[str]:
-        limit = self._outlook.held_back(self._demand)
+        limit = self._outlook.held_back(self._demand, self._now)
         if limit:
             yield f"A limit keeps it from running now: {limit}"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vws.core.admission import everyone, within_limits
@@ -410,21 +410,36 @@ class Outlook:
         """Its key in the queue, the smallest first."""
         return float(self.chosen.order(self.chosen.standing(lease), self.shares or Shares(), now))
 
-    def _may_start(self, demand: Demand) -> bool:
-        return not self.held_back(demand)
+    def _may_start(self, demand: Demand, at: int) -> bool:
+        return not self.held_back(demand, at)
 
-    def held_back(self, demand: Demand) -> str:
-        """The limit that keeps a soft demand from beginning now, in words; "" if none does. What is planned counts."""
-        asked = demand.standing
-        assert isinstance(asked, Standing)
-        beside = self.chosen.beside(asked.owner)
-        held = (
-            each.standing.starting(each.block.begin)
-            for each in self.planner.holding.values()
-            if each is not demand and isinstance(each.standing, Standing) and each.standing.owner in beside
-            if each.block is not None
-        )
-        return self.chosen.kept_from(asked, held, self._now)
+    def held_back(self, demand: Demand, at: int) -> str:
+        """The limit that keeps a soft demand from beginning at `at`, in words; "" if none does. What is planned
+        counts."""
+        return self.chosen.kept_from(self._standing(demand), self._beside(demand), at)
+
+    def check_promise(self, demand: Demand, now: int) -> None:
+        """A demand with a deadline is promised its time: raises what a limit says against it then."""
+        block, _ = self.look(demand, now)
+        if block is not None:
+            self.chosen.check_start(self._standing(demand), self._beside(demand), block.begin)
+
+    def never_admitted(self, demand: Demand) -> str:
+        """The limit that keeps a soft demand from ever beginning, though its owner had nothing else; "" if none does.
+        It was higher when the lease was asked for."""
+        return self.chosen.kept_from(self._standing(demand), (), self._now)
+
+    def _standing(self, demand: Demand) -> Standing:
+        assert isinstance(demand.standing, Standing)
+        return demand.standing
+
+    def _beside(self, demand: Demand) -> Iterator[Standing]:
+        """Those that hold, or are planned to hold, what counts against the same limits."""
+        beside = self.chosen.beside(self._standing(demand).owner)
+        for each in self.planner.holding.values():
+            standing, block = each.standing, each.block
+            if each is not demand and block is not None and isinstance(standing, Standing) and standing.owner in beside:
+                yield standing.starting(block.begin)
 
     def turn_to(self, now: int) -> None:
         """The moment of the decision that is being made."""

@@ -32,7 +32,8 @@ class Standing:
 
     submit: when it was asked for. nodes: workspaces in all groups; cpus, memory_mib: of all of them together.
     requested_s: the length of the run asked for; done_s: as much of it as is done and saved.
-    start: of a hard lease as agreed, of a soft one of its present run; None while it waits.
+    start: of a hard lease as agreed, of one with a deadline as promised, of a soft one of its present run; None while
+    it waits.
     running: it takes room now.
     """
 
@@ -57,6 +58,8 @@ class Standing:
     @classmethod
     def of(cls, lease: Lease, membership: Membership) -> Standing:
         ahead = lease.state in LEASE_AHEAD or lease.state is LeaseState.SUSPENDED
+        # What has a deadline was promised its time, like what has a start.
+        promised = lease.plan.run if lease.kind is LeaseKind.DEADLINE and lease.plan is not None else None
         soft = lease.kind in (LeaseKind.BEST_EFFORT, LeaseKind.DEADLINE)
         return cls(
             owner=lease.owner,
@@ -69,7 +72,7 @@ class Standing:
             user_groups=membership.groups_of(lease.owner),
             cpus=sum(group.count * group.cpus for group in lease.groups),
             memory_mib=sum(group.count * group.memory_mib for group in lease.groups),
-            start=None if soft and ahead else lease.start,
+            start=promised if soft and ahead else lease.start,
             done_s=lease.worked_s,
             priority=membership.priority_of(lease.owner),
             urgent=lease.urgent,

@@ -65,8 +65,10 @@ class SitePlanner(Planner):
     def _go_to_run(self, demand: Demand, now: int) -> None:
         block = demand.block
         assert block is not None
-        if demand.phase == BOOKED and not demand.hard and block.begin <= now and self._is_held_back(demand):
-            # Others have what its owner may have at a time: it waits for them, and not on these nodes.
+        hoped = demand.phase == BOOKED and not demand.hard and demand not in self.promised
+        if hoped and block.begin <= now and self._is_held_back(demand, now):
+            # Others have what its owner may have at a time: it waits for them, and not on these nodes. What was promised
+            # was admitted for its time, and may be a little late.
             self._release(demand, now)
             self._enqueue(demand)
             return
@@ -92,8 +94,11 @@ class SitePlanner(Planner):
         found = self.placing.best(demand, now)
         self._put_back(demand, now)
         if found is not None and self._may_begin(found, now):
+            promised = demand in self.promised
             self._release(demand, now)
             self._lay(demand, found, now)
+            if promised:
+                insert_in_turn(self.promised, demand)
         elif now - block.begin > OVERDUE_S:
             self._release(demand, now)
             self._enqueue(demand)

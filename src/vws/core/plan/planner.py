@@ -356,7 +356,7 @@ class Planner:
         if block is None:
             self.placing.doubt(demand)
             return False
-        if self._is_held_back(demand):
+        if self._is_held_back(demand, now):
             return False
         self._lay(demand, block, now)
         return True
@@ -367,7 +367,7 @@ class Planner:
     def _book(self, demand: Demand, now: int) -> bool:
         """Promise a soft demand the earliest start there is, if another promise is allowed."""
         full = len(self.booked) >= self.rules.bookings and demand.by < 0
-        if full or self._is_held_back(demand):
+        if full or self._is_held_back(demand, now):
             return False
         block = self.placing.later(demand, now)
         if block is None:
@@ -376,8 +376,8 @@ class Planner:
         insert_in_turn(self.promised if demand.by >= 0 else self.booked, demand)
         return True
 
-    def _is_held_back(self, demand: Demand) -> bool:
-        return self.rules.may_start is not None and not self.rules.may_start(demand)
+    def _is_held_back(self, demand: Demand, at: int) -> bool:
+        return self.rules.may_start is not None and not self.rules.may_start(demand, at)
 
     def _promise(self, demand: Demand, now: int) -> bool:
         block = self.placing.best(demand, now) or self.placing.later(demand, now)
@@ -420,7 +420,7 @@ class Planner:
         block = self.placing.best(demand, now)
         if block is None and or_later:
             block = self.placing.later(demand, now)
-        if block is None or block.begin >= before.begin:
+        if block is None or block.begin >= before.begin or (demand.by >= 0 and self._is_held_back(demand, block.begin)):
             self.timeline.lay(demand.parts, before, now)
             return False
         self._lay(demand, block, now)

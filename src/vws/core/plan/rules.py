@@ -28,7 +28,7 @@ class Rules:
     it is left to run; spared_after_s: how long one has to wait until no hard demand may take its booking, nor kill it.
     spread: members go where most is left, rather than where it is taken soonest.
 
-    may_suspend(hard, victim). may_start(demand): whether nothing but room keeps a soft one from running.
+    may_suspend(hard, victim). may_start(demand, at): whether nothing but room keeps a soft one from beginning then.
     host_rank(demand, node, at, until): the smallest is preferred, of the nodes that have room from `at` until `until`.
     """
 
@@ -49,7 +49,7 @@ class Rules:
         setbacks_max: int = 10,
         spared_after_s: int = 4 * 86_400,
         spread: bool = False,
-        may_start: Callable[[Demand], bool] | None = None,
+        may_start: Callable[[Demand, int], bool] | None = None,
         may_suspend: Callable[[Demand, Demand], bool] | None = None,
         host_rank: Callable[[Demand, int, int, int], float] | None = None,
     ) -> None:
