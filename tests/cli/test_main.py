@@ -100,7 +100,7 @@ def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, ho
 def test_every_name_is_read_as_one() -> None:
     for path, command in commands(cli):
         for argument in command.params:
-            if isinstance(argument, click.Argument) and argument.name not in ("file", "command"):
+            if isinstance(argument, click.Argument) and argument.name not in ("file", "source", "command"):
                 assert isinstance(argument.type, Name), (path, argument.name)
 
 

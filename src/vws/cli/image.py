@@ -11,6 +11,7 @@ import click
 from vws.cli import image_names, output
 from vws.cli.image_build import build
 from vws.cli.image_export import export_image
+from vws.cli.image_fetch import Sha256, Source, at_hand
 from vws.cli.image_lists import LIST_COMMANDS
 from vws.cli.image_names import shared_with, state_of
 from vws.cli.image_sign import attest, key, sign
@@ -51,23 +52,29 @@ def image() -> None:
     metavar="FORMAT",
     help=f"What FILE is: {', '.join(IMPORTED)}. Not said: its bytes tell.",
 )
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--sha256", metavar="SUM", type=Sha256(), help="Of the file: another one is not imported.")
+@click.argument("source", metavar="FILE|URL", type=Source())
 @pass_session
-def import_image(session: Session, file: Path, name: str, kind: str | None, shared: tuple[str, ...]) -> None:
+def import_image(
+    session: Session, source: str, name: str, kind: str | None, shared: tuple[str, ...], sha256: str | None
+) -> None:
     """Bring an image to the site: a disk image, a root file system's tar, an OVA, or a VWS bundle.
 
     The site checks the file before it lists it, and converts what is neither qcow2 nor raw. A name that you gave before
     points at the new file from now on; what it pointed at stays (vws image history). An import that breaks goes on
-    where it was when the same command is given again within a day.
+    where it was when the same command is given again within a day. What has an address (https://...) is fetched by this
+    machine, not by the site.
 
     \b
     Examples:
       vws image import build/appliance/demo.vws --name demo
       vws image import debian-12-nocloud-amd64.qcow2 --name debian:12 --share cms
       vws image import rootfs.tar.xz --format tar --name mine
+      vws image import https://example.org/debian-12.qcow2 --sha256 SUM --name debian:12
     """
     split_name(name)
-    made = listed(session, file, name) or send(session, file, name, kind, shared)
+    with at_hand(source, sha256, to_stderr=session.as_json) as file:
+        made = listed(session, file, name) or send(session, file, name, kind, shared)
     if session.as_json:
         output.print_json(made)
         return
