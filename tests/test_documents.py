@@ -83,7 +83,7 @@ DOCUMENTS = (
 )
 
 HOSTS = {
-    "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "slurm.schedmd.com", "vws.example.org",
+    "example.org", "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "slurm.schedmd.com", "vws.example.org",
     "www.rfc-editor.org",
 }  # fmt: skip
 # The first parts of paths: of a machine's file system, and of URLs.
