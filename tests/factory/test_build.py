@@ -330,3 +330,34 @@ def test_a_package_that_no_source_has_is_named(tmp_path):
     )
     with pytest.raises(Exception, match=r"mine.yaml: debian.packages: apt knows no package no-such-package-as-this"):
         build_apart(tmp_path / "mine.yaml", tmp_path / "o.vws", tmp_path / "cache", lambda at_s, step: None)
+
+
+# ---------------------------------------------------------------- a full disk
+
+ON_A_SMALL_DISK = """
+import pathlib, subprocess, sys
+place, *command = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
+(pathlib.Path(place) / "tiny.vws").write_bytes(b"former")
+done = subprocess.run(command, capture_output=True, text=True)
+print(done.returncode, done.stderr, sorted(path.name for path in pathlib.Path(place).iterdir()))
+assert (pathlib.Path(place) / "tiny.vws").read_bytes() == b"former"
+"""
+
+
+@needs_root
+def test_a_full_disk_is_told_with_its_place_and_the_former_bundle_kept(cache, tmp_path):
+    """In a mount namespace of its own, so that nothing stays."""
+    place, recipe = tmp_path / "small", tmp_path / "recipe.yaml"
+    place.mkdir()
+    recipe.write_text(TINY)
+    asked = command(recipe, cache, "--out", str(place / "tiny.vws"))
+    within = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", ON_A_SMALL_DISK, str(place)]
+    done = subprocess.run([*within, *asked], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 Error: there is no room left on the disk of " + str(place)), done.stdout
+    assert "possible: room there, or other disks: --out FILE, --cache FOLDER" in done.stdout
+    assert f"{place / 'tiny.vws'} is as it was" in done.stdout
+    assert done.stdout.rstrip().endswith("['tiny.vws']"), "no part of it is left"
+    assert not list((cache / "work").glob("build-*"))
+    assert list(place.iterdir()) == []

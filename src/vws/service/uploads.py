@@ -189,6 +189,7 @@ class Uploads:
             (folder / "new").write_text(json.dumps(asdict(upload)))
             (folder / "new").rename(folder / NOTE)
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise Unavailable(
                 f"the service cannot begin the upload: {error.strerror}", possible="the same when its disk has room"
             ) from None
