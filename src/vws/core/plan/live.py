@@ -67,7 +67,7 @@ class SitePlanner(Planner):
         assert block is not None
         hoped = demand.phase == BOOKED and not demand.hard and demand not in self.promised
         if hoped and block.begin <= now and self._is_held_back(demand, now):
-            # Others have what its owner may have at a time: it waits for them, and not on these nodes. What was promised
+            # Others have what its owner may have at a time: it waits for them, not on these nodes. What was promised
             # was admitted for its time, and may be a little late.
             self._release(demand, now)
             self._enqueue(demand)
