@@ -276,8 +276,12 @@ class Blobs(Protocol):
         """The sha256 of every file kept."""
         ...
 
+    def sweep(self) -> None:
+        """Let go of what is half kept. Only while nobody adopts (`Store.dropping_files`)."""
+        ...
+
     def check(self) -> None:
-        """Raise Unavailable, saying what to mend, unless files can be kept and read here."""
+        """Raise Unavailable, saying what to mend, unless files can be kept and read here. Changes nothing."""
         ...
 
 

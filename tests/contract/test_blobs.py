@@ -180,6 +180,8 @@ def test_parts_that_a_killed_process_left_are_let_go(bucket):
     bucket._client.create_multipart_upload(Bucket="images", Key=key)
     assert bucket._client.list_multipart_uploads(Bucket="images", Prefix=bucket._prefix)["Uploads"]
     bucket.check()
+    assert bucket._client.list_multipart_uploads(Bucket="images", Prefix=bucket._prefix)["Uploads"], "a look ends none"
+    bucket.sweep()
     assert "Uploads" not in bucket._client.list_multipart_uploads(Bucket="images", Prefix=bucket._prefix)
 
 

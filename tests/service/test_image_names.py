@@ -178,6 +178,31 @@ def test_what_is_collected_is_what_nothing_points_at(rig, tmp_path):
     assert kept(rig) == {planned.files[0].sha256, young.files[0].sha256}
 
 
+def test_what_lies_under_a_planned_leases_image_is_never_collected(rig):
+    """A saved image: a delta, with the disks under it among its files, and its base on record."""
+    images = rig.services.images
+    rig.enroll("n1")
+    base, saved = upload(rig, disk(), "base"), upload(rig, disk(b"x"), "saved")
+    under = replace(base.files[0], role="base")
+    files = (replace(saved.files[0], base=under.sha256), under)
+    rig.site.change("ann", lambda draft: draft.put_image(replace(saved, base=base.id, files=files)))
+    planned = lease(rig, "saved", when=When.RESERVATION, start=int(rig.clock.time) + 90 * 86400)
+    for name in ("base", "saved"):
+        images.untag(ANN, name)
+    rig.clock.time += 60 * 86400
+    assert images.collect(ADMIN) == ([], [])
+    assert images.remove(ANN, base.id).removed_at is None, "retired, and there while it is needed"
+    images.tidy()
+    images.sweep()
+    assert kept(rig) == {file.sha256 for file in files}
+    rig.leases.cancel(ANN, planned.id)
+    gone, dropped = images.collect(ADMIN)
+    assert [image.id for image in gone] == [saved.id]
+    images.tidy()
+    assert kept(rig) == set()
+    assert dropped
+
+
 def test_a_flipped_bit_is_found_and_nothing_new_is_granted_until_it_is_mended(rig):
     images = rig.services.images
     rig.enroll("n1")

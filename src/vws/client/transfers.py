@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # A large image is looked at and unpacked before the answer comes.
 ANSWER_TIMEOUT_S = 900.0
 GIVE_UP_S = 120.0
+SPEAK_EVERY_S = 10.0
 BLOCK_BYTES = 256 << 10
 HEADER_BYTES = 16
 MEDIA_TYPE = "application/vnd.vws.frames"
@@ -111,9 +112,12 @@ class _Reading:
             pass
 
     def frames(self) -> Iterator[bytes]:
+        sent_at = time.monotonic()
         for at, block in self._blocks(self._size):
-            if block != _ZEROS[: len(block)]:
+            # Zeros need not be sent, but a site gives up who is silent for a minute.
+            if block != _ZEROS[: len(block)] or time.monotonic() - sent_at > SPEAK_EVERY_S:
                 yield header(at, len(block)) + block
+                sent_at = time.monotonic()
             self._told(self._at)
         yield header(self._size, 0)
 

@@ -50,21 +50,24 @@ class ImageFiles:
     def drop_unlisted(self, sha256s: Iterable[str] | None = None) -> list[str]:
         """Remove those of these files (None: of all) that no image has; returns which."""
         with self._keeping:
-            return self._drop(self.blobs.all() if sha256s is None else sha256s)
+            return self._drop(sha256s)
 
     def unlisted(self) -> list[str]:
         kept = self._listed()
         return [sha256 for sha256 in self.blobs.all() if sha256 not in kept]
 
-    def _drop(self, sha256s: Iterable[str]) -> list[str]:
+    def _drop(self, sha256s: Iterable[str] | None) -> list[str]:
         try:
             with self._site.store.dropping_files() as alone:
                 return self._drop_alone(sha256s) if alone else []
         except Unavailable:
             return []  # what is to be kept is not known; the next start sweeps
 
-    def _drop_alone(self, sha256s: Iterable[str]) -> list[str]:
+    def _drop_alone(self, sha256s: Iterable[str] | None) -> list[str]:
         self._site.catch_up()  # a commit may have been made though its answer was lost
+        if sha256s is None:
+            self.blobs.sweep()
+            sha256s = self.blobs.all()
         kept = self._listed()
         dropped = [sha256 for sha256 in sha256s if sha256 not in kept]
         for sha256 in dropped:

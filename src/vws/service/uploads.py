@@ -109,7 +109,10 @@ class Uploads:
         return found
 
     def drop(self, caller: Caller, id: str) -> None:
-        self._remove(self.upload(caller, id))
+        """Conflict while somebody writes to it."""
+        upload = self.upload(caller, id)
+        with self._alone(upload):
+            self._remove(upload)
 
     @contextmanager
     def receiving(self, caller: Caller, id: str, offset: int) -> Iterator[SparseFile]:
@@ -126,11 +129,11 @@ class Uploads:
 
     def complete(self, caller: Caller, id: str, sha256: str, once: Once | None = None) -> Image | Answer:
         """The image in an upload of which all has come, as `Images.add` makes it. A file that is refused is gone, one
-        that could not be kept (Unavailable) can be completed again."""
+        that could not be kept (Unavailable, LimitReached) can be completed again."""
         kept = self._site.store.answer(caller.subject, once.client_token) if once else None
         if once and kept:
             answer = once.check(kept)
-            with suppress(NotFound):
+            with suppress(NotFound, Conflict):
                 self.drop(caller, id)  # which the process was killed before it could do
             return answer
         upload = self.upload(caller, id)
@@ -157,9 +160,10 @@ class Uploads:
             made = self._images.add(
                 caller, temporary, upload.name, once, shared=upload.shared, sha256=sha256, declared=upload.format
             )
-        except VwsError as error:
-            if not isinstance(error, Unavailable):
-                self._remove(upload)
+        except (Unavailable, LimitReached):
+            raise  # what can be mended: it is kept for another try
+        except VwsError:
+            self._remove(upload)
             raise
         self._remove(upload)
         return made

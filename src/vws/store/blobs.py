@@ -65,6 +65,9 @@ class FileBlobs:
                     copy.seek(extent.offset)
                     copy_bytes(stream, copy, extent.length)
 
+    def sweep(self) -> None:
+        """Nothing half kept is ever in here."""
+
     def check(self) -> None:
         probe = self._directory / ".check"
         try:

@@ -66,6 +66,8 @@ class S3Blobs:
         """There is none on this host."""
 
     def open(self, sha256: str, offset: int = 0) -> BinaryIO:
+        if offset == 0:  # who reads from the beginning is not told what was here once
+            self._forget(sha256)
         size, extents = self._found(sha256)
         return io.BufferedReader(_Sparse(self, sha256, size, extents, offset), PIECE_BYTES)
 
@@ -83,8 +85,7 @@ class S3Blobs:
 
     def adopt(self, temporary: Path, sha256: str) -> None:
         check_sha256(sha256)
-        with self._lock:
-            self._maps.pop(sha256, None)
+        self._forget(sha256)
         if not temporary.exists() or self._map(sha256) is not None:
             temporary.unlink(missing_ok=True)
             return
@@ -115,8 +116,7 @@ class S3Blobs:
             raise
 
     def remove(self, sha256: str) -> None:
-        with self._lock:
-            self._maps.pop(sha256, None)
+        self._forget(sha256)
         with self.telling("removed"):
             for key in (self._key(sha256), self._key(sha256) + MAP):
                 self._client.delete_object(Bucket=self._bucket, Key=key)
@@ -128,9 +128,12 @@ class S3Blobs:
         return sorted(name for name in names if len(name) == 64 and not set(name) - set("0123456789abcdef"))
 
     def check(self) -> None:
-        """And let go of uploads that a killed process left: their parts cost room and are in no list."""
         with self.telling("reached"):
             self._client.head_bucket(Bucket=self._bucket)
+
+    def sweep(self) -> None:
+        """Uploads that a killed process left: their parts cost room and are in no list."""
+        with self.telling("swept"):
             left = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=self._prefix).get("Uploads", ())
             for upload in left:
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
@@ -152,6 +155,10 @@ class S3Blobs:
             raise absent(sha256)
         return found
 
+    def _forget(self, sha256: str) -> None:
+        with self._lock:
+            self._maps.pop(sha256, None)
+
     def _map(self, sha256: str) -> tuple[int, tuple[Extent, ...]] | None:
         with self._lock:
             if sha256 in self._maps:
@@ -165,14 +172,16 @@ class S3Blobs:
     def _read_map(self, sha256: str) -> tuple[int, tuple[Extent, ...]] | None:
         with self.telling("read"):
             try:
-                self._client.head_object(Bucket=self._bucket, Key=self._key(sha256))
+                length = self._client.head_object(Bucket=self._bucket, Key=self._key(sha256))["ContentLength"]
                 answer = self._client.get_object(Bucket=self._bucket, Key=self._key(sha256) + MAP)
             except Exception as error:
                 if _code(error) in ("404", "NoSuchKey", "NotFound"):
                     return None
                 raise
             said = json.loads(answer["Body"].read())
-        return said["size"], tuple(Extent(*extent) for extent in said["extents"])
+        extents = tuple(Extent(*extent) for extent in said["extents"])
+        # What was cut short is not there: it is reported so, and replaced by whoever brings it again.
+        return (said["size"], extents) if length == sum(extent.length for extent in extents) else None
 
     @contextmanager
     def telling(self, what: str) -> Iterator[None]:

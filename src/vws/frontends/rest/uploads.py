@@ -6,13 +6,15 @@ that leave zeros out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
+from anyio import fail_after
 from anyio.to_thread import run_sync
 from fastapi import Depends, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
+from vws.core.errors import Unavailable
 from vws.core.frames import MEDIA_TYPE, FrameReader
 from vws.frontends.rest import image_models
 from vws.frontends.rest.call import Call, CallHere, ChangeHere
@@ -20,6 +22,7 @@ from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX
 from vws.service.uploads import SparseFile, Upload
 
 PIECE_BYTES = 1 << 20
+SILENCE_S = 60.0
 _UNLIMITED = 1 << 62
 
 routes = router("uploads")
@@ -124,19 +127,38 @@ def _framed(file: SparseFile, size_bytes: int) -> Callable[[bytes], None]:
 
 
 async def take_body(request: Request, take: Callable[[bytes], None]) -> None:
-    """Hand a body on in large pieces, each in a thread, one at a time; of one that breaks off, all that came."""
+    """Hand a body on in large pieces, each in a thread, one at a time; of one that breaks off, all that came.
+
+    A sender who is gone without a word (his power failed, his network) must not keep the next one from going on: after
+    SILENCE_S the body has broken off, and Unavailable says so to whoever may still listen.
+    """
     pieces, held = list[bytes](), 0
     try:
-        async for chunk in request.stream():
+        async for chunk in _while_it_comes(request):
             pieces.append(chunk)
             held += len(chunk)
             if held >= PIECE_BYTES:
                 piece, pieces, held = b"".join(pieces), [], 0
                 await run_sync(take, piece)
-    except ClientDisconnect:
+    except (ClientDisconnect, Unavailable):
         await run_sync(take, b"".join(pieces))
         raise
     await run_sync(take, b"".join(pieces))
+
+
+async def _while_it_comes(request: Request) -> AsyncIterator[bytes]:
+    chunks = request.stream()
+    while True:
+        try:
+            with fail_after(SILENCE_S):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise Unavailable(
+                f"nothing came for {SILENCE_S:.0f} s; what had come is kept", possible="the rest, from where it ends"
+            ) from None
+        yield chunk
 
 
 @routes.post(
