@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -17,6 +18,7 @@ from vws.faultpoints import POINTS
 
 MIB = 1 << 20
 STEPS = sorted(point for point in POINTS if point.startswith(("service.upload.", "service.image.")))
+STEPS.remove("service.image.unpacked")  # of what is unpacked; below
 # What has nothing to do with where files are kept is tried out for buckets in the soak.
 BUCKET_STEPS = [
     *("service.image.adopted", "service.bucket.map", "service.bucket.part:2"),
@@ -96,6 +98,40 @@ def lead_an_import(site: SiteUnderFire, disk, point: str, monkeypatch) -> None:
 @pytest.mark.parametrize("point", STEPS)
 def test_an_import_that_was_killed_is_made_once(site, disk, point, monkeypatch):
     lead_an_import(site, disk, point, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def foreign(disk):
+    """The same disk as others write it: unpacked by the service."""
+    path = disk.with_suffix(".vmdk")
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", disk, path], check=True)
+    return path
+
+
+def test_what_was_killed_while_it_was_unpacked_is_unpacked_again(site, foreign, monkeypatch):
+    lead_an_import(site, foreign, "service.image.unpacked", monkeypatch)
+    assert list((site.directory.service / "image-lists").glob("*")) == []
+
+
+@pytest.mark.parametrize("point", ["service.export.begun", "service.export.converted"])
+def test_an_export_that_was_killed_is_whole_or_none(site, disk, tmp_path, point, monkeypatch):
+    monkeypatch.setattr(transfers, "GIVE_UP_S", -1)
+    name = f"out-{point[-3:]}"
+    site.kill("service")
+    image = site.insist(lambda client: client.upload_image(disk, name))
+    site.kill("service")
+    site.arm(point)
+    site.insist(lambda client: client.export_image(image["id"], "vdi", tmp_path / "out"))
+    assert site.once.exists(), f"{point} was never reached"
+    site.disarm()
+    compared = subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "vdi", disk, tmp_path / "out"], check=False)
+    assert compared.returncode == 0
+    (kept,) = (site.directory.service / "exports").iterdir()
+    assert kept.stat().st_size == (tmp_path / "out").stat().st_size, "one conversion is kept, and no half of one"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    kept.unlink()
+    with site.client() as client:
+        client.remove_image(image["id"], now=True)
 
 
 @pytest.mark.parametrize("point", BUCKET_STEPS)

@@ -71,18 +71,29 @@ def written(moment: datetime) -> str:
 def way(leaf: x509.Certificate, between: Iterable[x509.Certificate], authority: x509.Certificate, now: float) -> Chain:
     """The certificates from `leaf` to `authority`, both included. ValueError, saying why, if none leads there.
 
-    Whether `leaf` and `authority` themselves are out of time is not asked if the one issued the other.
+    Whether `leaf` and `authority` themselves are out of time is not asked if the one issued the other. The answer is
+    remembered for its second, as many leases may ask in it.
     """
+    found, why = _way(leaf, tuple(between), authority, int(now))
+    if why:
+        raise ValueError(why)
+    return found
+
+
+@lru_cache(4096)
+def _way(leaf: x509.Certificate, between: Chain, authority: x509.Certificate, now: int) -> tuple[Chain, str]:
     try:
         leaf.verify_directly_issued_by(authority)
+        return (leaf, authority), ""
     except _MISSES:
-        return _longer_way(leaf, list(between), authority, now)
-    return leaf, authority
+        pass
+    try:
+        return _longer_way(leaf, between, authority, now), ""
+    except ValueError as error:
+        return (), str(error)
 
 
-def _longer_way(
-    leaf: x509.Certificate, between: list[x509.Certificate], authority: x509.Certificate, now: float
-) -> Chain:
+def _longer_way(leaf: x509.Certificate, between: Chain, authority: x509.Certificate, now: int) -> Chain:
     if not between:
         raise ValueError("it was issued by another one")
     try:
@@ -94,7 +105,7 @@ def _longer_way(
             .extension_policies(ca_policy=_may_issue(), ee_policy=verification.ExtensionPolicy.permit_all())
             .build_client_verifier()
         )
-        return tuple(verifier.verify(leaf, between).chain)
+        return tuple(verifier.verify(leaf, list(between)).chain)
     except (verification.VerificationError, *_MISSES) as error:
         late = next(filter(None, (out_of_time(each, _called(each), now) for each in between)), "")
         raise ValueError(late or _reason(str(error))) from None

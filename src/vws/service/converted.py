@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vws.core.errors import Unavailable
+from vws.faultpoints import reach
 from vws.service.conversion import RESERVE_BYTES
 
 KEPT_S = 3600.0
@@ -67,6 +68,7 @@ class Converted:
         first, and may use the folder that it is given then; what it raises leaves nothing."""
         with self._turns[key]:
             path = next(self._folder.glob(f"{key}.*"), None) or self._made_with_room(key, make)
+            reach("service.export.converted")
             os.utime(path, (self._now(),) * 2)
             return Kept(path, self._now)
 
@@ -83,6 +85,7 @@ class Converted:
         work = Path(tempfile.mkdtemp(dir=self._folder, prefix=_WORK))
         try:
             made = work / "made"
+            reach("service.export.begun")
             make(made, work)
             with made.open("rb") as file:
                 os.fsync(file.fileno())

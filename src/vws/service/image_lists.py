@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -43,6 +44,10 @@ class ImageLists:
         self._site = site
         self._images = images
         self._folder = folder
+
+    def sweep(self) -> None:
+        """Remove what an earlier process left of messages that it looked at. Call it before serving."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     # ------------------------------------------------------------ lists
 

@@ -113,6 +113,7 @@ class Images:
         parts = temporary.with_suffix(".parts")
         try:
             found = examine(temporary, parts, declared, self._site.settings.image_bytes_max)
+            reach("service.image.unpacked")
             sha256 = sha256 or disk_check.digest(temporary)
             image = _image_of(found, sha256, self._site.ids.new("img"), tag[0], caller.subject, sharing)
             return self._keep(caller, tag, image, found, once)
