@@ -25,12 +25,20 @@ HAIZEA = SHARED / "haizea"
 TRACES, RUNS = HAIZEA / "traces", HAIZEA / "runs"
 MONTH_S = 30 * 86400
 SUSPENDING = ("--suspend", "all", "--migrate", "yes")
-OURS = SimulatedPolicy("easy", "all", migrate=True)
+# An administrator chooses by simulation, as Haizea's best is chosen.
+OURS = {
+    "EASY, suspending": SimulatedPolicy("easy", "all", migrate=True),
+    "EASY": SimulatedPolicy("easy", "none"),
+    "conservative, suspending": SimulatedPolicy("conservative", "all", migrate=True),
+}
 
 # Of a workload: its trace, its reservations, Haizea's runs on it.
 _15, _30 = "15days_work_10-dur_2h-size_2medium", "30days_work_10-dur_3h-size_2medium"
 _SUSPENSIONS = ("none", "serial", "all_nomigr", "all_migr")
 WORKLOADS = {
+    "150 requests": ("150requests", "", ("r150_nosr",)),
+    "200 requests": ("200requests", "", ("r200_nosr",)),
+    "600 requests": ("600requests", "", ("r600_nosr",)),
     "1000 requests": ("1000requests", "", ("r1000_off", "r1000_aggr", "r1000_inte", "r1000_cons")),
     "15 days": ("15days", "", ("p15_off", "b15_nosr")),
     "15 days, reserved": (
@@ -55,8 +63,10 @@ def run(quick: bool) -> Section:
     how = (
         f"{NODES} nodes of 1 CPU and 1024 MiB, 50 MiB/s to save and restore, 12.5 MiB/s to move. CPU time is of the "
         "replay alone, without reading: medians of processes in turn. Haizea's numbers are of its reference schedules, "
-        "its best the least that any of its configurations reached. Ours suspend and migrate. The rows named as in the "
-        "HPDC 2008 paper's table 1 are explained in `hpdc2008.py`."
+        "its best the least that any of its configurations reached, each number by itself. Ours is one configuration "
+        f"for all numbers of a workload, told beside its makespan: of {len(OURS)} ({'; '.join(OURS)}) the one "
+        "whose worst number beside Haizea's best is the best. The rows named as in the HPDC 2008 paper's table 1 are "
+        "explained in `hpdc2008.py`."
     )
     if not (HAIZEA.exists() and BARE.exists()):
         return Section("simulation", "the planner on real traces", "The traces are not on this machine.", ())
@@ -154,11 +164,12 @@ def _better(quick: bool) -> Iterator[Number]:
     for workload, (trace, injected, runs) in WORKLOADS.items():
         if quick and trace != "1000requests":
             continue
-        ours = numbers(simulate(_jobs(trace, injected), SITE, OURS), SITE)
         told = {name: json.loads((RUNS / f"{name}.json").read_text()) for name in runs}
+        configured, ours = _ours(_jobs(trace, injected), told)
         for what, key, theirs, unit, target in COMPARED:
             best = min(told, key=lambda name: theirs(told[name]))
             beside = f"{shown(ours[key])} {unit}; Haizea {shown(theirs(told[best]))} {unit} ({best})".replace(" ;", ";")
+            beside += f"; ours: {configured}" if what == "makespan" else ""
             limit = MUCH_BETTER.get((workload, what), target)
             yield Number(f"{workload}: {what} by Haizea's best", ours[key] / theirs(told[best]), "×", limit, beside)
         if injected:
@@ -166,3 +177,14 @@ def _better(quick: bool) -> Iterator[Number]:
             beside = f"{ours['reservations_granted']} of {ours['reservations']}; Haizea {most}"
             granted = ours["reservations_granted"]
             yield Number(f"{workload}: reservations Haizea granted, by ours", most / granted, "×", 1.0, beside)
+
+
+def _ours(jobs: tuple[Job, ...], told: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The configuration whose worst number beside Haizea's best is the best, and its numbers."""
+    found = {name: numbers(simulate(jobs, SITE, policy), SITE) for name, policy in OURS.items()}
+
+    def worst(ours: dict[str, Any]) -> float:
+        return max(ours[key] / min(map(of, told.values())) for _, key, of, _, target in COMPARED if target)
+
+    name = min(found, key=lambda name: worst(found[name]))
+    return name, found[name]
