@@ -34,7 +34,8 @@ from vws.ports import Hypervisor, Instance
 NODE = "nod-1"
 GUEST_UP_WITHIN_S = 60.0
 REACHES = tuple(
-    f"vws.node.{module}.reach" for module in ("fake", "libvirt", "creation", "domains", "dnsmasq", "records")
+    f"vws.node.{module}.reach"
+    for module in ("fake", "libvirt", "creation", "domains", "disk_secrets", "dnsmasq", "records")
 )
 
 

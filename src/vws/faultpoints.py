@@ -49,6 +49,8 @@ POINTS: dict[str, str] = {
     "agent.capture.kept": "agent",
     "agent.capture.cleaned": "agent",
     "agent.capture.compacted": "agent",
+    "agent.sealed.secrets": "agent",
+    "agent.sealed.memory": "agent",
     "agent.orders.received": "agent",
     "agent.orders.kept": "agent",
     "agent.create.begun": "agent",

@@ -80,6 +80,7 @@ def _service(directory: SiteDirectory, options: argparse.Namespace) -> int:
     services.exports.converted.sweep()
     services.saves.sweep()
     services.image_lists.sweep()
+    services.keys.sweep()
     # A commit gives the interpreter up at each of its statements and must get it back soon: with Python's usual 5 ms a
     # turn, a lease request waited mostly for busy threads to finish theirs.
     sys.setswitchinterval(0.0005)

@@ -6,14 +6,14 @@ one contract suite in tests/contract that both pass.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from vws.core.context import ContextRecord, Member
-from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import (
     Address,
@@ -30,6 +30,7 @@ from vws.core.site import (
     Node,
     Revocation,
     Save,
+    SealedKey,
     Signer,
     Subscription,
     Token,
@@ -207,6 +208,18 @@ class Store(Protocol):
         """All that is kept beside an image, in the order in which it was added."""
         ...
 
+    def keys(self, of: str) -> tuple[SealedKey, ...]:
+        """Those of an image or a workspace, in the order in which they were added."""
+        ...
+
+    def keys_of(self) -> frozenset[str]:
+        """The ids of all images and workspaces that have any."""
+        ...
+
+    def forget_keys(self, of: Iterable[str]) -> None:
+        """Delete the keys of these; what only they opened is lost for good."""
+        ...
+
     def heard(self, at_by_node: dict[str, float]) -> None:
         """Remember when nodes were last heard from; changes no revision."""
         ...
@@ -360,6 +373,9 @@ class Fetch(Protocol):
 class Hypervisor(Protocol):
     """One node's means to run workspaces. Every call is idempotent and may be repeated after a kill at any point.
 
+    keys: what an encrypted workspace needs (`WorkspaceOrder.encrypted`), None for others. Nothing of them, nothing that
+    such a guest writes and nothing of its memory lies in the clear on the node's disk, at any time.
+
     It touches only what carries its mark. All methods raise HypervisorError with a reason for the user: ImageRefused
     from create, start and restore for an image that is not, or no more, what the order says is vouched for.
     Calls for different workspaces may run at the same time, calls for one do not (the agent sees to that).
@@ -386,12 +402,12 @@ class Hypervisor(Protocol):
         """Everything here that carries the mark, remains and half-made ones included."""
         ...
 
-    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
+    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any, keys: WorkspaceKeys | None = None) -> None:
         """Image files in the cache and verified, overlay, host key, NoCloud disk, DHCP entry. Starts nothing.
         `step(text)` tells what is going on."""
         ...
 
-    async def start(self, order: WorkspaceOrder) -> None:
+    async def start(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         """Boot number `order.boots`: define with the order's size and start. The number is kept on disk before."""
         ...
 
@@ -403,11 +419,11 @@ class Hypervisor(Protocol):
 
     async def resume(self, id: str) -> None: ...
 
-    async def suspend(self, id: str) -> None:
+    async def suspend(self, id: str, keys: WorkspaceKeys | None = None) -> None:
         """To disk; the domain is gone afterwards."""
         ...
 
-    async def restore(self, order: WorkspaceOrder) -> None: ...
+    async def restore(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None: ...
 
     async def stop(self, id: str, *, grace_s: float) -> None:
         """Ask the guest to power off, force it after `grace_s`; the disk stays."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import NodeOrders, NodeReport, WorkspaceFact, WorkspaceOrder
+from vws.core.deployment import NodeOrders, NodeReport, WorkspaceFact, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Desired, Observation
 from vws.core.wire import to_json
 from vws.node.agent import AgentConfig, NodeAgent
@@ -106,6 +106,7 @@ class FakeLink:
         self.waiting: tuple[TunnelRequest, ...] = ()
         self.handed_in: dict[str, bytes] = {}
         self.given_up: dict[str, str] = {}
+        self.given: dict[str, WorkspaceKeys] = {}
         self.repeat = False
         self.calls = 0
         self.ahead_s = 0.0
@@ -148,6 +149,13 @@ class FakeLink:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     await self._changed.wait()
+
+    async def keys(self, workspace: str) -> WorkspaceKeys:
+        self._check()
+        self.log.append(f"keys {workspace}")
+        if workspace not in self.given:
+            raise Refused(409, "conflict", "the site's key is missing")
+        return self.given[workspace]
 
     async def report(self, report: NodeReport) -> Acknowledged:
         self._check()

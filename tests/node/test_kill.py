@@ -25,7 +25,8 @@ from vws.node.config import FakeConfig
 from vws.node.fake import FakeHypervisor
 
 O, D = Observation, Desired  # noqa: E741
-AGENT_POINTS = sorted(name for name, process in POINTS.items() if process == "agent" and ".capture." not in name)
+ELSEWHERE = ("agent.capture.", "agent.sealed.")
+AGENT_POINTS = sorted(n for n, process in POINTS.items() if process == "agent" and not n.startswith(ELSEWHERE))
 # A process that has everything imported and forks in milliseconds.
 FORKS = multiprocessing.get_context("forkserver")
 

@@ -12,6 +12,7 @@ from vws.cli import image_names, output
 from vws.cli.image_build import build
 from vws.cli.image_export import export_image
 from vws.cli.image_fetch import Sha256, Source, at_hand
+from vws.cli.image_keys import encrypt, read_key_file
 from vws.cli.image_lists import LIST_COMMANDS
 from vws.cli.image_names import shared_with, state_of
 from vws.cli.image_sign import attest, key, sign
@@ -53,11 +54,19 @@ def image() -> None:
     help=f"What FILE is: {', '.join(IMPORTED)}. Not said: its bytes tell.",
 )
 @click.option("--sha256", metavar="SUM", type=Sha256(), help="Of the file: another one is not imported.")
+@click.option("--encrypt", is_flag=True, help="Keep its disk encrypted, with a key that the site makes.")
+@click.option(
+    "--key-file",
+    metavar="KEYFILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The passphrase of FILE, which is encrypted already (LUKS in qcow2).",
+)
 @click.argument("source", metavar="FILE|URL", type=Source())
 @pass_session
 def import_image(
-    session: Session, source: str, name: str, kind: str | None, shared: tuple[str, ...], sha256: str | None
-) -> None:
+    session: Session, source: str, name: str, kind: str | None, shared: tuple[str, ...], sha256: str | None,
+    encrypt: bool, key_file: Path | None,
+) -> None:  # fmt: skip
     """Bring an image to the site: a disk image, a root file system's tar, an OVA, or a VWS bundle.
 
     The site checks the file before it lists it, and converts what is neither qcow2 nor raw. A name that you gave before
@@ -71,14 +80,22 @@ def import_image(
       vws image import debian-12-nocloud-amd64.qcow2 --name debian:12 --share cms
       vws image import rootfs.tar.xz --format tar --name mine
       vws image import https://example.org/debian-12.qcow2 --sha256 SUM --name debian:12
+      vws image import analysis.qcow2 --name analysis --encrypt
+      vws image import sealed.qcow2 --name sealed --key-file sealed.key
     """
     split_name(name)
+    if encrypt and key_file:
+        raise click.UsageError("--encrypt is for what is in the clear, --key-file for what is encrypted already")
+    passphrase = read_key_file(key_file) if key_file else None
     with at_hand(source, sha256, to_stderr=session.as_json) as file:
-        made = listed(session, file, name) or send(session, file, name, kind, shared)
+        there = None if encrypt else listed(session, file, name)
+        made = there or send(session, file, name, kind, shared, encrypt, passphrase)
     if session.as_json:
         output.print_json(made)
         return
-    click.echo(f"image {name} ({made['id']}) is ready: {show_bytes(made['size_bytes'])}, for {shared_with(made)}.")
+    sealed = ", encrypted" if made["encrypted"] else ""
+    size = show_bytes(made["size_bytes"])
+    click.echo(f"image {name} ({made['id']}) is ready: {size}{sealed}, for {shared_with(made)}.")
     click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
 
 
@@ -92,9 +109,14 @@ def listed(session: Session, file: Path, name: str) -> Json | None:
         return other if hashlib.file_digest(content, "sha256").hexdigest() == other["sha256"] else None
 
 
-def send(session: Session, file: Path, name: str, kind: str | None = None, shared: tuple[str, ...] = ()) -> Json:
+def send(
+    session: Session, file: Path, name: str, kind: str | None = None, shared: tuple[str, ...] = (),
+    encrypt: bool = False, passphrase: str | None = None,
+) -> Json:  # fmt: skip
     with transfer(f"sending {file.name}", file.stat().st_size, to_stderr=session.as_json) as sent:
-        made: Json = session.client.upload_image(file, name, shared=shared or None, format=kind, progress=sent)
+        made: Json = session.client.upload_image(
+            file, name, shared=shared or None, format=kind, progress=sent, encrypt=encrypt, passphrase=passphrase
+        )
         return made
 
 
@@ -103,6 +125,7 @@ COLUMNS: list[output.Column] = [
     ("STATE", state_of),
     ("SIZE", lambda i: "simulated" if i["simulated"] else show_bytes(i["size_bytes"])),
     ("BOOT", lambda i: i["boot"]),
+    ("ENCRYPTED", lambda i: "yes" if i["encrypted"] else ""),
     ("USER", lambda i: i["user"]),
     ("MEMORY MIN", lambda i: show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
     ("DISK MIN", lambda i: show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
@@ -157,6 +180,7 @@ def card_of(i: Json) -> str:
         ("size", "simulated: known to fake nodes only" if i["simulated"] else show_bytes(i["size_bytes"])),
         ("boots from", {"direct": "its kernel, given to the hypervisor", "disk": "its disk"}.get(i["boot"], i["boot"])),
         ("log in as", i["user"]),
+        ("encrypted", "its disk; kernel and initrd, if it has them, are in the clear" if i["encrypted"] else ""),
         ("up when", {"ssh": "its ssh server answers", "boot": "it runs"}.get(i["ready"], i["ready"])),
         ("memory at least", show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
         ("disk at least", show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
@@ -195,5 +219,5 @@ def remove(session: Session, name: str, now: bool) -> None:
         click.echo(f"image {name} ({removed['id']}) is removed.")
 
 
-for command in (build, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS, *image_names.COMMANDS):
+for command in (build, encrypt, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS, *image_names.COMMANDS):
     image.add_command(command)

@@ -10,6 +10,7 @@ waited for too.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -167,6 +168,31 @@ def _quarters(stream: TextIO, total: int) -> Callable[[int], None]:
             click.echo(f"  {said} % after {show_duration(time.monotonic() - start)}", file=stream)
 
     return sent
+
+
+@contextmanager
+def working(what: str, *, to_stderr: bool = False) -> Iterator[None]:
+    """Show that something goes on of which nobody knows how far it is, and for how long already."""
+    stream, start, over = sys.stderr if to_stderr else sys.stdout, time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        every_s = 0.5 if stream.isatty() else 10.0
+        while not over.wait(every_s):
+            took = show_duration(time.monotonic() - start)
+            click.echo(
+                f"\r{what}: {took} \033[K" if stream.isatty() else f"  {took}", file=stream, nl=not stream.isatty()
+            )
+
+    click.echo(what, file=stream, nl=not stream.isatty())
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+        if stream.isatty():
+            click.echo(file=stream)
 
 
 def timed_out(what: str, timeout_s: float, next_step: str) -> Failed:

@@ -100,10 +100,12 @@ class Connection:
     def _json(self, method: str, path: str, **more: Any) -> Json:
         return parsed(self._send(method, path, **more))
 
-    def _change(self, method: str, path: str, body: Json | None = None, **more: Any) -> Json:
+    def _change(
+        self, method: str, path: str, body: Json | None = None, headers: dict[str, str] | None = None, **more: Any
+    ) -> Json:
         if body is not None:
             more["json"] = {name: value for name, value in body.items() if value is not None}
-        return self._json(method, path, headers=self._client_token(), **more)
+        return self._json(method, path, headers=self._client_token() | (headers or {}), **more)
 
     def _client_token(self) -> dict[str, str]:
         return {"Idempotency-Key": self.new_client_token()}
@@ -244,8 +246,10 @@ class Connection:
     def get(self, path: str, **where: Any) -> Json:
         return self._json("GET", path, params=given(where))
 
-    def post(self, path: str, body: Json, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Json:
-        return self._change("POST", path, body, timeout_s=timeout_s)
+    def post(
+        self, path: str, body: Json, *, timeout_s: float = ANSWER_TIMEOUT_S, headers: dict[str, str] | None = None
+    ) -> Json:
+        return self._change("POST", path, body, timeout_s=timeout_s, headers=headers)
 
     def stream_to(self, path: str, pieces: Iterator[bytes], where: Json, kind: str, timeout_s: float) -> None:
         """PATCH a body of that media type as it is made, once: who sends it knows where to go on."""

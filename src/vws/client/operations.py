@@ -207,13 +207,26 @@ class Client(Connection):
         *,
         shared: Sequence[str] | None = None,
         format: str | None = None,
+        encrypt: bool = False,
+        passphrase: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Json:
         """Import a disk image or an appliance as NAME or NAME:TAG. It goes on where it broke, also after the program or
         the service was killed; its zeros are not sent. shared: who may use it (names of VOs, "public"); format: that it
-        has, if its bytes are not to tell. `progress` is called with the bytes that are there. OSError if the file
-        cannot be read."""
-        return transfers.upload(self, Path(file), name, shared, format, progress or (lambda _: None))
+        has, if its bytes are not to tell. encrypt: keep its disk encrypted; passphrase: of one that is already.
+        `progress` is called with the bytes that are there. OSError if the file cannot be read."""
+        told = progress or (lambda _: None)
+        return transfers.upload(self, Path(file), name, shared, format, told, encrypt, passphrase)
+
+    def encrypt_image(self, id: str, name: str, *, shared: Sequence[str] | None = None) -> Json:
+        """An image of one's own, NAME or NAME:TAG, with the content of another, encrypted. Answered when it is made."""
+        body = {"name": name, "shared": None if shared is None else list(shared)}
+        return self._change("POST", _path("images", id, "encrypted"), body, timeout_s=UPLOAD_TIMEOUT_S)
+
+    def image_passphrase(self, id: str) -> str:
+        """What opens an encrypted image's disk, for its owner and administrators. Each time is an event."""
+        passphrase: str = self._json("POST", _path("images", id, "key"))["passphrase"]
+        return passphrase
 
     def download_image_file(
         self,

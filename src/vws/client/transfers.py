@@ -7,6 +7,7 @@ that the same command again goes on. On the way back the file's own length tells
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -40,8 +41,9 @@ Progress = Callable[[int], object]
 
 
 def upload(
-    client: Client, path: Path, name: str, shared: Sequence[str] | None, format: str | None, told: Progress
-) -> Json:
+    client: Client, path: Path, name: str, shared: Sequence[str] | None, format: str | None, told: Progress,
+    encrypt: bool = False, passphrase: str | None = None,
+) -> Json:  # fmt: skip
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         asked = {
@@ -50,10 +52,13 @@ def upload(
             "key": _key(path, file),
             "shared": None if shared is None else list(shared),
             "format": format,
+            "encrypt": encrypt or None,
         }
         begun = client.post("/v1/uploads", given(asked))
         sha256 = _send(client, file, begun, told)
-    done = client.post(f"/v1/uploads/{begun['id']}/complete", {"sha256": sha256}, timeout_s=ANSWER_TIMEOUT_S)
+    secret = {} if passphrase is None else {"Image-Passphrase": base64.b64encode(passphrase.encode()).decode()}
+    place = f"/v1/uploads/{begun['id']}/complete"
+    done = client.post(place, {"sha256": sha256}, timeout_s=ANSWER_TIMEOUT_S, headers=secret)
     told(size)
     return done
 

@@ -156,9 +156,37 @@ class WorkspaceOrder:
         return tuple({file.sha256: file for file in (*self.files, *beside)}.values())
 
     @property
+    def encrypted(self) -> bool:
+        """Whether nothing of it may lie in the clear on its node: what an encrypted image holds, its guests write."""
+        return any(file.encryption for file in self.all_files)
+
+    @property
     def interfaces(self) -> tuple[NicOrder, ...]:
         """At least one; streams to the guest go to the first."""
         return self.nics or (NicOrder("", self.mac, self.address),)
+
+
+@dataclass(frozen=True, slots=True)
+class FileKey:
+    """The passphrase of an image's file."""
+
+    sha256: str
+    passphrase: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceKeys:
+    """What a node needs to run an encrypted workspace. It is never part of orders, which nodes keep on disk: they ask
+    for it each time that they need it, and keep none of it.
+
+    own: the passphrase of the disks that the workspace writes to, and of its memory at rest.
+    """
+
+    own: str = field(repr=False)
+    files: tuple[FileKey, ...] = ()
+
+    def of(self, file: ImageFile) -> str | None:
+        return next((key.passphrase for key in self.files if key.sha256 == file.sha256), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,20 +21,20 @@ _SECTOR_BYTES = 512
 _FLATTEN = "an image without a parent: merge it on the machine that has the parent"
 
 
-def virtual_size(kind: str, read: Read, size_bytes: int) -> int:
-    """The size in bytes of the disk that an image of this format (one of image_formats.DISKS) is.
+def virtual_size(kind: str, read: Read, size_bytes: int, *, luks: bool = False) -> int:
+    """The size in bytes of the disk that an image of this format (one of image_formats.DISKS) is. luks: a qcow2 may be
+    encrypted that way.
 
     Raises InvalidRequest with field "file" if it refers to another file, is encrypted, damaged, or larger than a disk
     may be.
     """
-    found = size_bytes if kind == "raw" else _READERS[kind](read, size_bytes)
+    if kind == "qcow2":
+        found = qcow2.read_header(read(0, qcow2.HEADER_BYTES), luks=luks).virtual_size_bytes
+    else:
+        found = size_bytes if kind == "raw" else _READERS[kind](read, size_bytes)
     if not 0 < found <= DISK_MIB_MAX << 20:
         raise wrong(f"its virtual size is {found} bytes", f"1 byte to {DISK_MIB_MAX} MiB")
     return found
-
-
-def _qcow2(read: Read, size_bytes: int) -> int:
-    return qcow2.read_header(read(0, qcow2.HEADER_BYTES)).virtual_size_bytes
 
 
 def _number(data: bytes, offset: int, length: int, order: Literal["little", "big"] = "little") -> int:
@@ -171,7 +171,6 @@ def _vhdx_entry(table: bytes, signature: bytes, count: int, begin: int, guid: by
 
 
 _READERS: dict[str, Callable[[Read, int], int]] = {
-    "qcow2": _qcow2,
     "vmdk": _vmdk,
     "vdi": _vdi,
     "vpc": _vpc,

@@ -26,6 +26,7 @@ from vws.core.site import (
     Node,
     Revocation,
     Save,
+    SealedKey,
     Signer,
     Subscription,
     Token,
@@ -54,6 +55,7 @@ class Draft:
         self._subscriptions: dict[str, Subscription] = {}
         self._addresses: dict[str, Address] = {}
         self._saves: dict[str, Save] = {}
+        self._keys: list[SealedKey] = []
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -75,6 +77,7 @@ class Draft:
             subscriptions=tuple(self._subscriptions.values()),
             addresses=tuple(self._addresses.values()),
             saves=tuple(self._saves.values()),
+            keys=tuple(self._keys),
         )
 
     # ------------------------------------------------------------ reading
@@ -178,6 +181,10 @@ class Draft:
         if image is not None:
             self._images.setdefault(image.id, replace(image))
         return document
+
+    def add_key(self, key: SealedKey) -> SealedKey:
+        self._keys.append(key)
+        return key
 
     def put_signer(self, signer: Signer) -> Signer:
         self._signers[signer.id] = signer

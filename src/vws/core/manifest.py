@@ -6,7 +6,8 @@ sha256 and everything by which they are started. Whatever could change what runs
 who may use it, when it came) is not, so that a copy on another site has the same digest.
 
 The form is RFC 8785's: keys sorted, no spaces, UTF-8. There are strings and whole numbers only, of which JSON has one
-spelling each. A file that is a delta names the disk under it by its sha256; nothing a header says of it counts.
+spelling each. A file that is a delta names the disk under it by its sha256; nothing a header says of it counts. What is
+in the clear says nothing of encryption, so that its digest is what it was before there was any.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def _manifest(boot: str, cmdline: str, user: str, ready: str, files: Sequence[Im
             "sha256": file.sha256,
             "size_bytes": file.size_bytes,
             "virtual_size_mib": file.virtual_size_mib,
+            **({"encryption": file.encryption} if file.encryption else {}),
         }
         for file in sorted(files, key=lambda file: (file.role, file.sha256))
     ]

@@ -16,19 +16,24 @@ MAGIC = b"QFI\xfb"
 HEADER_BYTES = 104
 _HEADER_BYTES = {2: 72, 3: 104}
 _EXTERNAL_DATA = 1 << 2
+_LUKS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
+    """encryption: `luks`, or "" for none."""
+
     version: int
     virtual_size_bytes: int
+    encryption: str = ""
 
 
-def read_header(data: bytes) -> Header:
-    """The header of an image that stands alone. `data`: the file's first HEADER_BYTES, or all of a shorter file.
+def read_header(data: bytes, *, luks: bool = False) -> Header:
+    """The header of an image that stands alone. `data`: the file's first HEADER_BYTES, or all of a shorter file. luks:
+    it may be encrypted that way.
 
-    Raises InvalidRequest with field "file" if it refers to another file, is encrypted, cut short, of an unknown version
-    or no qcow2 at all.
+    Raises InvalidRequest with field "file" if it refers to another file, is encrypted otherwise, cut short, of an
+    unknown version or no qcow2 at all.
     """
     if data[:4] != MAGIC:
         raise _wrong("this is not a qcow2 image", "a qcow2 image")
@@ -38,7 +43,17 @@ def read_header(data: bytes) -> Header:
     if version not in _HEADER_BYTES:
         raise _wrong(f"this is qcow2 version {version}", "qcow2 version 2 or 3")
     _must_stand_alone(data, incompatible=_number(data, 72, 8) if version == 3 else 0)
-    return Header(version, virtual_size_bytes=_number(data, 24, 8))
+    return Header(version, _number(data, 24, 8), _encryption(_number(data, 32, 4), luks))
+
+
+def _encryption(method: int, luks: bool) -> str:
+    if method == _LUKS and luks:
+        return "luks"
+    if method == _LUKS:
+        raise _wrong("this qcow2 image is encrypted", "its passphrase (--key-file), or an image that is not encrypted")
+    if method:
+        raise _wrong("this qcow2 image is encrypted in qcow2's old way, which is not safe", "one encrypted with LUKS")
+    return ""
 
 
 def _must_stand_alone(data: bytes, incompatible: int) -> None:
@@ -49,8 +64,6 @@ def _must_stand_alone(data: bytes, incompatible: int) -> None:
         )
     if incompatible & _EXTERNAL_DATA:
         raise _wrong("this qcow2 image keeps its data in another file", "a qcow2 image that stands alone")
-    if _number(data, 32, 4):
-        raise _wrong("this qcow2 image is encrypted", "an image that is not encrypted")
 
 
 def _number(data: bytes, offset: int, length: int) -> int:

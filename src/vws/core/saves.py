@@ -22,6 +22,12 @@ def ask(draft: Draft, workspace: Workspace, image: Image, save: Save) -> Save:
     _check_state(workspace, save.at_end)
     if image.simulated or (image.disk is None and image.boot == "disk"):
         raise Conflict(f"{workspace.name} runs a simulated image, of which nothing can be kept", asked=workspace.name)
+    if _is_encrypted(draft, workspace, image):
+        raise Conflict(
+            f"{workspace.name} is encrypted, and encrypted workspaces cannot be saved: what is saved is cleaned in the "
+            "clear on its node", asked=workspace.name,
+            possible="take what is worth keeping out of the guest itself; the image is as it was",
+        )  # fmt: skip
     for other in list(draft.present.saves.values()):
         if other.workspace == workspace.id and other.at_end == save.at_end:
             raise Conflict(
@@ -30,6 +36,14 @@ def ask(draft: Draft, workspace: Workspace, image: Image, save: Save) -> Save:
             )  # fmt: skip
     draft.say_workspace("workspace.save-asked", workspace, save=save.id, called=save.name, at_end=save.at_end)
     return draft.put_save(save)
+
+
+def _is_encrypted(draft: Draft, workspace: Workspace, image: Image) -> bool:
+    """By its image or one whose disk it shares, as its node judges it (core/deployment.py)."""
+    lease = draft.present.leases.get(workspace.lease)
+    groups = (group for group in (lease.groups if lease else ()) if group.name == workspace.group)
+    shared = (draft.present.images.get(disk.image) for group in groups for disk in group.disks)
+    return image.encrypted or any(other.encrypted for other in shared if other is not None)
 
 
 def _check_state(workspace: Workspace, at_end: bool) -> None:

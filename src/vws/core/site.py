@@ -84,7 +84,7 @@ class ImageFile:
     """One file of an image, by its sha256; role: disk, base, kernel or initrd; format: qcow2, raw, kernel, initrd.
 
     base: the sha256 of the disk that this one is a delta of, which is then a file of the same image with the role base;
-    "": it stands alone.
+    "": it stands alone. encryption: `luks` if what is in it is encrypted, in LUKS within qcow2; "": it is in the clear.
     """
 
     role: str
@@ -93,6 +93,7 @@ class ImageFile:
     format: str
     virtual_size_mib: int = 0
     base: str = ""
+    encryption: str = ""
 
 
 def chain_of(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
@@ -146,6 +147,10 @@ class Image:
     def chain(self) -> tuple[ImageFile, ...]:
         """Its disk and those that it is a delta of, the nearest first."""
         return chain_of(self.files)
+
+    @property
+    def encrypted(self) -> bool:
+        return any(file.encryption for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,21 @@ class Document:
     content: bytes
     added_at: float
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """What opens something encrypted, itself encrypted with the site's key (service/sealing.py).
+
+    of: the id of the image that it belongs to, or of the workspace whose disks and memory it is for; file: the sha256
+    of the image's file; "" for a workspace's.
+    """
+
+    id: str
+    of: str
+    file: str
+    sealed: str = field(repr=False)
+    made_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -766,9 +786,10 @@ class Changes:
     subscriptions: tuple[Subscription, ...] = ()
     addresses: tuple[Address, ...] = ()
     saves: tuple[Save, ...] = ()
+    keys: tuple[SealedKey, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
-        """Both, the later value of each id winning; events, answers and documents in order."""
+        """Both, the later value of each id winning; events, answers, documents and keys in order."""
         return Changes(
             _latest(self.leases, later.leases),
             _latest(self.workspaces, later.workspaces),
@@ -786,6 +807,7 @@ class Changes:
             _latest(self.subscriptions, later.subscriptions),
             _latest(self.addresses, later.addresses),
             _latest(self.saves, later.saves),
+            self.keys + later.keys,
         )
 
     def __bool__(self) -> bool:
@@ -807,6 +829,7 @@ class Changes:
                 self.subscriptions,
                 self.addresses,
                 self.saves,
+                self.keys,
             )
         )
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from vws import __version__
-from vws.core.deployment import NodeOrders, NodeReport
+from vws.core.deployment import NodeOrders, NodeReport, WorkspaceKeys
 from vws.core.errors import InvalidRequest
 from vws.core.site import Capacity
 from vws.core.wire import from_json
@@ -88,8 +88,9 @@ class NodeAgent:
         self._state = state
         self.clock = ServiceClock(clock or NodeClock(), state.clock_ahead_s())
         self.workspaces = Workspaces(
-            hypervisor, self.clock, state, self._fetch, self._facts_changed, builds_at_once=self.config.builds_at_once
-        )
+            hypervisor, self.clock, state, self._fetch, self._facts_changed,
+            builds_at_once=self.config.builds_at_once, ask_keys=self._ask_keys,
+        )  # fmt: skip
         self._conditions = Conditions(node, self._facts_changed)
         self._watch = Watch(
             hypervisor,
@@ -246,6 +247,18 @@ class NodeAgent:
                 await self._link.reachable()
             except OSError as error:
                 raise HypervisorError(f"the image cannot be written to the node's disk ({error.strerror})") from None
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 5.0)
+
+    async def _ask_keys(self, workspace: str) -> WorkspaceKeys:
+        pause_s = 0.2
+        while True:
+            try:
+                return await self._link.keys(workspace)
+            except Refused as error:
+                raise HypervisorError(f"the service does not give its key: {error.reason}") from None
+            except Unreachable:
+                await self._link.reachable()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 5.0)
 

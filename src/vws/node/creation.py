@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from vws.core.deployment import WorkspaceOrder
+from vws.core.deployment import WorkspaceKeys, WorkspaceOrder
 from vws.faultpoints import reach
 from vws.node.commands import Commands
-from vws.node.disks import FORMAT, hand_over, make_disk, make_overlay
+from vws.node.disk_keys import own_passphrase
+from vws.node.disks import hand_over, make_blank, make_disk, make_overlay
 from vws.node.images import ImageCache
 from vws.node.networks import Networks
 from vws.node.records import Record, Records
@@ -32,18 +33,19 @@ class Creation:
         """Note whose the folder is, its end, and the images that it will need."""
         record = self._record(order.id)
         images = tuple(file.sha256 for file in order.all_files)
-        begun = replace(record, end=order.end, images=images, command=bool(order.command))
+        begun = replace(record, end=order.end, images=images, command=bool(order.command), encrypted=order.encrypted)
         self._records.write(begun, durable=False)
 
-    def finish(self, order: WorkspaceOrder) -> None:
+    def finish(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         """The rest, once the image's files are in the cache."""
+        passphrase = own_passphrase(order.encrypted, keys)
         if not self._records.disk(order.id).exists():
-            self._make_overlay(order)
+            self._make_root(order, passphrase)
         reach("agent.overlay.made")
         for disk in order.disks:
             if not disk.shared:
                 path = self._records.beside(order.id, disk.name, private=disk.private)
-                make_disk(self._commands, path, disk, self._images.directory)
+                make_disk(self._commands, path, disk, self._images.directory, passphrase)
         reach("agent.disks.made")
         if not self._records.seed(order.id).exists():
             self._make_seed(order)
@@ -55,14 +57,14 @@ class Creation:
     def _record(self, id: str) -> Record:
         return self._records.read(id) or Record(id)
 
-    def _make_overlay(self, order: WorkspaceOrder) -> None:
+    def _make_root(self, order: WorkspaceOrder, passphrase: str) -> None:
         disk = self._records.disk(order.id)
         new = disk.with_name("disk.new")
         base = next((file for file in order.files if file.role == "disk"), None)
         if base is None:
-            self._commands.run("qemu-img", "create", *FORMAT, new.name, f"{order.disk_mib}M", cwd=disk.parent)
+            make_blank(self._commands, new, order.disk_mib, passphrase)
         else:
-            make_overlay(self._commands, new, self._images.path(base.sha256), base, order.disk_mib)
+            make_overlay(self._commands, new, self._images.path(base.sha256), base, order.disk_mib, passphrase)
         hand_over(new, disk)
 
     def _make_seed(self, order: WorkspaceOrder) -> None:

@@ -16,36 +16,43 @@ from pathlib import Path
 
 from vws.core.deployment import DiskOrder
 from vws.core.disks import FILESYSTEMS, SWAP
+from vws.core.luks import LUKS_OPTIONS, SECRET_ID, UNTIMED, UNTIMED_TRIES
 from vws.core.site import ImageFile
-from vws.node.commands import Commands
+from vws.node.commands import CommandFailed, Commands
 from vws.node.daemons import qemu_ids
 from vws.node.images import virtual_size_mib
 from vws.ports import HypervisorError
 
 # Where a qcow2's header has the size of its disk, in bytes. That of an overlay is the node's own, and names an image.
 _SIZE_AT = 24
-FORMAT = ("-q", "-f", "qcow2")
 
 
 def serial(disk: DiskOrder) -> str:
     return f"vws-{disk.name}"
 
 
-def make_disk(commands: Commands, path: Path, disk: DiskOrder, images: Path) -> None:
-    """One that is not shared, unless it is there already. images: the folder of the node's cache."""
+def make_disk(commands: Commands, path: Path, disk: DiskOrder, images: Path, passphrase: str = "") -> None:
+    """One that is not shared, unless it is there already. images: the folder of the node's cache. passphrase: with
+    which it is encrypted; "": it is not."""
     if path.exists():
         return
     new = path.with_suffix(".new")
     if disk.file is not None:
-        make_overlay(commands, new, images / disk.file.sha256, disk.file, disk.size_mib)
+        make_overlay(commands, new, images / disk.file.sha256, disk.file, disk.size_mib, passphrase)
     elif disk.filesystem == SWAP:
-        _make_swap(commands, new, disk)
+        _make_swap(commands, new, disk, passphrase)
     else:
-        commands.run("qemu-img", "create", *FORMAT, new.name, f"{disk.size_mib}M", cwd=path.parent)
+        make_blank(commands, new, disk.size_mib, passphrase)
     hand_over(new, path)
 
 
-def make_overlay(commands: Commands, new: Path, image: Path, file: ImageFile, size_mib: int) -> None:
+def make_blank(commands: Commands, new: Path, size_mib: int, passphrase: str = "") -> None:
+    _qemu_img(commands, "create", "-q", "-f", "qcow2", new.name, f"{size_mib}M", passphrase=passphrase, cwd=new.parent)
+
+
+def make_overlay(
+    commands: Commands, new: Path, image: Path, file: ImageFile, size_mib: int, passphrase: str = ""
+) -> None:
     """A disk of `size_mib` on an image's, by a relative path, right wherever the directory is seen. Raises a final
     HypervisorError if the image is larger."""
     with image.open("rb") as opened:
@@ -54,11 +61,14 @@ def make_overlay(commands: Commands, new: Path, image: Path, file: ImageFile, si
         raise HypervisorError(
             f"the image's disk has {found_mib} MiB, more than the {size_mib} MiB asked for", final=True
         )
-    beneath = ("-F", file.format, "-b", os.path.relpath(image, new.parent))
-    commands.run("qemu-img", "create", *FORMAT, *beneath, new.name, f"{size_mib}M", cwd=new.parent)
+    # qemu-img would open what is beneath, which takes the key of an encrypted one.
+    unopened = ("-u",) if file.encryption else ()
+    beneath = (*unopened, "-F", file.format, "-b", os.path.relpath(image, new.parent))
+    arguments = ("-q", "-f", "qcow2", *beneath, new.name, f"{size_mib}M")
+    _qemu_img(commands, "create", *arguments, passphrase=passphrase, cwd=new.parent)
 
 
-def _make_swap(commands: Commands, new: Path, disk: DiskOrder) -> None:
+def _make_swap(commands: Commands, new: Path, disk: DiskOrder, passphrase: str) -> None:
     raw = new.with_suffix(".raw")
     try:
         with raw.open("wb") as file:
@@ -66,9 +76,23 @@ def _make_swap(commands: Commands, new: Path, disk: DiskOrder) -> None:
             file.truncate(disk.size_mib << 20)
         label = (disk.label or disk.name)[: FILESYSTEMS[SWAP]]
         commands.run("mkswap", "-L", label, raw.name, cwd=new.parent)
-        commands.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw.name, new.name, cwd=new.parent)
+        arguments = ("-f", "raw", "-O", "qcow2", raw.name, new.name)
+        _qemu_img(commands, "convert", *arguments, passphrase=passphrase, cwd=new.parent)
     finally:
         raw.unlink(missing_ok=True)
+
+
+def _qemu_img(commands: Commands, command: str, *arguments: str, passphrase: str, cwd: Path) -> None:
+    """Makes a qcow2, encrypted if there is a passphrase."""
+    luks = ("--object", f"secret,id={SECRET_ID},file=/dev/stdin", "-o", LUKS_OPTIONS) if passphrase else ()
+    for left in reversed(range(UNTIMED_TRIES)):
+        try:
+            commands.run("qemu-img", command, *luks, *arguments, stdin=passphrase.encode(), cwd=cwd)
+        except CommandFailed as error:
+            if UNTIMED not in error.output or not left:
+                raise
+        else:
+            return
 
 
 def check_disk(path: Path, name: str, size_mib: int) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import uuid
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from vws.core.deployment import NicOrder, WorkspaceOrder
 from vws.node.naming import bound_tap, bridge_name, domain_name, is_pool, isolated_tap
@@ -59,7 +60,8 @@ class Beside:
 @dataclass(frozen=True, slots=True)
 class Files:
     """Paths as QEMU sees them. chain: the image under the disk and what that is a delta of, the nearest first, each
-    (path, format); () for a blank disk. kernel, initrd: for a direct boot, else ""."""
+    (path, format); () for a blank disk. kernel, initrd: for a direct boot, else "". secrets: by the path of a file that
+    is encrypted, the uuid of libvirt's secret."""
 
     disk: str
     seed: str
@@ -68,6 +70,7 @@ class Files:
     initrd: str = ""
     beside: tuple[Beside, ...] = ()
     chain: tuple[tuple[str, str], ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 def domain_uuid(tag: str, id: str) -> str:
@@ -154,7 +157,7 @@ def _devices(domain: ET.Element, order: WorkspaceOrder, host: Host, files: Files
     _overlay(devices, files)
     _seed(devices, files)
     for letter, disk in zip("cdefghijklmnopqrstuvwxyz", files.beside, strict=False):
-        _beside(devices, f"vd{letter}", disk)
+        _beside(devices, f"vd{letter}", disk, files)
     ET.SubElement(devices, "controller", type="usb", model="none")
     for nic in order.interfaces:
         bridge = bridge_name(host.tag, nic.network) if nic.network else host.bridge
@@ -179,18 +182,25 @@ def _tap(order: WorkspaceOrder, nic: NicOrder, tag: str) -> str:
 def _overlay(devices: ET.Element, files: Files) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
-    ET.SubElement(disk, "source", file=files.disk)
-    _chain(disk, files.chain)
+    _source(disk, files.disk, files)
+    _chain(disk, files.chain, files)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
 
 
-def _chain(disk: ET.Element, chain: tuple[tuple[str, str], ...]) -> None:
+def _chain(disk: ET.Element, chain: tuple[tuple[str, str], ...], files: Files) -> None:
     above = disk
     for path, format in chain:
         above = ET.SubElement(above, "backingStore", type="file")
         ET.SubElement(above, "format", type=format)
-        ET.SubElement(above, "source", file=path)
+        _source(above, path, files)
     ET.SubElement(above, "backingStore")
+
+
+def _source(parent: ET.Element, path: str, files: Files) -> None:
+    source = ET.SubElement(parent, "source", file=path)
+    if path in files.secrets:
+        encryption = ET.SubElement(source, "encryption", format="luks")
+        ET.SubElement(encryption, "secret", type="passphrase", uuid=files.secrets[path])
 
 
 def _seed(devices: ET.Element, files: Files) -> None:
@@ -202,13 +212,13 @@ def _seed(devices: ET.Element, files: Files) -> None:
     ET.SubElement(disk, "readonly")
 
 
-def _beside(devices: ET.Element, name: str, disk: Beside) -> None:
+def _beside(devices: ET.Element, name: str, disk: Beside, files: Files) -> None:
     element = ET.SubElement(devices, "disk", type="file", device="disk")
     driver = ET.SubElement(element, "driver", name="qemu", type=disk.format)
     if not disk.shared:
         driver.set("discard", "unmap")
-    ET.SubElement(element, "source", file=disk.path)
-    _chain(element, disk.chain)
+    _source(element, disk.path, files)
+    _chain(element, disk.chain, files)
     ET.SubElement(element, "target", dev=name, bus="virtio")
     if disk.shared:
         ET.SubElement(element, "readonly")

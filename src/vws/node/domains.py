@@ -11,24 +11,28 @@ import contextlib
 import os
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import libvirt
 
-from vws.core.deployment import DiskOrder, WorkspaceOrder
+from vws.core.deployment import DiskOrder, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import ImageFile, chain_of
 from vws.faultpoints import reach
-from vws.node import outcome
+from vws.node import memory_pipes, outcome
 from vws.node.connection import no_domain
 from vws.node.cpushare import CpuGroups
+from vws.node.disk_keys import own_passphrase
+from vws.node.disk_secrets import DiskSecrets, strike_out
 from vws.node.disks import check_disk, serial
 from vws.node.domain_xml import Beside, Files, Host, domain_uuid, domain_xml
 from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
 from vws.node.records import Record, Records
+from vws.node.sealed_memory import is_whole
 from vws.node.seed import exit_status
 from vws.ports import HypervisorError, Instance
 
@@ -74,6 +78,7 @@ class Domains:
         self._around = around
         self._groups = groups
         self._exit_statuses: dict[str, int] = {}
+        self._secrets = DiskSecrets(api, host.tag)
 
     # -------------------------------------------------------- looking
 
@@ -155,6 +160,8 @@ class Domains:
             state, verdict = outcome.live_state(seen)
             return state, self._why(record.id, verdict)
         verdict = outcome.end_of_run(seen, self._log(record.id)) if seen else ""
+        if verdict == outcome.SAVED and record.encrypted:
+            memory_pipes.adopt(self._records.memory(record.id))
         if verdict in (outcome.SAVED, outcome.NOT_STARTED, "") and self.is_saved(record.id):
             return Observation.SUSPENDED, ""
         if verdict in outcome.REASONS and record.asked != "stop":
@@ -168,23 +175,36 @@ class Domains:
         last = outcome.panic_line(self._records.console_tail(id, 8192))
         return f"{reason}: {last}" if last else reason
 
+    def _log_path(self, id: str) -> Path:
+        return self._around.log / f"{domain_name(id)}.log"
+
     def _log(self, id: str) -> str:
         """The end of libvirt's log of the domain, the older half too if the newer is short."""
-        path = self._around.log / f"{domain_name(id)}.log"
-        with contextlib.suppress(OSError), path.open("rb") as file:
+        with contextlib.suppress(OSError), self._log_path(id).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
             return file.read().decode("utf-8", "replace")
         return ""
 
     def is_saved(self, id: str) -> bool:
-        """Is there a whole saved state? libvirt writes the mark of a whole one last."""
-        with contextlib.suppress(OSError), self._records.memory(id).open("rb") as file:
-            return file.read(len(_SAVED_COMPLETE)) == _SAVED_COMPLETE
+        """Is there a whole saved state? libvirt writes the mark of a whole one last; an encrypted one is in place only
+        when it is whole."""
+        memory = self._records.memory(id)
+        with contextlib.suppress(OSError), memory.open("rb") as file:
+            return file.read(len(_SAVED_COMPLETE)) == _SAVED_COMPLETE or is_whole(memory)
         return False
+
+    def recover(self) -> None:
+        """What an agent that was killed left of encrypted workspaces in libvirt's way. Before libvirt is asked anything
+        of domains."""
+        for record in filter(None, map(self._records.read, self._records.ids())):
+            if record.encrypted:
+                memory_pipes.release(self._records.memory(record.id))
+                strike_out(self._log_path(record.id))
+        self._secrets.forget()
 
     # -------------------------------------------------------- starting
 
-    def start(self, order: WorkspaceOrder) -> None:
+    def start(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         record = self._records.need(order.id)
         check_disk(self._records.disk(order.id), "", order.disk_mib)
         domain = self.find(order.id)
@@ -192,11 +212,12 @@ class Domains:
             if record.boots >= order.boots and outcome.live_state(Seen(*domain.state()))[0] is not Observation.BROKEN:
                 return
             self._destroy(domain)
-        self._records.memory(order.id).unlink(missing_ok=True)
+        memory_pipes.forget(self._records.memory(order.id))
         self._records.write(replace(record, boots=order.boots, asked=""))
         reach("agent.boot.noted")
         domain = self._api().defineXML(domain_xml(order, self.host, self._files(order)))
-        domain.create()
+        with self._secrets.lent(order, keys, self._log_path(order.id)):
+            domain.create()
         reach("agent.domain.started")
         with contextlib.suppress(HypervisorError):  # a node without shares runs guests all the same; `resize` says so
             self._give_share(domain, order)
@@ -209,15 +230,28 @@ class Domains:
             file: ImageFile | None = files.get(role)
             return shown(self._images / file.sha256) if file else ""
 
+        root = shown(self._records.disk(order.id))
+        beside = tuple(self._beside(order.id, disk) for disk in order.disks)
         return Files(
-            disk=shown(self._records.disk(order.id)),
+            disk=root,
             seed=shown(self._records.seed(order.id)),
             console=shown(self._records.console(order.id)),
             chain=tuple((shown(self._images / file.sha256), file.format) for file in chain_of(order.files)),
             kernel=image("kernel"),
             initrd=image("initrd"),
-            beside=tuple(self._beside(order.id, disk) for disk in order.disks),
+            beside=beside,
+            secrets=self._secrets_of(order, [root, *(each.path for each in beside if not each.shared)]),
         )
+
+    def _secrets_of(self, order: WorkspaceOrder, written: Iterable[str]) -> dict[str, str]:
+        """The names of the secrets of its encrypted files, by path; written: what the guest writes to."""
+        if not order.encrypted:
+            return {}
+        images = [file for file in order.all_files if file.encryption]
+        of_images = {
+            self._around.shown(self._images / file.sha256): self._secrets.name(order.id, file.sha256) for file in images
+        }
+        return of_images | dict.fromkeys(written, self._secrets.name(order.id))
 
     def _beside(self, id: str, disk: DiskOrder) -> Beside:
         shown = self._around.shown
@@ -285,7 +319,7 @@ class Domains:
 
     # -------------------------------------------------------- suspending
 
-    def suspend(self, id: str) -> None:
+    def suspend(self, id: str, keys: WorkspaceKeys | None = None) -> None:
         """Save to disk. A failure leaves it as it was, and no file."""
         record = self._records.need(id)
         domain = self.find(id)
@@ -297,9 +331,11 @@ class Domains:
         self._records.write(replace(record, asked="suspend"))
         was = Seen(*domain.state())
         memory = self._records.memory(id)
+        passphrase = own_passphrase(record.encrypted, keys)
         try:
-            domain.saveFlags(self._around.shown(memory), None, 0)
-        except libvirt.libvirtError:
+            with memory_pipes.saving(memory, passphrase) if passphrase else nullcontext(memory) as place:
+                domain.saveFlags(self._around.shown(place), None, 0)
+        except (libvirt.libvirtError, HypervisorError):
             self._go_on(domain, was, memory)
             if not self._is_suspended(record, domain):
                 raise
@@ -313,7 +349,7 @@ class Domains:
         nothing: when libvirtd was lost, or has just ended the save that another agent began, it may be all there is."""
         with contextlib.suppress(libvirt.libvirtError):
             if domain.isActive() and domain.jobInfo()[0] == libvirt.VIR_DOMAIN_JOB_NONE:
-                memory.unlink(missing_ok=True)
+                memory_pipes.forget(memory)
                 if was.state == libvirt.VIR_DOMAIN_RUNNING and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
                     domain.resume()
 
@@ -326,18 +362,26 @@ class Domains:
                 "it goes on as it was"
             )
 
-    def restore(self, order: WorkspaceOrder) -> None:
+    def restore(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         record = self._records.need(order.id)
         memory = self._records.memory(order.id)
         if not self.is_active(order.id):
             if not self.is_saved(order.id):
                 raise HypervisorError("there is no saved memory to restore it from", final=True)
-            self._api().restoreFlags(self._around.shown(memory), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            self._load(order, memory, keys)
         reach("agent.restored")
-        memory.unlink(missing_ok=True)
+        memory_pipes.forget(memory)
         self._records.write(replace(record, asked=""))
         with contextlib.suppress(HypervisorError):
             self._give_share(self._live(order.id, "restore"), order)
+
+    def _load(self, order: WorkspaceOrder, memory: Path, keys: WorkspaceKeys | None) -> None:
+        passphrase = own_passphrase(order.encrypted, keys)
+        with (
+            self._secrets.lent(order, keys, self._log_path(order.id)),
+            memory_pipes.restoring(memory, passphrase) if passphrase else nullcontext(memory) as place,
+        ):
+            self._api().restoreFlags(self._around.shown(place), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
 
     # -------------------------------------------------------- ending
 
@@ -376,7 +420,7 @@ class Domains:
                 raise
 
     def forget_saved(self, id: str) -> None:
-        self._records.memory(id).unlink(missing_ok=True)
+        memory_pipes.forget(self._records.memory(id))
 
     def remove(self, id: str) -> None:
         """Off, undefined, its log and CPU group gone."""
@@ -393,5 +437,6 @@ class Domains:
                 if not no_domain(error):
                     raise
         self._groups.remove(id)
+        self._secrets.forget(id)
         for path in self._around.log.glob(f"{domain_name(id)}.log*"):
             path.unlink(missing_ok=True)

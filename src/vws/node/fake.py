@@ -30,13 +30,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import Capacity, ImageFile
 from vws.core.wire import to_json
 from vws.faultpoints import reach
 from vws.node.commands import Commands
 from vws.node.config import FakeConfig
+from vws.node.disk_keys import needed, own_passphrase
 from vws.node.images import ImageCache
 from vws.node.shelf import KINDS, JournalShelf, MemoryShelf
 from vws.node.state import make_private
@@ -54,6 +55,12 @@ _OFF: dict[str, Any] = {"state": SHUT_OFF, "reason": ""}
 _CRASH: dict[str, Any] = {"state": CRASHED, "reason": "the guest crashed (simulated)"}
 _SLEEP = re.compile(r"\s*sleep\s+(\d+(?:\.\d+)?)\s*")
 _EXIT = re.compile(r"\s*exit\s+(\d{1,3})\s*")
+
+
+def _must_have_keys(order: WorkspaceOrder, keys: WorkspaceKeys | None) -> None:
+    """A simulated disk is not encrypted, for it holds nothing; but what a real node would miss is missed."""
+    if order.encrypted:
+        needed(order, keys)
 
 
 class FakeHypervisor:
@@ -165,7 +172,7 @@ class FakeHypervisor:
 
     # -------------------------------------------------------- making
 
-    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
+    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any, keys: WorkspaceKeys | None = None) -> None:
         must_be_vouched(order)
         note = self._shelf.get("note", order.id) or {"boots": 0}
         self._shelf.put("note", order.id, note | {"end": order.end, "host_key": host_key(order.id)})
@@ -178,8 +185,10 @@ class FakeHypervisor:
         if self._full:
             raise HypervisorError("the disk cannot be made: no space is left on the node")
         step("making the disk")
+        _must_have_keys(order, keys)
         beside = {name: size_mib for name, size_mib in _own_disks(order).items() if name}
-        self._shelf.put("overlay", order.id, {"image": order.image, "disk_mib": order.disk_mib, "beside": beside})
+        overlay = {"image": order.image, "disk_mib": order.disk_mib, "beside": beside, "encrypted": order.encrypted}
+        self._shelf.put("overlay", order.id, overlay)
         reach("agent.disks.made")
         reach("agent.overlay.made")
         self._shelf.put("seed", order.id, {"name": order.name, "ssh_keys": list(order.ssh_keys)})
@@ -211,13 +220,14 @@ class FakeHypervisor:
             partial.unlink()
         raise HypervisorError(f"the image is corrupt: its {file.role} does not have the sha256 it should", final=True)
 
-    async def start(self, order: WorkspaceOrder) -> None:
+    async def start(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         note = self._present(order.id)
         domain = self._domain(order.id)
         if domain and domain["state"] in (RUNNING, PAUSED) and note["boots"] >= order.boots:
             return
         await asyncio.to_thread(must_be_whole, order, self._images)
         self._check_disks(order)
+        _must_have_keys(order, keys)
         self._note(order.id, boots=order.boots, exit_status=self._exit_status(note, domain))
         reach("agent.boot.noted")
         await self._take(self.config.start_s)
@@ -295,10 +305,11 @@ class FakeHypervisor:
         )
         self._expect_end(id)
 
-    async def suspend(self, id: str) -> None:
+    async def suspend(self, id: str, keys: WorkspaceKeys | None = None) -> None:
         if self._shelf.get("saved", id) and not self._shelf.get("domain", id):
             return
         domain = self._live(id, "suspend")
+        own_passphrase(bool((self._shelf.get("overlay", id) or {}).get("encrypted")), keys)
         reach("agent.suspend.begun")
         await self._take(self.config.suspend_s)
         self._fail_by_chance("suspend", id)
@@ -309,7 +320,7 @@ class FakeHypervisor:
         self._drop_domain(id)
         reach("agent.suspended")
 
-    async def restore(self, order: WorkspaceOrder) -> None:
+    async def restore(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         saved = self._shelf.get("saved", order.id)
         domain = self._domain(order.id)
         if domain and domain["state"] in (RUNNING, PAUSED):
@@ -318,6 +329,7 @@ class FakeHypervisor:
         if saved is None:
             raise HypervisorError("there is no saved memory to restore it from", final=True)
         await asyncio.to_thread(must_be_whole, order, self._images)
+        _must_have_keys(order, keys)
         await self._take(self.config.restore_s)
         self._fail_by_chance("restore", order.id)
         self._shelf.put("tap", order.id, {"macs": [nic.mac for nic in order.interfaces]})

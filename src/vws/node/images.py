@@ -161,7 +161,10 @@ class ImageCache:
         try:
             if file.format == "qcow2":
                 with path.open("rb") as opened:
-                    _header(opened.read(qcow2.HEADER_BYTES))
+                    header = _header(opened.read(qcow2.HEADER_BYTES))
+                if header.encryption != file.encryption:
+                    said = "encrypted" if file.encryption else "in the clear"
+                    raise HypervisorError(f"the image's disk is not {said}, as its manifest says", final=True)
             self._check_info(file, path)
         except HypervisorError:
             path.unlink()
@@ -181,7 +184,7 @@ class ImageCache:
 
 def _header(data: bytes) -> qcow2.Header:
     try:
-        return qcow2.read_header(data)
+        return qcow2.read_header(data, luks=True)
     except InvalidRequest as error:
         raise HypervisorError(f"the image's disk is not one to run: {error.problem}", final=True) from None
 

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
 from vws.core.site import Capacity
 from vws.faultpoints import reach
 from vws.node.captures import CaptureFolders
@@ -193,6 +193,8 @@ class LibvirtHypervisor:
         if first:
             self._kind, self._kind_reason = _accelerator(self.config.accelerator)
             self._domains = self._new_domains()
+        if first:
+            self._open_domains.recover()
         api = self._api()
         self._networks.open(orders, self._open_domains.taps())
         if first:
@@ -299,14 +301,14 @@ class LibvirtHypervisor:
 
     # -------------------------------------------------------- creation
 
-    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any) -> None:
+    async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any, keys: WorkspaceKeys | None = None) -> None:
         check_order(order)
         must_be_vouched(order)
         await self._do(self._creation.begin, order)
         await self._images.ensure(order.all_files, fetch, step, self._images_in_use)
         reach("agent.image.fetched")
         step("making the disk")
-        await self._do(self._creation.finish, order)
+        await self._do(self._creation.finish, order, keys)
         reach("agent.created")
 
     def _images_in_use(self) -> set[str]:
@@ -316,10 +318,10 @@ class LibvirtHypervisor:
 
     # -------------------------------------------------------- life
 
-    async def start(self, order: WorkspaceOrder) -> None:
+    async def start(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         check_order(order)
         await self._do(must_be_whole, order, self._images)
-        await self._do(self._open_domains.start, order)
+        await self._do(self._open_domains.start, order, keys)
 
     async def guest_up(self, order: WorkspaceOrder) -> bool:
         check_order(order)
@@ -335,14 +337,14 @@ class LibvirtHypervisor:
     async def resume(self, id: str) -> None:
         await self._do(self._open_domains.resume, id)
 
-    async def suspend(self, id: str) -> None:
+    async def suspend(self, id: str, keys: WorkspaceKeys | None = None) -> None:
         with self._asking(id):
-            await self._do(self._open_domains.suspend, id)
+            await self._do(self._open_domains.suspend, id, keys)
 
-    async def restore(self, order: WorkspaceOrder) -> None:
+    async def restore(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         check_order(order)
         await self._do(must_be_whole, order, self._images)
-        await self._do(self._open_domains.restore, order)
+        await self._do(self._open_domains.restore, order, keys)
         if self._door:
             for nic in order.interfaces:
                 self._door.rouse(nic.network, nic.address)

@@ -31,9 +31,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from vws.core.deployment import NodeReport
+from vws.core.deployment import NodeReport, WorkspaceKeys
 from vws.core.errors import InvalidRequest
-from vws.core.wire import BEAT_S, TUNNEL_BEATS, to_json
+from vws.core.wire import BEAT_S, TUNNEL_BEATS, from_json, to_json
 from vws.node.transfer import PIECE_BYTES, Landing, Pace, land
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,10 @@ class Link(Protocol):
     async def report(self, report: NodeReport) -> Acknowledged: ...
 
     async def keep_console(self, workspace: str, data: bytes) -> None: ...
+
+    async def keys(self, workspace: str) -> WorkspaceKeys:
+        """What the node needs to run an encrypted workspace of its orders."""
+        ...
 
     async def hand_in(self, capture: str, delta: Path) -> None:
         """Send what was saved, going on where an earlier call broke off."""
@@ -224,6 +228,13 @@ class HttpLink:
     async def keep_console(self, workspace: str, data: bytes) -> None:
         kind = {"Content-Type": "application/octet-stream"}
         await self._call("PUT", f"/consoles/{workspace}", data=data, headers=kind)
+
+    async def keys(self, workspace: str) -> WorkspaceKeys:
+        said = await self._call("POST", f"/workspaces/{workspace}/keys")
+        try:
+            return from_json(WorkspaceKeys, said)
+        except InvalidRequest:  # which would repeat what was said
+            raise Unreachable("the service's answer about a key makes no sense") from None
 
     async def hand_in(self, capture: str, delta: Path) -> None:
         place = f"/captures/{capture}"

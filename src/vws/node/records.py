@@ -4,7 +4,7 @@
     workspaces/ID/disk.qcow2     the overlay, on an image of images/
     workspaces/ID/blank-NAME.qcow2, copy-NAME.qcow2   disks beside it: one's own, and a copy of an image's
     workspaces/ID/seed.iso       the NoCloud disk
-    workspaces/ID/memory         the saved state of a suspended guest
+    workspaces/ID/memory         the saved state of a suspended guest (memory_pipes.py: of an encrypted one)
     consoles/ID.log, ID.log.0    the serial console; stays after the end
 
 The record comes first and goes last, so that half-made and half-removed
@@ -36,7 +36,7 @@ CONSOLES_KEPT_S = 7 * 24 * 3600
 class Record:
     """boots: the last boot that was begun. asked: what this agent did to the domain last (`stop`, `suspend`, ""), so
     that its end is not taken for a death. images: the sha256s of its image's files, which it goes on needing.
-    command: its guest has one to run."""
+    command: its guest has one to run. encrypted: nothing of it may lie here in the clear."""
 
     id: str
     end: int = 0
@@ -46,6 +46,7 @@ class Record:
     asked: str = ""
     images: tuple[str, ...] = ()
     command: bool = False
+    encrypted: bool = False
 
 
 class Records:

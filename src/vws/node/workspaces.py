@@ -22,9 +22,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from vws.core.deployment import NodeOrders, WorkspaceFact, WorkspaceOrder
+from vws.core.deployment import NodeOrders, WorkspaceFact, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Desired, Observation
 from vws.faultpoints import reach
 from vws.node import converge
@@ -34,6 +34,7 @@ from vws.node.rounds import Rounds
 from vws.node.state import AgentState
 from vws.ports import Hypervisor, HypervisorError, ImageRefused, Instance
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 GRACE_S = 10.0
@@ -63,9 +64,13 @@ class Blobs(Protocol):
         ...
 
 
+AskKeys = Callable[[str], Awaitable[WorkspaceKeys]]
+
+
 class Workspaces:
-    """`changed` is called whenever what is to be reported did. sighted: the last look succeeded, so that the next step
-    may be decided by it. Everything runs in one event loop."""
+    """`changed` is called whenever what is to be reported did. ask_keys: gets the keys of an encrypted workspace,
+    however long the service may be away. sighted: the last look succeeded, so that the next step may be decided by it.
+    Everything runs in one event loop."""
 
     def __init__(
         self,
@@ -76,12 +81,14 @@ class Workspaces:
         changed: Callable[[], None],
         *,
         builds_at_once: int,
+        ask_keys: AskKeys | None = None,
     ) -> None:
         self._hypervisor = hypervisor
         self._clock = clock
         self._state = state
         self._blobs = blobs
         self._changed = changed
+        self._ask_keys = ask_keys
         self._building = asyncio.Semaphore(builds_at_once)
         self._changing = asyncio.Semaphore(2 * builds_at_once)
         self._removing = asyncio.Semaphore(2 * builds_at_once)
@@ -301,7 +308,7 @@ class Workspaces:
             case Step.CREATE:
                 return self._create(order)
             case Step.START:
-                return hypervisor.start(order)
+                return self._with_keys(order, hypervisor.start)
             case Step.STOP:
                 return hypervisor.stop(id, grace_s=max(0.0, min(GRACE_S, order.end - self._clock.now())))
             case Step.PAUSE:
@@ -309,14 +316,40 @@ class Workspaces:
             case Step.RESUME:
                 return hypervisor.resume(id)
             case Step.SUSPEND:
-                return hypervisor.suspend(id)
+                return self._with_keys(order, lambda order, keys: hypervisor.suspend(order.id, keys))
             case Step.RESTORE:
-                return hypervisor.restore(order)
+                return self._with_keys(order, hypervisor.restore)
             case Step.RESIZE:
                 return hypervisor.resize(order)
             case Step.UPDATE:
                 return hypervisor.update(order)
         raise AssertionError(step)
+
+    async def _with_keys(
+        self, order: WorkspaceOrder, act: Callable[[WorkspaceOrder, WorkspaceKeys | None], Awaitable[None]]
+    ) -> None:
+        await act(order, await self._keys_of(order))
+
+    async def _keys_of(self, order: WorkspaceOrder) -> WorkspaceKeys | None:
+        """Asked for each time that they are needed: nothing here keeps them. None for what is not encrypted."""
+        if not order.encrypted:
+            return None
+        if self._ask_keys is None:
+            raise HypervisorError("it is encrypted, and its node has nobody to ask for its key")
+        return await self._while_wanted(order.id, self._ask_keys(order.id))
+
+    async def _while_wanted(self, id: str, work: Awaitable[T]) -> T:
+        """For as long as it takes, while the workspace is wanted: a service that is away is no failure."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=0.5)
+                if not self._wanted(id):
+                    raise Withdrawn
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _removed(self, id: str) -> None:
         await self.before_removal(id)
@@ -357,10 +390,9 @@ class Workspaces:
         async def fetch(sha256: str, size_bytes: int, target: Path) -> str:
             return await self._fetch(order.id, sha256, size_bytes, target)
 
-        await self._hypervisor.create(order, fetch, step)
+        await self._hypervisor.create(order, fetch, step, await self._keys_of(order))
 
     async def _fetch(self, id: str, sha256: str, size_bytes: int, target: Path) -> str:
-        """Download for as long as it takes, while it is wanted: a service that is away is no failure of creation."""
         said = -1
 
         def progress(have: int) -> None:
@@ -371,19 +403,10 @@ class Workspaces:
                 self._tell_step(id, f"fetching the image, {5 * twentieths} %")
 
         progress(0)
-        download = asyncio.ensure_future(self._blobs(sha256, size_bytes, target, progress))
-        try:
-            while not download.done():
-                await asyncio.wait([download], timeout=0.5)
-                if not self._wanted(id):
-                    raise Withdrawn
-            fetched = download.result()
-            memory = self._memory(id)
-            self._remember(id, replace(memory, fetched_mib=memory.fetched_mib + (size_bytes >> 20)))
-            return fetched
-        finally:
-            download.cancel()
-            await asyncio.gather(download, return_exceptions=True)
+        fetched = await self._while_wanted(id, self._blobs(sha256, size_bytes, target, progress))
+        memory = self._memory(id)
+        self._remember(id, replace(memory, fetched_mib=memory.fetched_mib + (size_bytes >> 20)))
+        return fetched
 
     def _tell_step(self, id: str, text: str) -> None:
         fact = self.facts.get(id)

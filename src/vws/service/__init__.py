@@ -18,12 +18,14 @@ from vws.service.housekeeping import Housekeeper
 from vws.service.image_lists import ImageLists
 from vws.service.image_policy import PolicyBook
 from vws.service.images import Images
+from vws.service.keys import Keys
 from vws.service.leases import Leases
 from vws.service.maintenances import Maintenances
 from vws.service.nodes import Nodes
 from vws.service.plans import Plans
 from vws.service.reconcile import Reconciler
 from vws.service.saves import Saves
+from vws.service.sealing import KeyRing, SiteKey
 from vws.service.site import Settings, Site
 from vws.service.trust import Trust
 from vws.service.uploads import Uploads
@@ -54,6 +56,7 @@ class Services:
     saves: Saves
     housekeeper: Housekeeper
     flattening: Flattening
+    keys: Keys
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -68,12 +71,14 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     """The services over a store; `directory` takes uploads and the kept consoles. Nothing runs yet."""
     site = Site(store, clock, ids, settings)
     contexts = Contexts(site, directory, settings.informed)
-    images = Images(site, blobs, directory / "uploads")
+    ring = KeyRing(site, SiteKey(directory / "secrets" / "image-key", lambda: bool(store.keys_of())))
+    images = Images(site, blobs, directory / "uploads", ring)
     vos = tuple(settings.chosen.membership.vos)
     policy = PolicyBook(settings.image_policy, directory / "image-policy.in-force", clock.now, vos)
     trust = Trust(site, policy, images.image)
     nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of, trust.vouched)
     exports = Exports(site, images, blobs, directory / "exports")
+    keys = Keys(site, ring, images, trust.vouched)
     uploads = Uploads(site, images, directory / "uploads")
     usage = Usage(site)
     image_lists = ImageLists(site, images, directory / "image-lists")
@@ -84,7 +89,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         leases,
         images,
         nodes,
-        Reconciler(site, nodes, usage, lambda: _tidy(images, uploads, exports)),
+        Reconciler(site, nodes, usage, lambda: _tidy(images, uploads, exports, keys)),
         Maintenances(site, nodes),
         usage,
         Plans(site),
@@ -99,10 +104,12 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Saves(site, images, leases, directory / "saves"),
         Housekeeper(site, images, image_lists),
         Flattening(site, images, exports),
+        keys,
     )
 
 
-def _tidy(images: Images, uploads: Uploads, exports: Exports) -> None:
+def _tidy(images: Images, uploads: Uploads, exports: Exports, keys: Keys) -> None:
     images.tidy()
     uploads.expire()
     exports.converted.expire()
+    keys.tidy()

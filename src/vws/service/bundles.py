@@ -36,11 +36,12 @@ DOCUMENTS_NAMES = {kind: name for name, (kind, _) in DOCUMENTS.items()}
 DOCUMENT_BYTES_MAX = 16 << 20
 
 
-def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX) -> Found:
-    """What is in a bundle, its members in the folder `parts`. bytes_max: of what a disk comes to, unpacked. Raises
-    InvalidRequest with field "file"."""
+def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX, passphrase: str | None = None) -> Found:
+    """What is in a bundle, its members in the folder `parts`. bytes_max: of what a disk comes to, unpacked; passphrase:
+    of one that is encrypted. Raises InvalidRequest with field "file", or "passphrase"."""
     tar_stream.unpack(path, parts, _place, "the bundle")
-    return _found(_manifest(parts / MANIFEST), parts, bytes_max)
+    look = partial(examine_disk, bytes_max=bytes_max, passphrase=passphrase)
+    return _found(_manifest(parts / MANIFEST), parts, look)
 
 
 def _place(name: str) -> str:
@@ -65,7 +66,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _found(manifest: dict[str, Any], parts: Path, bytes_max: int) -> Found:
+def _found(manifest: dict[str, Any], parts: Path, look: Callable[..., ImageFile]) -> Found:
     present = {name for name in MEMBERS if (parts / name).exists()}
     declared = manifest.get("files")
     boot = str(manifest["boot"])
@@ -75,9 +76,8 @@ def _found(manifest: dict[str, Any], parts: Path, bytes_max: int) -> Found:
             "the bundle's files are not those that appliance.json names",
             "kernel, initrd and maybe disk.qcow2; of one that boots from its disk, disk.qcow2",
         )
-    files = tuple(
-        (_member(name, declared[name], parts / name, bytes_max), parts / name) for name in MEMBERS if name in present
-    )
+    names = [name for name in MEMBERS if name in present]
+    files = tuple((_member(name, declared[name], parts / name, look), parts / name) for name in names)
     disk = next((file.virtual_size_mib for file, _ in files if file.role == "disk"), 0)
     return Found(
         boot=boot,
@@ -97,13 +97,13 @@ def _document(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _member(name: str, declared: Any, path: Path, bytes_max: int) -> ImageFile:
+def _member(name: str, declared: Any, path: Path, look: Callable[..., ImageFile]) -> ImageFile:
     role, kind = MEMBERS[name]
     sha256 = digest(path)
     if not isinstance(declared, dict) or declared.get("sha256") != sha256:
         raise _wrong(f"the bundle's {name} is not the one that appliance.json describes", "an undamaged copy of it")
     if kind == "qcow2":
-        return examine_disk(path, role, kind, bytes_max)
+        return look(path, role, kind)
     return ImageFile(role, sha256, path.stat().st_size, kind)
 
 

@@ -88,10 +88,12 @@ def run(
     write: Iterable[Path] = (),
     environment: Mapping[str, str] = {},
     listen: bool = True,
+    secret: str = "",
 ) -> Outcome:
     """Run a program (its path comes first) that may read and write nothing but these files and folders.
 
-    `doing`: what it does, for the error's sentence: "looking at this image". `listen`: to its stdout too.
+    `doing`: what it does, for the error's sentence: "looking at this image". `listen`: to its stdout too. secret: what
+    it reads from its stdin, as others can see arguments and environment.
     Raises InvalidRequest with field "file" if it goes beyond a bound.
     """
     wanted = {
@@ -108,7 +110,7 @@ def run(
         },
     }
     confined = [sys.executable, "-I", "-S", str(_CONFINE), json.dumps(wanted), *map(str, command)]
-    outcome = _run(confined, doing, bounds, {**_ENVIRONMENT, **environment}, listen)
+    outcome = _run(confined, doing, bounds, {**_ENVIRONMENT, **environment}, listen, secret.encode())
     if outcome.status in (-signal.SIGXCPU, -signal.SIGKILL):
         raise _beyond(doing, f"took more than {bounds.cpu_s} s of computing")
     if outcome.status == -signal.SIGXFSZ or (outcome.status and outcome.reason == _TOO_LARGE):
@@ -120,17 +122,19 @@ def _paths(paths: Iterable[Path]) -> list[str]:
     return [str(path.resolve()) for path in paths]
 
 
-def _run(command: list[str], doing: str, bounds: Bounds, environment: dict[str, str], listen: bool) -> Outcome:
+def _run(
+    command: list[str], doing: str, bounds: Bounds, environment: dict[str, str], listen: bool, stdin: bytes
+) -> Outcome:
     with subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE if listen else subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
     ) as child:
         try:
-            said, complained = child.communicate(timeout=bounds.wall_s)
+            said, complained = child.communicate(stdin or None, timeout=bounds.wall_s)
         except subprocess.TimeoutExpired:
             raise _beyond(doing, f"took longer than {bounds.wall_s} s") from None
         finally:

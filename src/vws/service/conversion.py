@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vws.core.errors import InvalidRequest, Unavailable
 from vws.core.image_formats import wrong
+from vws.core.luks import LUKS_OPTIONS, SECRET_ID, UNTIMED, UNTIMED_TRIES
 from vws.service.confined import Bounds, Outcome, TooMuchOutput, program, run
 
 LOOKING = Bounds()
@@ -34,17 +35,26 @@ OPTIONS = {
     "vmdk": ("-o", "subformat=monolithicSparse"),
 }
 
+# qemu-img reads the passphrase from its stdin, which nobody else sees.
+SECRET = ("--object", f"secret,id={SECRET_ID},file=/dev/stdin")
 _turns = threading.BoundedSemaphore(AT_ONCE)
 
 
-def qemu_img(command: str, kind: str, path: Path) -> dict[str, Any]:
-    """What `qemu-img info` or `check` says of an image. Raises InvalidRequest if it cannot read it."""
+def qemu_img(command: str, kind: str, path: Path, passphrase: str = "") -> dict[str, Any]:
+    """What `qemu-img info` or `check` says of an image; encrypted ones are checked with their passphrase. Raises
+    InvalidRequest if it cannot read it."""
+    image = [*SECRET, _unlocked(kind, path)] if passphrase else ["-f", kind, path]
     outcome = run(
-        [program("qemu-img", "qemu-utils"), command, "--output=json", "-f", kind, path],
+        [program("qemu-img", "qemu-utils"), command, "--output=json", *image],
         "looking at this image",
         LOOKING,
         read=[path],
+        secret=passphrase,
     )
+    if outcome.status and outcome.reason == "Invalid password, cannot unlock any keyslot":
+        raise InvalidRequest(
+            "the passphrase does not open this image", field="passphrase", possible="the one it was encrypted with"
+        )
     try:
         answer = json.loads(outcome.said)
     except (ValueError, RecursionError):
@@ -52,30 +62,48 @@ def qemu_img(command: str, kind: str, path: Path) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
+def _unlocked(kind: str, path: Path) -> str:
+    file = {"driver": "file", "filename": str(path.resolve())}
+    encrypt = {"format": "luks", "key-secret": SECRET_ID}
+    return f"json:{json.dumps({'driver': kind, 'file': file, 'encrypt': encrypt})}"
+
+
 def convert(
-    source: Path, kind: str, target: Path, into: str, bytes_max: int, beneath: Sequence[tuple[Path, str]] = ()
-) -> None:
+    source: Path, kind: str, target: Path, into: str, bytes_max: int, beneath: Sequence[tuple[Path, str]] = (),
+    passphrase: str = "",
+) -> None:  # fmt: skip
     """Write `target` in the format `into` (both formats are of image_formats.DISKS).
 
-    beneath: the disks that `source` is a delta of, the nearest first, each with its format. Raises
-    InvalidRequest if it cannot be read or comes to more than `bytes_max`, Unavailable if the service's disk has no
-    room. Nothing is left at `target` then.
+    beneath: the disks that `source` is a delta of, the nearest first, each with its format. passphrase: with which
+    `target`, a qcow2, is encrypted. Raises InvalidRequest if it cannot be read or comes to more than `bytes_max`,
+    Unavailable if the service's disk has no room. Nothing is left at `target` then.
     """
     image = [f"json:{json.dumps(_chain([(source, kind), *beneath]))}"] if beneath else ["-f", kind, source]
-    command = [program("qemu-img", "qemu-utils"), "convert", "-O", into, *OPTIONS.get(into, ()), *image, target]
-    outcome = write_confined(
+    options = [*OPTIONS.get(into, ()), *((*SECRET, "-o", LUKS_OPTIONS) if passphrase else ())]
+    command = [program("qemu-img", "qemu-utils"), "convert", "-O", into, *options, *image, target]
+    outcome = _until_timed(lambda: write_confined(
         command,
-        "converting this image",
+        "encrypting this image" if passphrase else "converting this image",
         target,
         bytes_max,
         read=[source, *(path for path, _ in beneath)],
         sparse=into == "raw",
-    )
+        secret=passphrase,
+    ))  # fmt: skip
     if outcome.status != 0:
         target.unlink(missing_ok=True)
         if outcome.reason == os.strerror(errno.ENOSPC):
             raise no_room()
         raise wrong(f"qemu-img cannot convert this {kind} image: {outcome.reason}", "an undamaged copy of it")
+
+
+def _until_timed(work: Callable[[], Outcome]) -> Outcome:
+    outcome = work()
+    for _ in range(UNTIMED_TRIES):
+        if not outcome.status or outcome.reason != UNTIMED:
+            break
+        outcome = work()
+    return outcome
 
 
 def _chain(files: Sequence[tuple[Path, str]]) -> dict[str, Any]:
@@ -97,6 +125,7 @@ def write_confined(
     environment: Mapping[str, str] = {},
     listen: bool = True,
     sparse: bool = False,
+    secret: str = "",
 ) -> Outcome:
     """Run a program that writes `target`, or into the folders `write`, bounded by `bytes_max` and the disk's room.
 
@@ -109,8 +138,9 @@ def write_confined(
         try:
             bounds = replace(bounds, output_bytes=bytes_max if sparse else min(bytes_max, room))
             return run(
-                command, doing, bounds, read=read, write=write or [target], environment=environment, listen=listen
-            )
+                command, doing, bounds, read=read, write=write or [target], environment=environment, listen=listen,
+                secret=secret,
+            )  # fmt: skip
         except InvalidRequest as error:
             if not write:
                 target.unlink(missing_ok=True)

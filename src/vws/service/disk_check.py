@@ -48,19 +48,24 @@ def reader(path: Path) -> Iterator[Read]:
         yield lambda offset, length: os.pread(file.fileno(), length, offset)
 
 
-def examine_disk(path: Path, role: str, kind: str, bytes_max: int = BYTES_MAX) -> ImageFile:
+def examine_disk(
+    path: Path, role: str, kind: str, bytes_max: int = BYTES_MAX, passphrase: str | None = None
+) -> ImageFile:
     """A disk that is kept as it is: qcow2 or raw, which stands alone, is undamaged and unpacks to no more than
-    `bytes_max`. Raises InvalidRequest with field "file"."""
-    info = look(path, kind)
+    `bytes_max`. passphrase: of one that may be encrypted; it must open it then. Raises InvalidRequest with field
+    "file", or "passphrase"."""
+    info = look(path, kind, luks=passphrase is not None)
+    encryption = "luks" if info.get("encrypted") else ""
     if kind == "qcow2":
-        _check_qcow2(path, info, bytes_max)
-    return ImageFile(role, digest(path), path.stat().st_size, kind, -(-info["virtual-size"] // (1 << 20)))
+        _check_qcow2(path, info, bytes_max, (passphrase or "") if encryption else "")
+    size_mib = -(-info["virtual-size"] // (1 << 20))
+    return ImageFile(role, digest(path), path.stat().st_size, kind, size_mib, encryption=encryption)
 
 
-def look(path: Path, kind: str) -> dict[str, Any]:
+def look(path: Path, kind: str, *, luks: bool = False) -> dict[str, Any]:
     """What qemu-img says of an image whose header says that it stands alone; InvalidRequest otherwise."""
     with reader(path) as read:
-        disk_headers.virtual_size(kind, read, path.stat().st_size)
+        disk_headers.virtual_size(kind, read, path.stat().st_size, luks=luks)
     info = qemu_img("info", kind, path)
     if _names_others(info, path):
         raise wrong(f"this {kind} image refers to another file", "an image that stands alone")
@@ -85,8 +90,8 @@ def check_whole(path: Path, kind: str) -> None:
             raise wrong(f"this {kind} image is damaged or cut short (qemu-img check)", "an undamaged copy of it")
 
 
-def _check_qcow2(path: Path, info: dict[str, Any], bytes_max: int) -> None:
-    checked = qemu_img("check", "qcow2", path)
+def _check_qcow2(path: Path, info: dict[str, Any], bytes_max: int, passphrase: str = "") -> None:
+    checked = qemu_img("check", "qcow2", path, passphrase)
     if checked.get("corruptions") or checked.get("check-errors"):
         raise wrong("this qcow2 image is damaged (qemu-img check)", "an undamaged copy of it")
     size_bytes, cluster_bytes = path.stat().st_size, int(info.get("cluster-size", 0))

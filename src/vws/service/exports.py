@@ -75,7 +75,13 @@ class Exports:
             )
         left_out = "" if image.boot == "disk" else "the kernel that it boots with (--format bundle or oci has it)"
         if disk.format == kind and not disk.base:
+            left_out = ", and ".join(filter(None, (left_out, _key_of(image))))
             return Export(disk.size_bytes, partial(self._stored, disk), disk.sha256, left_out)
+        if image.encrypted:
+            raise InvalidRequest(
+                f"the image {image.name} is encrypted, and goes out as it is kept: no other format is, with its key",
+                field="format", asked=kind, possible="--format qcow2, bundle or oci",
+            )  # fmt: skip
         made = self._converted(image, disk, kind)
         return Export(made.size_bytes, made.read, made.tag, left_out)
 
@@ -133,6 +139,7 @@ class Exports:
                 "a bundle holds a qcow2 disk only", field="format", asked=kind, possible="--format oci, or raw"
             )
         members = (bundles if kind == "bundle" else oci_layout).members(flat, content, tuple(documents))
+        left_out = ", and ".join(filter(None, (left_out, _key_of(image))))
         read = partial(tar_stream.written, members)
         return Export(tar_stream.length_bytes(members), read, _tag_of(kind, flat, documents), left_out)
 
@@ -153,6 +160,10 @@ def _tag_of(kind: str, image: Image, documents: Iterable[Document]) -> str:
     """Of a tar: from all that its bytes come from."""
     said = [kind, image.id, image.name, digest(image), image.memory_mib_min, *(each.id for each in documents)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _key_of(image: Image) -> str:
+    return "the key of its disk (--with-key FILE, for its owner)" if image.encrypted else ""
 
 
 def check_format(kind: str) -> str:

@@ -19,23 +19,26 @@ from vws.service.disk_check import BYTES_MAX, Found, check_whole, digest, examin
 __all__ = ("Found", "examine")
 
 
-def examine(path: Path, parts: Path, declared: str | None = None, bytes_max: int = BYTES_MAX) -> Found:
+def examine(
+    path: Path, parts: Path, declared: str | None = None, bytes_max: int = BYTES_MAX, passphrase: str | None = None
+) -> Found:
     """Look at a complete file; what it is unpacked or converted to is put into the new folder `parts`.
 
     declared: the format that its owner says it has, one of image_formats.IMPORTED; bytes_max: of what it comes to,
-    unpacked. Raises InvalidRequest with field "file", or "format" if it has another one.
+    unpacked; passphrase: of the disk in it, if that is encrypted. Raises InvalidRequest with field "file",
+    "passphrase", or "format" if it has another one.
     """
     with reader(path) as read:
         kind = image_formats.told(read, path.stat().st_size, declared)
     if kind in ("qcow2", "raw"):
-        return _of_disk(examine_disk(path, "disk", kind, bytes_max), path)
+        return _of_disk(examine_disk(path, "disk", kind, bytes_max, passphrase), path)
     if kind == "iso":
         return _iso(path, declared is not None)
     os.mkdir(parts, 0o700)
     if kind == "bundle":
-        return bundles.unpack(path, parts, bytes_max)
+        return bundles.unpack(path, parts, bytes_max, passphrase)
     if kind == "oci":
-        return oci_layout.unpack(path, parts, bytes_max)
+        return oci_layout.unpack(path, parts, bytes_max, passphrase)
     if kind == "ova":
         return _appliance(path, parts, bytes_max)
     if kind == "tar":

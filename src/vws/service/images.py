@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vws.core.draft import Draft
-from vws.core.errors import Forbidden, InUse, InvalidRequest, NotFound, Unavailable
+from vws.core.errors import Conflict, Forbidden, InUse, InvalidRequest, NotFound, Unavailable
 from vws.core.image_access import (
     ImageUser,
     called,
@@ -45,9 +45,11 @@ from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
 from vws.service import disk_check
 from vws.service.access import Caller
+from vws.service.encryption import check_passphrase, encrypt_found, encrypt_image
 from vws.service.image_check import Found, examine
 from vws.service.image_files import ImageFiles
 from vws.service.once import Once
+from vws.service.sealing import KeyRing, new_passphrase
 from vws.service.site import Site
 
 T = TypeVar("T")
@@ -57,9 +59,10 @@ TOLD_MAX = 100
 
 
 class Images:
-    def __init__(self, site: Site, blobs: Blobs, uploads: Path) -> None:
+    def __init__(self, site: Site, blobs: Blobs, uploads: Path, ring: KeyRing) -> None:
         self._site = site
         self._uploads = uploads
+        self._ring = ring
         self.files = ImageFiles(site, blobs)
 
     def user(self, caller: Caller) -> ImageUser:
@@ -98,11 +101,14 @@ class Images:
         shared: Iterable[str] | None = None,
         sha256: str = "",
         declared: str | None = None,
+        encrypt: bool = False,
+        passphrase: str | None = None,
     ) -> Image | Answer:
         """The image in a complete upload, checked, kept and called `name` (NAME or NAME:TAG) from now on; the temporary
         file is gone afterwards in any case. shared: who may use it (core/site.py: Image); None: everybody what an
         administrator brings, nobody else what others do. sha256: of the file, where it is known.
-        declared: the format that it is said to have (service/image_check.py).
+        declared: the format that it is said to have (service/image_check.py). encrypt: its disk is to be encrypted
+        before it is kept; passphrase: of the disk, which is encrypted already.
 
         Raises InvalidRequest saying what is wrong with it, NameTaken if the name is another user's, LimitReached for
         one that is too large for its owner's quota. The same file again is the same image.
@@ -112,11 +118,16 @@ class Images:
         sharing = self._check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
         parts = temporary.with_suffix(".parts")
         try:
-            found = examine(temporary, parts, declared, self._site.settings.image_bytes_max)
+            bytes_max = self._site.settings.image_bytes_max
+            found = examine(temporary, parts, declared, bytes_max, passphrase)
             reach("service.image.unpacked")
-            sha256 = sha256 or disk_check.digest(temporary)
+            if encrypt:
+                passphrase = new_passphrase()
+                found = encrypt_found(found, parts, bytes_max, passphrase)
+            check_passphrase(found, passphrase)
+            sha256 = _sha256_of(found, encrypt) or sha256 or disk_check.digest(temporary)
             image = _image_of(found, sha256, self._site.ids.new("img"), tag[0], caller.subject, sharing)
-            return self._keep(caller, tag, image, found, once)
+            return self._keep(caller, tag, image, found, once, passphrase)
         except OSError as error:
             raise Unavailable(
                 f"the service cannot unpack the image: {error.strerror or error}; nothing was changed",
@@ -126,14 +137,74 @@ class Images:
             _discard(temporary, parts)
 
     def _keep(
-        self, caller: Caller, tag: tuple[str, str], image: Image, found: Found, once: Once | None
-    ) -> Image | Answer:
+        self, caller: Caller, tag: tuple[str, str], image: Image, found: Found, once: Once | None,
+        passphrase: str | None,
+    ) -> Image | Answer:  # fmt: skip
+        def decide(draft: Draft) -> Image:
+            kept = self._come(draft, caller, tag, image, found)
+            if kept.id == image.id:
+                self._keep_key(draft, kept, passphrase)
+            return kept
+
         with self.files.entering(found.files):
             reach("service.image.adopted")
-            entered = self._change(caller, lambda draft: self._come(draft, caller, tag, image, found), once)
+            entered = self._change(caller, decide, once)
             reach("service.image.committed")
         self._mend(image)
         return entered
+
+    def _keep_key(self, draft: Draft, image: Image, passphrase: str | None) -> None:
+        for file in image.files:
+            if file.encryption and passphrase:
+                self._ring.add(draft, image.id, file.sha256, passphrase)
+
+    def encrypt(
+        self, caller: Caller, asked: str, name: str, once: Once | None = None, *, shared: Iterable[str] | None = None
+    ) -> Image | Answer:
+        """An image of one's own, called `name`, with the content of another that one may use, encrypted. Blocks while
+        its disk is converted. shared: as in `add`.
+
+        Raises Conflict if that is encrypted or has no disk, what `check_upload` and conversion.convert raise.
+        """
+        answered = self._site.store.answer(caller.subject, once.client_token) if once else None
+        if once and answered:
+            return once.check(answered)
+        source = self.image(caller, asked)
+        tag = check_new_name(name)
+        if source.encrypted:
+            raise Conflict(
+                f"the image {asked[:60]} is encrypted already", field="id", asked=asked[:60],
+                possible="vws image copy for one of your own",
+            )  # fmt: skip
+        if source.simulated:
+            raise Conflict(f"the image {asked[:60]} is simulated: it has no files", field="id", asked=asked[:60])
+        self.check_upload(caller, name, source.size_bytes, shared)
+        sharing = self._check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
+        work = self.begin().with_suffix(".parts")
+        passphrase = new_passphrase()
+        try:
+            made, new = encrypt_image(source, self.files, work, self._site.settings.image_bytes_max, passphrase)
+            image = replace(made, id=self._site.ids.new("img"), name=tag[0], owner=caller.subject, shared=sharing)
+
+            def decide(draft: Draft) -> Image:
+                self._live(draft, caller, source.id)  # so that what the two share is still there
+                kept = self._enter(draft, caller, tag, image)
+                self._keep_key(draft, kept, passphrase)
+                for document in self._site.store.documents(source.id):
+                    if document.kind is DocumentKind.SBOM:
+                        self._document(draft, replace(document, image=kept.id))
+                draft.say("image.encrypted", owner=kept.owner, image=kept.id, name=tag[0], source=source.id)
+                return kept
+
+            with self.files.entering([new]):
+                return self._change(caller, decide, once)
+        except OSError as error:
+            raise Unavailable(
+                f"the service cannot encrypt the image: {error.strerror or error}; nothing was changed",
+                possible="the same when its disk has room",
+            ) from None
+        finally:
+            _discard(work, work)
 
     def enter_made(
         self, owner: Caller, tag: tuple[str, str], image: Image, made: tuple[ImageFile, Path],
@@ -304,6 +375,7 @@ class Images:
             )
             kept = self._enter(draft, caller, tag, copy)
             if kept.id == copy.id:
+                self._ring.copy(draft, image, kept)
                 for document in self._site.store.documents(image.id):
                     self._document(draft, replace(document, image=copy.id))
             return kept
@@ -465,6 +537,12 @@ class Images:
                     possible=f"{PUBLIC} for everybody" + (f", or {', '.join(sorted(vos)[:20])}" if vos else ""),
                 )  # fmt: skip
         return sharing
+
+
+def _sha256_of(found: Found, encrypt: bool) -> str:
+    """Of an image that was encrypted here, its disk's: the same upload in the clear is another image, and its sha256
+    would tell what is in this one."""
+    return next((file.sha256 for file, _ in found.files if encrypt and file.role == "disk"), "")
 
 
 def _image_of(found: Found, sha256: str, id: str, name: str, owner: str, shared: tuple[str, ...]) -> Image:

@@ -108,9 +108,9 @@ def _sha256(data: bytes) -> str:
 # ---------------------------------------------------------------- in
 
 
-def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX) -> Found:
-    """What is in the tar of a layout, its blobs in the folder `parts`. bytes_max: of what a disk comes to, unpacked.
-    Raises InvalidRequest with field "file"."""
+def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX, passphrase: str | None = None) -> Found:
+    """What is in the tar of a layout, its blobs in the folder `parts`. bytes_max: of what a disk comes to, unpacked;
+    passphrase: of one that is encrypted. Raises InvalidRequest with field "file", or "passphrase"."""
     tar_stream.unpack(path, parts, _place, "the OCI layout")
     manifest = _blob(parts, _only_manifest(_read(parts, "index.json")))
     if manifest.get("artifactType") != ARTIFACT_TYPE:
@@ -120,7 +120,8 @@ def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX) -> Found:
         raise _odd("its configuration is not an image's manifest")
     entries = _list(config.get("files"), "files")
     _check_entries(config["boot"], entries)  # before any is read: a layout may name one blob many times
-    files = tuple(_file(parts, entry, bytes_max) for entry in entries)
+    look = partial(examine_disk, bytes_max=bytes_max, passphrase=passphrase)
+    files = tuple(_file(parts, entry, look) for entry in entries)
     return Found(
         boot=config["boot"],
         files=files,
@@ -149,12 +150,12 @@ def _only_manifest(index: dict[str, Any]) -> Any:
     return described[0]
 
 
-def _file(parts: Path, entry: dict[str, Any], bytes_max: int) -> tuple[ImageFile, Path]:
+def _file(parts: Path, entry: dict[str, Any], look: Callable[..., ImageFile]) -> tuple[ImageFile, Path]:
     if entry.get("base"):
         raise _odd("its disk is a delta of another one", "an image that stands alone")
     path = _checked(parts, f"sha256:{entry.get('sha256')}")
     if entry["role"] == "disk":
-        return examine_disk(path, "disk", entry["format"], bytes_max), path
+        return look(path, "disk", entry["format"]), path
     return ImageFile(entry["role"], path.name, path.stat().st_size, entry["format"]), path
 
 

@@ -49,7 +49,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 REASON_LENGTH_MAX = 200
 # What the record says of who ran what.
-DECISIONS = ("image.allowed", "image.refused", "image.revoked", "image.reinstated", "workspace.refused")
+DECISIONS = (
+    "image.allowed",
+    "image.refused",
+    "image.revoked",
+    "image.reinstated",
+    "workspace.refused",
+    "image.key-given",
+)
 RUNS = ("workspace.running",)
 
 

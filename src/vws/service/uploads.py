@@ -39,7 +39,7 @@ _ZEROS = bytes(BLOCK_BYTES)
 @dataclass(frozen=True)
 class Upload:
     """key: by which its sender finds it again; size_bytes: of the whole file; offset: how much of it has come. format:
-    that it is said to have."""
+    that it is said to have. encrypt: its disk is to be kept encrypted."""
 
     id: str
     owner: str
@@ -50,6 +50,7 @@ class Upload:
     format: str | None
     created_at: float
     offset: int = 0
+    encrypt: bool = False
 
     @property
     def expires_at(self) -> float:
@@ -74,6 +75,7 @@ class Uploads:
         key: str = "",
         shared: Iterable[str] | None = None,
         format: str | None = None,
+        encrypt: bool = False,
     ) -> Upload:
         """A new upload; the one that the caller began under the same key, name and size, if there is one.
 
@@ -84,7 +86,8 @@ class Uploads:
         with self._lock:
             mine = [upload for upload in self._all() if upload.owner == caller.subject]
             for upload in mine:
-                if key and (upload.key, upload.name, upload.size_bytes) == (key, name, size_bytes):
+                same = (upload.key, upload.name, upload.size_bytes, upload.encrypt) == (key, name, size_bytes, encrypt)
+                if key and same:
                     return upload
             if len(mine) >= OPEN_MAX:
                 raise LimitReached(
@@ -93,7 +96,8 @@ class Uploads:
                 )  # fmt: skip
             check_room(self._directory, size_bytes, 0, self._site.settings.image_bytes_max, reserve=False)
             id = self._site.ids.new("upl")
-            upload = Upload(id, caller.subject, name, size_bytes, key, sharing, format, self._site.clock.now())
+            now = self._site.clock.now()
+            upload = Upload(id, caller.subject, name, size_bytes, key, sharing, format, now, encrypt=encrypt)
             self._note(upload)
         reach("service.upload.begun")
         return upload
@@ -127,9 +131,11 @@ class Uploads:
                 )  # fmt: skip
             yield file
 
-    def complete(self, caller: Caller, id: str, sha256: str, once: Once | None = None) -> Image | Answer:
+    def complete(
+        self, caller: Caller, id: str, sha256: str, once: Once | None = None, passphrase: str | None = None
+    ) -> Image | Answer:
         """The image in an upload of which all has come, as `Images.add` makes it. A file that is refused is gone, one
-        that could not be kept (Unavailable, LimitReached) can be completed again."""
+        that could not be kept (Unavailable, LimitReached), or that the passphrase does not open, can be completed again."""
         kept = self._site.store.answer(caller.subject, once.client_token) if once else None
         if once and kept:
             answer = once.check(kept)
@@ -151,19 +157,23 @@ class Uploads:
                 )  # fmt: skip
             file.flush()
             reach("service.upload.checked")
-            return self._made(caller, upload, file.sha256, once)
+            return self._made(caller, upload, file.sha256, once, passphrase)
 
-    def _made(self, caller: Caller, upload: Upload, sha256: str, once: Once | None) -> Image | Answer:
+    def _made(
+        self, caller: Caller, upload: Upload, sha256: str, once: Once | None, passphrase: str | None
+    ) -> Image | Answer:
         temporary = self._images.begin()
         os.link(self._data(upload.id), temporary)
         try:
             made = self._images.add(
-                caller, temporary, upload.name, once, shared=upload.shared, sha256=sha256, declared=upload.format
-            )
+                caller, temporary, upload.name, once, shared=upload.shared, sha256=sha256, declared=upload.format,
+                encrypt=upload.encrypt, passphrase=passphrase,
+            )  # fmt: skip
         except (Unavailable, LimitReached):
             raise  # what can be mended: it is kept for another try
-        except VwsError:
-            self._remove(upload)
+        except VwsError as error:
+            if error.field != "passphrase":
+                self._remove(upload)
             raise
         self._remove(upload)
         return made

@@ -67,7 +67,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0014"
+REVISION = "0015"
 
 
 class Choice(TypeDecorator[Any]):
@@ -217,6 +217,17 @@ image_documents = Table(
     Column("content", LargeBinary, nullable=False),
     _time("added_at"),
     _text("by"),
+)
+
+# Written once; deleted when nothing is to be opened with it any more. Only what is asked for is loaded.
+sealed_keys = Table(
+    "sealed_keys",
+    metadata,
+    _id(),
+    _text("of"),
+    _text("file"),
+    _text("sealed"),
+    _time("made_at"),
 )
 
 signers = Table(
@@ -628,6 +639,7 @@ Index(None, leases.c.cluster, leases.c.id)
 Index(None, saves.c.workspace, saves.c.id)
 Index(None, images.c.name, images.c.id)
 Index(None, image_documents.c.image, image_documents.c.id)
+Index(None, sealed_keys.c.of)
 for _name in ("owner", "lease", "workspace", "node", "image"):
     Index(None, events.c[_name], events.c.seq)
 Index(None, answers.c.at)

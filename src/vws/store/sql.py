@@ -11,7 +11,7 @@ afterwards, for a message that says which value and who has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from typing import Any
@@ -34,6 +34,7 @@ from vws.core.site import (
     Node,
     Revocation,
     Save,
+    SealedKey,
     Signer,
     Subscription,
     Token,
@@ -52,6 +53,7 @@ from vws.store.schema import (
     image_documents,
     leases,
     nodes,
+    sealed_keys,
     signers,
     site,
     tokens,
@@ -63,7 +65,7 @@ from vws.store.upgrade import upgrade
 EXPIRED_LONG_AGO_S = 30 * 86400
 
 FIELDS: dict[type[Any], tuple[str, ...]] = {
-    kind: tuple(field.name for field in fields(kind)) for kind in (*TABLES, Event, Answer, Document)
+    kind: tuple(field.name for field in fields(kind)) for kind in (*TABLES, Event, Answer, Document, SealedKey)
 }
 # References point to what is written before.
 WRITTEN: tuple[tuple[type[Any], str], ...] = (
@@ -210,6 +212,18 @@ class SqlStore:
         query = _select(Document).where(image_documents.c.image == image).order_by(image_documents.c.id)
         return tuple(self._values(Document, query))
 
+    def keys(self, of: str) -> tuple[SealedKey, ...]:
+        query = _select(SealedKey).where(sealed_keys.c.of == of).order_by(sealed_keys.c.id)
+        return tuple(self._values(SealedKey, query))
+
+    def keys_of(self) -> frozenset[str]:
+        with self._database.reading_one() as connection:
+            return frozenset(connection.scalars(select(sealed_keys.c.of).distinct()))
+
+    def forget_keys(self, of: Iterable[str]) -> None:
+        with self._database.writing() as connection:
+            connection.execute(delete(sealed_keys).where(sealed_keys.c.of.in_(list(of))))
+
     def heard_at(self) -> dict[str, float]:
         with self._database.reading_one() as connection:
             return {row.node: row.at for row in connection.execute(select(heard))}
@@ -320,7 +334,11 @@ def _write_record(connection: Connection, changes: Changes, revision: int, last_
     ]
     if rows:
         connection.execute(events.insert(), rows)
-    for table, kind, values in ((answers, Answer, changes.answers), (image_documents, Document, changes.documents)):
+    for table, kind, values in (
+        (answers, Answer, changes.answers),
+        (image_documents, Document, changes.documents),
+        (sealed_keys, SealedKey, changes.keys),
+    ):
         rows = [{name: getattr(value, name) for name in FIELDS[kind]} for value in values]
         if rows:
             connection.execute(table.insert(), rows)
@@ -340,7 +358,9 @@ def _upsert_heard(insert: Callable[..., Any]) -> Any:
 
 
 def _select(kind: type[Any]) -> Select[Any]:
-    table = {Event: events, Answer: answers, Document: image_documents}.get(kind, TABLES.get(kind))
+    table = {Event: events, Answer: answers, Document: image_documents, SealedKey: sealed_keys}.get(
+        kind, TABLES.get(kind)
+    )
     assert table is not None, kind
     return select(*(table.c[name] for name in FIELDS[kind]))
 

@@ -15,6 +15,7 @@ class ImageFile(BaseModel):
     format: str
     virtual_size_mib: int
     base: str = Field(description="The sha256 of the disk that this one is a delta of; empty: it stands alone.")
+    encryption: str = Field(description="luks: what is in it is encrypted; empty: it is in the clear.")
 
 
 class Image(BaseModel):
@@ -38,6 +39,7 @@ class Image(BaseModel):
     retired_at: float | None = Field(description="Since when it is granted to nobody any more.")
     damaged: str = Field(description="What is wrong with its files where they are kept, or empty.")
     digest: str = Field(description="The sha256 of its manifest: what is signed.")
+    encrypted: bool = Field(description="Its disk is encrypted; only nodes that run it get the key.")
     tags: list[str] = Field(description="What it is called now: NAME, or NAME:TAG.")
 
 
@@ -105,6 +107,7 @@ class UploadRequest(Asked):
     key: str = Field("", max_length=200, description="By which the sender finds the upload again; empty: not at all.")
     shared: list[str] | None = Field(None, max_length=100, description="As in `PUT /v1/images/{id}/sharing`.")
     format: str | None = Field(None, max_length=20, description="That the file has; not said: told by its bytes.")
+    encrypt: bool = Field(False, description="Encrypt its disk, before anything of it is kept.")
 
 
 class UploadDone(Asked):

@@ -18,6 +18,7 @@ from vws.core.errors import Unavailable
 from vws.core.frames import MEDIA_TYPE, FrameReader
 from vws.frontends.rest import image_models
 from vws.frontends.rest.call import Call, CallHere, ChangeHere
+from vws.frontends.rest.keys import PassphraseHeader, passphrase_in
 from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, body_limit, router
 from vws.service.uploads import SparseFile, Upload
 
@@ -50,7 +51,8 @@ def _show(upload: Upload) -> dict[str, Any]:
 def begin_upload(body: image_models.UploadRequest, call: ChangeHere) -> Response:
     """Begin an upload, or find the one that was begun under the same key. It is kept for a day."""
     begun = call.services.uploads.begin(
-        call.caller, body.name, body.size_bytes, key=body.key, shared=body.shared, format=body.format
+        call.caller, body.name, body.size_bytes, key=body.key, shared=body.shared, format=body.format,
+        encrypt=body.encrypt,
     )  # fmt: skip
     return call.answer(_show(begun), 201)
 
@@ -168,10 +170,13 @@ async def _while_it_comes(request: Request) -> AsyncIterator[bytes]:
     response_model=image_models.Image,
     responses=CHANGING,
 )
-def complete_upload(id: Id, body: image_models.UploadDone, call: ChangeHere) -> Response:
+def complete_upload(
+    id: Id, body: image_models.UploadDone, call: ChangeHere, image_passphrase: PassphraseHeader = None
+) -> Response:
     """Make the image of an upload of which all has come, after a look at what it really is."""
+    passphrase = passphrase_in(image_passphrase)
     return call.mutate(
-        lambda once: call.services.uploads.complete(call.caller, id, body.sha256, once),
+        lambda once: call.services.uploads.complete(call.caller, id, body.sha256, once, passphrase),
         call.views.image,
         in_draft=call.views.image_in,
         status=201,

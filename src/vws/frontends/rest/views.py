@@ -27,7 +27,8 @@ Json = dict[str, Any]
 
 def _image(image: Image, tags: Iterable[ImageTag]) -> Json:
     shown: Json = to_json(image)
-    return shown | {"digest": digest(image), "tags": [show_tag(tag.name, tag.tag) for tag in tags]}
+    names = [show_tag(tag.name, tag.tag) for tag in tags]
+    return shown | {"digest": digest(image), "encrypted": image.encrypted, "tags": names}
 
 
 def json_text(value: Any) -> str:

@@ -1,0 +1,82 @@
+"""Images made encrypted: a disk in the clear becomes a qcow2 of the same content in LUKS.
+
+What boots such an image directly, kernel and initrd, stays in the clear: the hypervisor reads them before anything of
+the guest runs. The disk is written once, by the confined child that converts, and nothing in the clear is left beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vws.core.errors import Conflict, InvalidRequest
+from vws.core.site import Image, ImageFile
+from vws.service import conversion
+from vws.service.disk_check import Found, examine_disk
+from vws.service.image_files import ImageFiles
+
+# What LUKS takes beside the disk, for its header.
+HEADER_BYTES = 8 << 20
+
+
+def encrypted_disk(
+    chain: Sequence[tuple[Path, str]], target: Path, bytes_max: int, passphrase: str
+) -> tuple[ImageFile, Path]:
+    """The disk that is first in `chain`, with all that it is a delta of, encrypted at `target`. Blocks. Raises what
+    conversion.convert does."""
+    (top, kind), *beneath = chain
+    limit = bytes_max + HEADER_BYTES
+    conversion.convert(top, kind, target, "qcow2", limit, beneath=beneath, passphrase=passphrase)
+    return examine_disk(target, "disk", "qcow2", limit, passphrase), target
+
+
+def encrypt_found(found: Found, parts: Path, bytes_max: int, passphrase: str) -> Found:
+    """What is in an upload, with its disk encrypted. Conflict if it has none."""
+    files = [encrypt_one(file, path, parts, bytes_max, passphrase) for file, path in found.files]
+    if not any(file.role == "disk" for file, _ in files):
+        raise no_disk("this image")
+    return replace(found, files=tuple(files))
+
+
+def encrypt_one(file: ImageFile, path: Path, parts: Path, bytes_max: int, passphrase: str) -> tuple[ImageFile, Path]:
+    if file.role != "disk" or file.encryption:
+        return file, path
+    parts.mkdir(mode=0o700, exist_ok=True)
+    return encrypted_disk([(path, file.format)], parts / "encrypted.qcow2", bytes_max, passphrase)
+
+
+def encrypt_image(
+    image: Image, files: ImageFiles, work: Path, bytes_max: int, passphrase: str
+) -> tuple[Image, tuple[ImageFile, Path]]:
+    """An image on record as an encrypted one, which has no id yet, and its one new file."""
+    if image.disk is None:
+        raise no_disk(f"the image {image.name}")
+    work.mkdir(mode=0o700, exist_ok=True)
+    chain = []
+    for file in image.chain:
+        files.blobs.place(file.sha256, work / file.sha256)
+        chain.append((work / file.sha256, file.format))
+    disk, path = encrypted_disk(chain, work / "encrypted.qcow2", bytes_max, passphrase)
+    rest = tuple(file for file in image.files if file.role not in ("disk", "base"))
+    made = replace(
+        image, id="", sha256=disk.sha256, files=(disk, *rest), size_bytes=sum(f.size_bytes for f in (disk, *rest)),
+        base="", removed_at=None, retired_at=None, damaged="",
+    )  # fmt: skip
+    return made, (disk, path)
+
+
+def no_disk(name: str) -> Conflict:
+    return Conflict(
+        f"{name} has no disk: there is nothing to encrypt, as kernel and initrd stay in the clear", field="file",
+        possible="an image with a disk",
+    )  # fmt: skip
+
+
+def check_passphrase(found: Found, passphrase: str | None) -> None:
+    """Raise InvalidRequest if one was given for what is not encrypted."""
+    if passphrase is not None and not any(file.encryption for file, _ in found.files):
+        raise InvalidRequest(
+            "a passphrase was given, but the image is not encrypted", field="passphrase",
+            possible="without it; or --encrypt, to have it encrypted here",
+        )  # fmt: skip
