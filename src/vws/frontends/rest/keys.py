@@ -1,53 +1,23 @@
 """Encrypted images and the keys of what is encrypted.
 
-A passphrase comes in a header, never in a body or an address: bodies of requests that may be repeated are kept as
-fingerprints, and addresses end up in logs. One that goes out does so in an answer that is kept nowhere.
+A passphrase that comes in is in a header (uploads.py); one that goes out, in an answer that is kept nowhere.
 """
 
 from __future__ import annotations
 
-import base64
-from typing import Annotated
-
-from fastapi import Header, Path, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
-from vws.core.errors import InvalidRequest
 from vws.core.wire import to_json
 from vws.frontends.rest import image_models as models
 from vws.frontends.rest.call import CallHere, ChangeHere
+from vws.frontends.rest.images import Named
 from vws.frontends.rest.models import Asked
-from vws.frontends.rest.operation import CHANGING, REFERENCE_LENGTH_MAX, router
+from vws.frontends.rest.operation import CHANGING, router
 
-PASSPHRASE_BYTES_MAX = 512
 _NOT_KEPT = {"Cache-Control": "no-store"}
 
 routes = router("images")
-Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
-
-PassphraseHeader = Annotated[
-    str | None,
-    Header(
-        alias="Image-Passphrase",
-        description="What opens an image that is encrypted already (LUKS in qcow2): UTF-8 in base64.",
-    ),
-]
-
-
-def passphrase_in(header: str | None) -> str | None:
-    """Raises InvalidRequest, which does not repeat it."""
-    if header is None:
-        return None
-    try:
-        text = base64.b64decode(header, validate=True).decode()
-    except ValueError:
-        text = ""
-    if not 0 < len(text.encode()) <= PASSPHRASE_BYTES_MAX or "\0" in text:
-        raise InvalidRequest(
-            "this cannot be an image's passphrase", field="passphrase",
-            possible=f"1 to {PASSPHRASE_BYTES_MAX} bytes of UTF-8 text",
-        )  # fmt: skip
-    return text
 
 
 class Encryption(Asked):
@@ -76,7 +46,7 @@ class WorkspaceKeys(BaseModel):
     response_model=models.Image,
     responses=CHANGING,
 )
-def encrypt_image(id: Id, body: Encryption, call: ChangeHere) -> Response:
+def encrypt_image(id: Named, body: Encryption, call: ChangeHere) -> Response:
     """Have an image of one's own with the content of another, its disk encrypted. Answered when it is made."""
     return call.mutate(
         lambda once: call.services.images.encrypt(call.caller, id, body.name, once, shared=body.shared),
@@ -87,7 +57,7 @@ def encrypt_image(id: Id, body: Encryption, call: ChangeHere) -> Response:
 
 
 @routes.post("/v1/images/{id}/key", operation_id="export_image_key", response_model=ImageKey, responses=CHANGING)
-def export_image_key(id: Id, call: CallHere) -> Response:
+def export_image_key(id: Named, call: CallHere) -> Response:
     """The passphrase of an encrypted image, for its owner and administrators. Each time is an event."""
     passphrase = call.services.keys.export(call.caller, id)
     return _secret(call, {"passphrase": passphrase})
@@ -99,7 +69,7 @@ def export_image_key(id: Id, call: CallHere) -> Response:
     response_model=WorkspaceKeys,
     responses=CHANGING,
 )
-def workspace_keys(id: Id, workspace: Id, call: CallHere) -> Response:
+def workspace_keys(id: Named, workspace: Named, call: CallHere) -> Response:
     """What the node needs to run an encrypted workspace that it is to run now. Each time is an event."""
     return _secret(call, to_json(call.services.keys.hand_out(call.caller, id, workspace)))
 

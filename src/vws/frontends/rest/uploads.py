@@ -1,33 +1,60 @@
 """Uploads in parts, as tus has them: begin one, send bytes from where it ends, complete it.
 
 A part is written and hashed as it comes; nothing is held in memory. It is the plain bytes, or frames (core/frames.py)
-that leave zeros out.
+that leave zeros out. A passphrase comes in a header, never in a body or an address: of bodies of requests that may be
+repeated fingerprints are kept, and addresses end up in logs.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from anyio import fail_after
 from anyio.to_thread import run_sync
-from fastapi import Depends, Path, Query, Request, Response
+from fastapi import Depends, Header, Path, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
-from vws.core.errors import Unavailable
+from vws.core.errors import InvalidRequest, Unavailable
 from vws.core.frames import MEDIA_TYPE, FrameReader
 from vws.frontends.rest import image_models
 from vws.frontends.rest.call import Call, CallHere, ChangeHere
-from vws.frontends.rest.keys import PassphraseHeader, passphrase_in
 from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, body_limit, router
 from vws.service.uploads import SparseFile, Upload
 
 PIECE_BYTES = 1 << 20
 SILENCE_S = 60.0
+PASSPHRASE_BYTES_MAX = 512
 _UNLIMITED = 1 << 62
 
 routes = router("uploads")
 Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
+
+
+PassphraseHeader = Annotated[
+    str | None,
+    Header(
+        alias="Image-Passphrase",
+        description="What opens an image that is encrypted already (LUKS in qcow2): UTF-8 in base64.",
+    ),
+]
+
+
+def passphrase_in(header: str | None) -> str | None:
+    """Raises InvalidRequest, which does not repeat it."""
+    if header is None:
+        return None
+    try:
+        text = base64.b64decode(header, validate=True).decode()
+    except ValueError:
+        text = ""
+    if not 0 < len(text.encode()) <= PASSPHRASE_BYTES_MAX or "\0" in text:
+        raise InvalidRequest(
+            "this cannot be an image's passphrase", field="passphrase",
+            possible=f"1 to {PASSPHRASE_BYTES_MAX} bytes of UTF-8 text",
+        )  # fmt: skip
+    return text
 
 
 def _show(upload: Upload) -> dict[str, Any]:
