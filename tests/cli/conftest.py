@@ -214,12 +214,21 @@ class FakeClient:
 
     def upload_image(
         self, file: Any, name: str, *, shared: Any = None, format: str | None = None,
-        progress: Callable[[int], object] | None = None,
+        progress: Callable[[int], object] | None = None, encrypt: bool = False, passphrase: str | None = None,
     ) -> Json:  # fmt: skip
-        self._change("upload_image", file.name, name, *(x for x in (format, shared) if x))
+        said = (format, shared, encrypt and "encrypt", passphrase)
+        self._change("upload_image", file.name, name, *(x for x in said if x))
         if progress:
             progress(file.stat().st_size)
-        return image(name=name, tags=[name])
+        return image(name=name, tags=[name], encrypted=bool(encrypt or passphrase))
+
+    def encrypt_image(self, id: str, name: str, *, shared: Any = None) -> Json:
+        self._change("encrypt_image", id, name, *(x for x in (shared,) if x))
+        return image(name=name, tags=[name], encrypted=True)
+
+    def image_passphrase(self, id: str) -> str:
+        self._change("image_passphrase", id)
+        return "the image's passphrase"
 
     def remove_image(self, id: str, *, now: bool = False) -> Json:
         self._change("remove_image", id, now)

@@ -93,7 +93,7 @@ def import_image(
     if session.as_json:
         output.print_json(made)
         return
-    sealed = ", encrypted" if made["encrypted"] else ""
+    sealed = ", encrypted" if made.get("encrypted") else ""
     size = show_bytes(made["size_bytes"])
     click.echo(f"image {name} ({made['id']}) is ready: {size}{sealed}, for {shared_with(made)}.")
     click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
@@ -125,7 +125,7 @@ COLUMNS: list[output.Column] = [
     ("STATE", state_of),
     ("SIZE", lambda i: "simulated" if i["simulated"] else show_bytes(i["size_bytes"])),
     ("BOOT", lambda i: i["boot"]),
-    ("ENCRYPTED", lambda i: "yes" if i["encrypted"] else ""),
+    ("ENCRYPTED", lambda i: "yes" if i.get("encrypted") else ""),
     ("USER", lambda i: i["user"]),
     ("MEMORY MIN", lambda i: show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
     ("DISK MIN", lambda i: show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
@@ -180,7 +180,7 @@ def card_of(i: Json) -> str:
         ("size", "simulated: known to fake nodes only" if i["simulated"] else show_bytes(i["size_bytes"])),
         ("boots from", {"direct": "its kernel, given to the hypervisor", "disk": "its disk"}.get(i["boot"], i["boot"])),
         ("log in as", i["user"]),
-        ("encrypted", "its disk; kernel and initrd, if it has them, are in the clear" if i["encrypted"] else ""),
+        ("encrypted", "its disk; kernel and initrd, if it has them, are in the clear" if i.get("encrypted") else ""),
         ("up when", {"ssh": "its ssh server answers", "boot": "it runs"}.get(i["ready"], i["ready"])),
         ("memory at least", show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
         ("disk at least", show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),

@@ -85,7 +85,7 @@ def export_image(
     if key_file:
         write_key_file(key_file, session.client.image_passphrase(found["id"]))
         left_out = ", and ".join(part for part in left_out.split(", and ") if not part.startswith("the key of"))
-    elif found["encrypted"] and not left_out:
+    elif found.get("encrypted") and not left_out:
         left_out = "the key of its disk (--with-key FILE, for its owner)"
     size_bytes = target.stat().st_size
     if session.as_json:
