@@ -108,7 +108,7 @@ async def test_without_its_keys_nothing_of_it_is_done(site: Site) -> None:
 
 @in_loop
 async def test_it_lives_suspends_and_goes_on_and_nothing_lies_in_the_clear(site: Site) -> None:
-    disks = (DiskOrder("scratch", 64),)
+    disks = (DiskOrder("swapped", 64, filesystem="swap"), DiskOrder("scratch", 64))
     order = site.order("wsp-1", files=encrypted_files(site), disks=disks)
     keys = keys_of(order)
     async with site.opened() as hypervisor:
