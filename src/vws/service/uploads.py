@@ -134,8 +134,9 @@ class Uploads:
     def complete(
         self, caller: Caller, id: str, sha256: str, once: Once | None = None, passphrase: str | None = None
     ) -> Image | Answer:
-        """The image in an upload of which all has come, as `Images.add` makes it. A file that is refused is gone, one
-        that could not be kept (Unavailable, LimitReached), or that the passphrase does not open, can be completed again."""
+        """The image in an upload of which all has come, as `Images.add` makes it. A file that is refused is gone; one
+        that could not be kept (Unavailable, LimitReached), or that the passphrase does not open, can be completed
+        again."""
         kept = self._site.store.answer(caller.subject, once.client_token) if once else None
         if once and kept:
             answer = once.check(kept)
