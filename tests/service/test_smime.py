@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.core.test_image_lists import LIST, NOW
 from vws.core.errors import InvalidRequest
@@ -173,3 +175,32 @@ def test_only_the_endorser_signs_a_list_and_only_with_a_key_that_can(ca, ann):
         signed(edwards)
     with pytest.raises(InvalidRequest, match="cannot be used"):
         sign(list_of(ann), ann.certificate, b"no key")
+
+
+def test_no_alteration_is_believed_and_none_does_more_than_be_refused(ca, ann, tmp_path):
+    whole = signed(ann)
+    payload = verify(whole, ca.pem, NOW, tmp_path).payload
+
+    @settings(max_examples=max(12, settings.default.max_examples // 10), deadline=None)
+    @given(st.data())
+    def alter(data):
+        changed = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, len(changed) - 1))
+            changed[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+        try:
+            assert same_text(verify(bytes(changed), ca.pem, NOW, tmp_path).payload, payload)
+        except InvalidRequest as error:
+            told = error
+        else:
+            return
+        assert told.field == "list"
+        assert told.possible
+
+    alter()
+    assert list(tmp_path.iterdir()) == []
+
+
+def same_text(first: bytes, second: bytes) -> bool:
+    """A message's text may come with other ends of lines."""
+    return first.replace(b"\r\n", b"\n") == second.replace(b"\r\n", b"\n")

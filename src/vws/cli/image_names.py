@@ -170,7 +170,8 @@ def verify(session: Session, names: tuple[str, ...]) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @pass_session
 def gc(session: Session, dry_run: bool) -> None:
-    """Drop what nothing points at: images without a name that are old enough, and files of no image.
+    """Drop what nothing points at, now: images without a name that are old enough, and files of no image. The site does
+    so by itself, too ([images] gc_every).
 
     What a lease needs that runs, waits or is planned stays, and so does the base of a delta. For administrators.
 
