@@ -38,13 +38,13 @@ async def _fetch(directory: Path, folder: Path, file: ImageFile) -> dict[str, An
     service = Service((directory / "url").read_text().strip(), directory / "ca.crt")
     link = HttpLink(service, "bench", (directory / "admin.token").read_text().strip(), "bench")
     cache = ImageCache(folder)
-    cache.directory.mkdir(parents=True)
+    cache.open()
 
     async def fetch(sha256: str, size_bytes: int, target: Path) -> str:
         return await link.fetch(sha256, size_bytes, target, lambda _: None)
 
     begin = time.perf_counter()
-    await cache.ensure([file], fetch, lambda _: None, set)
+    await cache.ensure([file], fetch, lambda _: None)
     seconds = time.perf_counter() - begin
     await service.close()
     return {"seconds": seconds, "peak_mib": Usage.of(os.getpid()).peak_mib}

@@ -246,8 +246,10 @@ def read(path: Path) -> SiteConfig:
     _ = config.address_pools
     config.images.check()
     config.node.traits()
+    config.node.check()
     for fake in (config.fake, *map(config.fake.like, config.fake.kinds)):
         fake.traits()
+        _ = fake.cache_bytes
     return config
 
 

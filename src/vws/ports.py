@@ -6,12 +6,13 @@ one contract suite in tests/contract that both pass.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from vws.core.caches import CachedFile, Cleared, NodeCache
 from vws.core.context import ContextRecord, Member
 from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
@@ -24,6 +25,7 @@ from vws.core.site import (
     Document,
     Event,
     Image,
+    ImageFile,
     ImageTag,
     Lease,
     Maintenance,
@@ -64,8 +66,8 @@ class Snapshot:
 
     Alive: leases not ended with all their workspaces (released ones too); nodes, images and tags not removed; tokens
     neither revoked, nor expired long ago; maintenances neither over nor removed; all signers; revocations not
-    lifted; subscriptions not removed; addresses reserved or held; saves that are due. In `changed_since`, ended and
-    removed values are included.
+    lifted; subscriptions not removed; addresses reserved or held; saves that are due; caches of nodes not removed. In
+    `changed_since`, ended and removed values are included.
     """
 
     revision: int
@@ -82,6 +84,7 @@ class Snapshot:
     subscriptions: tuple[Subscription, ...] = ()
     addresses: tuple[Address, ...] = ()
     saves: tuple[Save, ...] = ()
+    caches: tuple[NodeCache, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -370,6 +373,38 @@ class Fetch(Protocol):
         ...
 
 
+class ImageStore(Protocol):
+    """A node's cache of image files, within a limit. What workspaces need is here or comes (`Hypervisor.create`); the
+    rest is kept for as long as there is room, what was used last the longest."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """What all files together may take."""
+        ...
+
+    def expect(self, ordered: Collection[str], wanted: Sequence[ImageFile]) -> None:
+        """From now on never drop what is `ordered` (sha256s), as workspaces will use it, nor for other prefetches what
+        is `wanted`, the soonest first."""
+        ...
+
+    async def prefetch(self, file: ImageFile, fetch: Fetch) -> None:
+        """Have a file here before anybody needs it. Gives way to whatever workspaces fetch meanwhile, and takes no room
+        from what is used or wanted. Raises HypervisorError."""
+        ...
+
+    async def trim(self) -> None:
+        """Drop what is unused beyond the limit, which may have been lowered."""
+        ...
+
+    async def contents(self) -> Sequence[CachedFile]:
+        """All that is here or on its way, by sha256. Reads no file."""
+        ...
+
+    async def clear(self, task: str, files: Collection[str] | None) -> Cleared:
+        """Drop these files (sha256s; None: all), but for those that are used, expected or wanted."""
+        ...
+
+
 class Hypervisor(Protocol):
     """One node's means to run workspaces. Every call is idempotent and may be repeated after a kill at any point.
 
@@ -380,6 +415,9 @@ class Hypervisor(Protocol):
     from create, start and restore for an image that is not, or no more, what the order says is vouched for.
     Calls for different workspaces may run at the same time, calls for one do not (the agent sees to that).
     """
+
+    @property
+    def images(self) -> ImageStore: ...
 
     async def open(self, orders: NodeOrders | None) -> None:
         """Get ready: adopt or start daemons, bridge, DHCP for the orders' subnet.

@@ -111,6 +111,29 @@ def usage(*rows: Json, **changes: Any) -> Json:
     } | changes  # fmt: skip
 
 
+def cache(**changes: Any) -> Json:
+    def file(sha256: str, **said: Any) -> Json:
+        return {
+            "sha256": sha256 * 32, "state": "complete", "role": "disk", "size_bytes": 2 << 30, "disk_bytes": 1 << 30,
+            "have_bytes": 2 << 30, "used_at": int(time.time()) - 7203, "reason": "", "images": ["debian"],
+            "used_by": ["demo-1"], "wanted": False,
+        } | said  # fmt: skip
+
+    idle = file("cd", state="arriving", have_bytes=1 << 30, used_by=[], wanted=True, used_at=0)
+    return {
+        "node": "nod-1", "node_name": "host-1", "limit_bytes": 20 << 30, "used_bytes": 2 << 30,
+        "fetch_limit_mbit": 400.0, "reported_at": time.time(), "files": [file("ab"), idle], "tasks": [],
+    } | changes  # fmt: skip
+
+
+def cache_task(**changes: Any) -> Json:
+    return {
+        "id": "cac-1", "kind": "prefetch", "image": "img-1", "image_name": "debian", "files": ["ab" * 32, "cd" * 32],
+        "by": "ada", "asked_at": 900.0, "state": "due", "ended_at": None, "reason": "", "freed_bytes": 0,
+        "dropped": [], "kept": [],
+    } | changes  # fmt: skip
+
+
 class FakeClient:
     """Answers from what it was given; `asked` lists the calls that change something.
 
@@ -129,6 +152,7 @@ class FakeClient:
         self.used: Json = usage()
         self.consoles: list[bytes] = [b"one\ntwo\nthree\n"]
         self.closed = False
+        self.tasks: list[Json] = [cache_task(state="done")]
 
     def close(self) -> None:
         self.closed = True
@@ -267,6 +291,21 @@ class FakeClient:
 
     def node(self, id: str) -> Json:
         return self._known(list(self.nodes()), id, "node")
+
+    def caches(self) -> Iterator[Json]:
+        return iter([cache(), cache(node="nod-2", node_name="host-2", files=[])])
+
+    def cache(self, node: str) -> Json:
+        task = self.tasks.pop(0) if len(self.tasks) > 1 else self.tasks[0]
+        return cache(node_name=node, tasks=[task])
+
+    def prefetch_image(self, node: str, image: str) -> Json:
+        self._change("prefetch_image", node, image)
+        return cache_task()
+
+    def clear_cache(self, node: str, image: str | None) -> Json:
+        self._change("clear_cache", node, image)
+        return cache_task(kind="clear", image_name=image or "")
 
     def drain_node(self, id: str) -> Json:
         self._change("drain_node", id)

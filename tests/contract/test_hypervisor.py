@@ -19,6 +19,7 @@ import pytest
 from tests.core.attesting import key, public
 from tests.hypervisors import Cut, Site, boot, cut_at, image_file, in_loop, seen, until, until_up
 from vws import signing
+from vws.core.caches import FileState
 from vws.core.deployment import DiskOrder, NetworkOrder, NicOrder
 from vws.core.lifecycle import Observation as O
 from vws.core.manifest import digest
@@ -199,6 +200,43 @@ async def test_the_hidden_growth_of_a_disk_is_refused_at_the_next_boot(site: Sit
             with pytest.raises(HypervisorError, match=said) as refused:
                 await hypervisor.start(larger)
             assert refused.value.final
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_what_came_ahead_is_told_and_goes_when_it_is_cleared_but_not_what_is_used(site: Site) -> None:
+    (site.appliance.folder / "ahead").write_bytes(b"an initrd for later")
+    ahead = image_file(site.appliance.folder, "initrd", "ahead", "initrd")
+    order = site.order("wsp-1")
+    used = {file.sha256 for file in order.files}
+    async with site.opened() as hypervisor:
+        for _ in range(2):
+            await hypervisor.images.prefetch(ahead, site.appliance.fetch)
+        assert site.appliance.fetched.count(ahead.sha256) == 1
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+    async with site.opened() as hypervisor:
+        told = {file.sha256: file for file in await hypervisor.images.contents()}
+        assert told.keys() >= used | {ahead.sha256}
+        assert {file.state for file in told.values()} == {FileState.COMPLETE}
+        assert (told[ahead.sha256].role, told[ahead.sha256].size_bytes) == ("initrd", ahead.size_bytes)
+        assert sum(file.disk_bytes for file in told.values()) <= hypervisor.images.limit_bytes
+        cleared = await hypervisor.images.clear("cac-1", None)
+        assert ahead.sha256 in cleared.dropped
+        assert {kept.sha256: kept.reason for kept in cleared.kept} == dict.fromkeys(used, "a workspace uses it")
+        assert {file.sha256 for file in await hypervisor.images.contents()} == used
+        await hypervisor.remove(order.id)
+        assert set((await hypervisor.images.clear("cac-2", used)).dropped) == used
+
+
+@in_loop
+async def test_what_can_never_fit_is_refused_before_anything_is_fetched(site: Site) -> None:
+    async with site.opened() as hypervisor:
+        size_bytes = hypervisor.images.limit_bytes + 1
+        order = site.order("wsp-1", files=(ImageFile("kernel", "ab" * 32, size_bytes, "kernel"),))
+        with pytest.raises(HypervisorError, match="can never be on this node") as raised:
+            await hypervisor.create(order, site.appliance.fetch, ignore)
+        assert raised.value.final
+        assert "ab" * 32 not in site.appliance.fetched
         await hypervisor.remove(order.id)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable
 
 from vws.core import agreement
+from vws.core.caches import CacheContents, CachedFile, FileState
 from vws.core.chosen import Chosen
 from vws.core.deployment import NodeReport, WorkspaceFact
 from vws.core.draft import Draft
@@ -13,7 +15,7 @@ from vws.core.enactment import advance, settle_plan
 from vws.core.lifecycle import UNORDERED, Observation
 from vws.core.outlook import Outlook
 from vws.core.present import Present
-from vws.core.site import Capacity, Changes, Image, ImageTag, Lease, Node
+from vws.core.site import Capacity, Changes, Image, ImageFile, ImageTag, Lease, Node
 from vws.core.standing import absorb, expire
 from vws.core.terms import GroupRequest, LeaseRequest
 
@@ -23,6 +25,16 @@ NOW = 1_800_000_000.0
 def image(name: str = "demo", **fields: object) -> Image:
     given = {"size_bytes": 1, "boot": "direct", "files": (), "shared": ("public",)} | fields
     return Image(f"img-{name}", name, "admin", "00" * 32, **given)
+
+
+def file(name: str, mib: int = 100, role: str = "disk", **fields: object) -> ImageFile:
+    return ImageFile(role, hashlib.sha256(name.encode()).hexdigest(), mib << 20, "qcow2", **fields)
+
+
+def cached(*files: ImageFile, state: FileState = FileState.COMPLETE, **fields: object) -> CacheContents:
+    """What a node says that has all of these."""
+    held = tuple(CachedFile(each.sha256, state, each.role, each.size_bytes) for each in files)
+    return CacheContents(files=held, **fields)
 
 
 def node(number: int, cpus: int = 4, memory_mib: int = 4096, disk_mib: int = 100_000, **fields: object) -> Node:
@@ -109,10 +121,18 @@ class World:
     def members(self, lease: Lease):
         return [w for w in self.history.workspaces if w.lease == lease.id]
 
-    def report(self, node_id: str, *facts: WorkspaceFact, generation: int | None = None) -> None:
+    def report(
+        self,
+        node_id: str,
+        *facts: WorkspaceFact,
+        generation: int | None = None,
+        cache: CacheContents | None = None,
+    ) -> None:
         node = self.present.nodes[node_id]
         number = node.generation if generation is None else generation
-        report = NodeReport(node_id, "inst", 1, 2, number, self.now, node.capacity, node.hypervisor, workspaces=facts)
+        report = NodeReport(
+            node_id, "inst", 1, 2, number, self.now, node.capacity, node.hypervisor, workspaces=facts, cache=cache
+        )
         self.decide(absorb, report, actor=node_id)
 
     def obey(self, state: Observation = Observation.RUNNING) -> None:

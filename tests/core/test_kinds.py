@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from tests.core.builders import World, image, node
+from tests.core.builders import World, cached, file, image, node
 from vws.core.agreement import Series, cancel, command
 from vws.core.amendment import extend
+from vws.core.caches import FileState
 from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact
 from vws.core.errors import CannotFit, CommandRefused, LimitReached
@@ -471,16 +472,49 @@ def test_a_choice_of_hosts_sees_what_is_free_while_the_lease_would_run():
     assert told == {"n1": (8, 0, later.plan.begin), "n2": (4, 0, math.inf)}
 
 
-def test_a_reservation_has_time_to_stage_an_image_that_not_every_node_holds():
-    big = image("big", size_bytes=5000 * 2**20)
-    world = World(node(1, cpus=12), node(2), images=(image(), big))
-    asked = GroupRequest("big", requirement='name == "n1"')
-    plain, staged = reserve(world, 1000), reserve(world, 1000, asked)
-    ahead = [lease.plan.run - lease.plan.begin for lease in (plain, staged)]
-    assert ahead[1] == pytest.approx(ahead[0] + 5000 / 50 * 1.2, abs=1), "as configured, with the margin of promises"
-    soft(world, asked, duration_s=60)
-    held, other = reserve(world, 2000, asked), reserve(world, 2000, GroupRequest("big"))
-    assert [lease.plan.run - lease.plan.begin for lease in (held, other)] == ahead
+def test_a_reservation_has_time_to_fetch_what_one_of_its_nodes_does_not_hold():
+    """Counted is what is sent: no zeros, no file that is there, and what two images are deltas on but once."""
+    base = file("base", 5000, "base", data_bytes=3000 << 20)
+    big = image("big", files=(file("big", 1000), base))
+    other = image("other", files=(file("other", 500), base))
+    world = World(node(1, cpus=12), node(2), images=(image(), big, other))
+    on_n1 = {"requirement": 'name == "n1"'}
+
+    def ahead(at: float, *groups: GroupRequest) -> int:
+        lease = reserve(world, at, *groups)
+        return lease.plan.run - lease.plan.begin
+
+    plain = ahead(1000)
+    per_mib = 1.2 / 50  # as configured, with the margin of promises
+    assert ahead(1000, GroupRequest("big", **on_n1)) == pytest.approx(plain + 4000 * per_mib, abs=1)
+    both = (GroupRequest("big", **on_n1), GroupRequest("other", name="o", **on_n1))
+    assert ahead(3000, *both) == pytest.approx(plain + 4500 * per_mib, abs=2), "the base comes once"
+    world.report("nod-001", cache=cached(*big.files))
+    assert ahead(5000, GroupRequest("big", **on_n1)) == plain
+    assert ahead(5000, GroupRequest("big")) > plain + 90, "it may come to be on n2"
+    assert ahead(7000, GroupRequest("other", **on_n1)) == pytest.approx(plain + 500 * per_mib, abs=1)
+    world.report("nod-001", cache=cached(big.files[0], fetch_limit_mbit=80.0))
+    assert ahead(9000, GroupRequest("big", **on_n1)) == pytest.approx(plain + 3000 * 2**20 / 10e6, abs=2), "no faster"
+
+
+def test_of_equal_nodes_the_one_that_holds_the_image_is_taken_until_it_has_dropped_it():
+    demo = image(files=(file("demo"), file("kernel", role="kernel")))
+    world = World(node(1), node(2), node(3), images=(demo,))
+    world.report("nod-002", cache=cached(*demo.files))
+    world.report("nod-003", cache=cached(demo.files[0]))
+
+    def chosen() -> str:
+        lease = world.grant(GroupRequest("demo"))
+        world.decide(cancel, lease)
+        follow(world)
+        return lease.plan.hosts[0]
+
+    assert chosen() == "nod-002"
+    world.present.plan_anew(world.now)
+    assert chosen() == "nod-002", "it is on record"
+    world.report("nod-003", cache=cached(*demo.files))
+    world.report("nod-002", cache=cached(*demo.files, state=FileState.CHANGED))
+    assert chosen() == "nod-003"
 
 
 def test_what_a_node_promises_of_its_network_is_no_more_than_it_has():
@@ -507,12 +541,3 @@ def test_groups_that_could_never_be_together_are_refused_rather_than_queued():
     world = World(node(1), node(2))
     with pytest.raises(CannotFit):
         soft(world, GroupRequest("demo", count=2, cpus=4), GroupRequest("demo", name="b", count=2, cpus=4))
-
-
-def test_of_equal_nodes_the_one_that_holds_the_image_is_taken():
-    world = World(node(1), node(2), node(3))
-    first = soft(world, GroupRequest("demo", requirement='name == "n2"'), duration_s=60)
-    run_until(world, first.end + 30)
-    assert world.grant(GroupRequest("demo")).plan.hosts == ("nod-002",)
-    world.present.plan_anew(world.now)
-    assert soft(world, GroupRequest("demo", count=3)).plan.hosts[0] in ("nod-001", "nod-003"), "first spread"

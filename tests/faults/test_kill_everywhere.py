@@ -55,8 +55,8 @@ def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) ->
 
 
 # Guests, clusters and images have stories of their own: test_contexts.py, test_cluster_killed.py, test_image_killed.py;
-# and saves: tests/live/test_save.py.
-IMAGES = ("service.upload.", "service.image.", "service.bucket.", "service.save.", "agent.capture.")
+# saves: tests/live/test_save.py; and caches: tests/node/test_kill.py.
+IMAGES = ("service.upload.", "service.image.", "service.bucket.", "service.save.", "agent.capture.", "agent.cache.")
 ELSEWHERE = ("service.context.", "service.cluster.", "agent.sealed.", *IMAGES)
 STEPS = sorted(point for point in POINTS if not point.startswith(ELSEWHERE))
 # Of an agent's steps, which are many and alike, every other one: the soak has all.

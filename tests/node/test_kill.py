@@ -6,32 +6,36 @@ point, the site ends up with what was ordered, each boot was begun once, and not
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.node.builders import NODE, order, orders
 from tests.node.tiny_service import TOKEN, TinyService
-from vws.core.deployment import NodeReport, WorkspaceFact
+from vws.core.caches import CacheContents, FileState
+from vws.core.deployment import ClearOrder, NodeReport, WorkspaceFact
 from vws.core.lifecycle import Desired, Observation
+from vws.core.site import ImageFile
 from vws.faultpoints import POINTS
 from vws.node.config import FakeConfig
 from vws.node.fake import FakeHypervisor
 
 O, D = Observation, Desired  # noqa: E741
-ELSEWHERE = ("agent.capture.", "agent.sealed.")
+ELSEWHERE = ("agent.capture.", "agent.sealed.", "agent.cache.")
 AGENT_POINTS = sorted(n for n, process in POINTS.items() if process == "agent" and not n.startswith(ELSEWHERE))
 # A process that has everything imported and forks in milliseconds.
 FORKS = multiprocessing.get_context("forkserver")
 
 
-def agent_process(directory: str, fault: str, once: str, count: int) -> None:
+def agent_process(directory: str, fault: str, once: str, count: int, fake: dict[str, int]) -> None:
     """What `python -m vws.main agent --fake-nodes N` does, with the fault armed as by VWS_FAULT."""
     import asyncio
     import sys
@@ -41,13 +45,16 @@ def agent_process(directory: str, fault: str, once: str, count: int) -> None:
 
     faultpoints._armed, faultpoints._once = fault, once
     os.dup2(os.open(f"{directory}/../log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    sys.exit(asyncio.run(run_fake_agents(Path(directory), count, FakeConfig.instant())))
+    sys.exit(asyncio.run(run_fake_agents(Path(directory), count, FakeConfig.instant(**fake))))
 
 
 class Host:
     """A node's directory and the agent process that runs there, restarted whenever it was killed."""
 
-    def __init__(self, directory: Path, service: TinyService, fault: str = "", nodes: int = 1) -> None:
+    def __init__(
+        self, directory: Path, service: TinyService, fault: str = "", nodes: int = 1, fake: dict[str, int] | None = None
+    ) -> None:
+        self.fake = fake or {}
         self.directory = directory / "node"
         self.once = directory / "died"
         self.service = service
@@ -62,7 +69,7 @@ class Host:
         self.start()
 
     def start(self) -> None:
-        arguments = (str(self.directory), self.fault, str(self.once), self.nodes)
+        arguments = (str(self.directory), self.fault, str(self.once), self.nodes, self.fake)
         self.process = FORKS.Process(target=agent_process, args=arguments)
         self.process.start()
 
@@ -92,6 +99,14 @@ class Host:
     def fact(self, id: str = "wsp-1") -> WorkspaceFact | None:
         said = self.service.reports[-1].workspaces if self.service.reports else ()
         return next((fact for fact in said if fact.id == id), None)
+
+    def contents(self) -> CacheContents:
+        """The last word on the cache."""
+        said = (report.cache for report in reversed(self.service.reports))
+        return next((cache for cache in said if cache is not None), CacheContents())
+
+    def cached(self) -> set[str]:
+        return {file.sha256 for file in self.contents().files if file.state is FileState.COMPLETE}
 
     def reported_once(self, state: Observation) -> bool:
         return any(fact.state is state for report in self.service.reports for fact in report.workspaces)
@@ -155,12 +170,73 @@ def test_killed_at_any_step_it_ends_up_as_ordered(tmp_path, service, point):
     assert list((host.directory / "fake" / NODE).rglob("*.new")) == []
 
 
+CACHE_POINTS = sorted(name for name in POINTS if name.startswith("agent.cache."))
+
+
+@pytest.mark.parametrize("point", CACHE_POINTS)
+def test_killed_while_it_fetches_drops_or_clears_the_cache_is_whole(tmp_path, service, point):
+    """Prefetched; pushed out by what a workspace needs; cleared. Whatever the point, no half file counts as whole."""
+    soon, now = (stored(service) for _ in range(2))
+    host = Host(tmp_path, service, point, fake={"disk_mib": 4})
+    steps = [
+        (replace(orders(generation=1), prefetch=(soon,)), {soon.sha256}),
+        (orders(order(files=(now,)), generation=2), {now.sha256}),
+        (orders(generation=3), {now.sha256}),
+        (replace(orders(generation=4), clears=(ClearOrder("cac-1"),)), set()),
+    ]
+    try:
+        for ordered, expected in steps:
+            service.order(ordered)
+            host.until(lambda g=ordered.generation: bool(service.reports) and service.reports[-1].generation >= g)
+            host.until(lambda held=expected: host.cached() == held, within_s=20)
+            if ordered.workspaces:
+                host.until(host.reported(O.RUNNING))
+            else:
+                host.until(lambda: not service.reports[-1].workspaces)
+        host.until(lambda: any(each.id == "cac-1" for each in host.contents().cleared))
+    finally:
+        host.stop()
+    assert host.once.exists(), "the point was never reached"
+    images = host.directory / "fake" / NODE / "images"
+    assert list(images.iterdir()) == []
+    assert not any(f.state is O.BROKEN for report in service.reports for f in report.workspaces)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_killed_in_the_middle_of_a_transfer_it_goes_on_from_there(tmp_path, service, ahead):
+    file = stored(service)
+    ordered = replace(orders(), prefetch=(file,)) if ahead else orders(order(files=(file,)))
+    service.order(ordered)
+    service.stall_after = 400_000
+    host = Host(tmp_path, service)
+    partial = host.directory / "fake" / NODE / "images" / f"{file.sha256}.part"
+    try:
+        host.until(lambda: partial.exists() and partial.stat().st_size > 100_000)
+        os.kill(host.process.pid, signal.SIGKILL)
+        host.process.join(5)
+        came = partial.stat().st_size
+        service.stall_after = None
+        host.until(lambda: host.cached() == {file.sha256})
+    finally:
+        service.stall_after = None
+        host.stop()
+    assert service.offsets[-1] == came, "only the rest was sent"
+
+
+def stored(service: TinyService) -> ImageFile:
+    """A file that the service has, of which a cache of 1 MiB holds one."""
+    data = os.urandom(600_000)
+    sha256 = hashlib.sha256(data).hexdigest()
+    service.blobs[sha256] = data
+    return ImageFile("disk", sha256, len(data), "raw")
+
+
 def test_two_agents_never_share_a_directory_and_signals_are_obeyed(tmp_path, service):
     service.order(orders(order(end=int(time.time()) + 2)))
     host = Host(tmp_path, service)
     try:
         host.until(host.reported(O.RUNNING))
-        second = FORKS.Process(target=agent_process, args=(str(host.directory), "", str(host.once), 1))
+        second = FORKS.Process(target=agent_process, args=(str(host.directory), "", str(host.once), 1, {}))
         second.start()
         second.join(5)
         assert second.exitcode == 1

@@ -134,6 +134,28 @@ async def test_a_blob_resumes_where_it_broke_off(tiny, tmp_path):
 
 
 @in_loop
+async def test_what_came_before_a_break_is_not_read_again_unless_it_was_touched(tiny, tmp_path, monkeypatch):
+    data = os.urandom(1_000_000)
+    sha256 = hashlib.sha256(data).hexdigest()
+    tiny.blobs[sha256] = data
+    read, again = os.read, []
+    monkeypatch.setattr("vws.node.transfer.os.read", lambda file, size: again.append(read(file, size)) or again[-1])
+    for touched in (False, True):
+        again.clear()
+        target = tmp_path / f"blob-{touched}"
+        tiny.cut_after = 400_000
+        async with Linked(tiny) as link:
+            with pytest.raises(Unreachable):
+                await link.fetch(sha256, len(data), target, lambda _: None)
+            had = target.read_bytes()
+            if touched:
+                target.write_bytes(had)
+            assert await link.fetch(sha256, len(data), target, lambda _: None) == sha256
+        assert target.read_bytes() == data
+        assert b"".join(again) == (had if touched else b"")
+
+
+@in_loop
 async def test_zeros_are_neither_sent_nor_stored_but_counted(tiny, tmp_path):
     data = bytes(3 << 20) + os.urandom(5000) + bytes(2 << 20) + b"end" + bytes(1 << 20)
     sha256 = hashlib.sha256(data).hexdigest()

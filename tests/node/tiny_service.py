@@ -56,6 +56,7 @@ class TinyService:
         self.offsets: list[int] = []
         self.joined: list[dict[str, Any]] = []
         self.cut_after: int | None = None  # bytes of a blob after which the connection breaks, once
+        self.stall_after: int | None = None  # bytes of a blob after which nothing more comes, until it is None
         self.problem: tuple[int, str, str] | None = None  # (status, code, detail) for every call
         self.waiting: list[dict[str, str]] = []
         self.frames: list[bytes] = []  # of the tunnel
@@ -167,6 +168,8 @@ class TinyService:
         for at in range(0, len(data), 65536):
             if cut is not None and at >= cut:
                 raise ConnectionResetError("cut on purpose")
+            while self.stall_after is not None and at >= self.stall_after:
+                await asyncio.sleep(0.01)
             yield data[at : at + 65536]
             await asyncio.sleep(0)
 

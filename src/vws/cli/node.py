@@ -13,6 +13,7 @@ from vws.cli.failures import failed
 from vws.cli.label import label, shown_attributes
 from vws.cli.maintenance import maintenance
 from vws.cli.names import NAME
+from vws.cli.node_cache import cache
 from vws.cli.session import Session, dir_option, json_option, pass_session, site_options
 from vws.cli.sizes import DURATION, show_duration, show_size
 from vws.cli.times import show_time
@@ -35,6 +36,7 @@ def node() -> None:
     """
 
 
+node.add_command(cache)
 node.add_command(label)
 node.add_command(maintenance)
 

@@ -1,4 +1,4 @@
-"""Sizes and durations on the command line: core/quantities.py reads them, here they are shown and made options."""
+"""Sizes and durations on the command line: core/quantities.py reads and shows them, here they are made options."""
 
 from __future__ import annotations
 
@@ -10,20 +10,9 @@ import click
 from vws.core.quantities import parse_bandwidth as parse_bandwidth
 from vws.core.quantities import parse_duration as parse_duration
 from vws.core.quantities import parse_size as parse_size
+from vws.core.quantities import show_bytes as show_bytes
+from vws.core.quantities import show_size as show_size
 from vws.core.spans import show_duration as show_duration
-
-
-def show_size(mib: float | None) -> str:
-    if mib is None:
-        return "-"
-    for unit, factor in (("TiB", 1024**2), ("GiB", 1024)):
-        if mib >= factor:
-            return f"{mib / factor:.1f}".removesuffix(".0") + f" {unit}"
-    return f"{mib:.0f} MiB"
-
-
-def show_bytes(count: float) -> str:
-    return f"{count / 1024:.0f} KiB" if count < 1024**2 else show_size(round(count / 1024**2, 1))
 
 
 class Measure(click.ParamType[int]):

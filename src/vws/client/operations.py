@@ -411,6 +411,22 @@ class Client(Connection):
         """By id or name."""
         return self._json("GET", _path("nodes", id))
 
+    def caches(self) -> Iterator[Json]:
+        """What each node has in its image cache."""
+        return self._pages("/v1/caches", {})
+
+    def cache(self, node: str) -> Json:
+        """By the node's id or name."""
+        return self._json("GET", _path("nodes", node, "cache"))
+
+    def prefetch_image(self, node: str, image: str) -> Json:
+        """Have an image in a node's cache. The task that is due; see `cache` for what becomes of it."""
+        return self._change("POST", _path("nodes", node, "cache", "prefetch"), {"image": image})
+
+    def clear_cache(self, node: str, image: str | None = None) -> Json:
+        """Drop an image, or all that is unused (None), from a node's cache. The task that is due."""
+        return self._change("POST", _path("nodes", node, "cache", "clear"), {"image": image})
+
     def drain_node(self, id: str) -> Json:
         return self._change("POST", _path("nodes", id, "drain"))
 

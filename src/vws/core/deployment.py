@@ -16,11 +16,13 @@ into observations for core/lifecycle.py. Two facts need care, and get it here:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
+from vws.core.caches import CacheContents, CacheTask, Cleared, KeptFile, TaskKind
 from vws.core.disks import Disk, granted_mib
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
@@ -205,10 +207,20 @@ class CaptureOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearOrder:
+    """These files (sha256s; none: all) are to go from the node's cache, but for those that are in use. Done once for
+    each `id`."""
+
+    id: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeOrders:
     """`issued_at`: the service's clock when sent, by which a node measures its own. subnet, gateway: of the node's own
     network; networks: all that there are to be beside it. captures: all that the node is to take and has not handed in;
-    what it holds of others it drops."""
+    what it holds of others it drops. prefetch: files that it should have before they are needed, the soonest first;
+    clears: what administrators want gone from its cache."""
 
     node: str
     generation: int
@@ -218,6 +230,8 @@ class NodeOrders:
     issued_at: float = 0.0
     networks: tuple[NetworkOrder, ...] = ()
     captures: tuple[CaptureOrder, ...] = ()
+    prefetch: tuple[ImageFile, ...] = ()
+    clears: tuple[ClearOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +260,8 @@ class WorkspaceFact:
 class NodeReport:
     """`instance` names the agent (one per installation), `incarnation` its process (start time in ns),
     `sequence` counts within it. `generation`: the orders that the agent had when it looked. problem: why this
-    node can take no new workspaces, in words for its administrator."""
+    node can take no new workspaces, in words for its administrator. cache: what is in its image cache; None: what it
+    said last."""
 
     node: str
     instance: str
@@ -261,6 +276,7 @@ class NodeReport:
     problem: str = ""
     workspaces: tuple[WorkspaceFact, ...] = ()
     traits: Traits = UNSAID
+    cache: CacheContents | None = None
 
 
 WORDS_MAX = 1000
@@ -285,6 +301,32 @@ def check_capacity(capacity: Capacity) -> None:
             raise InvalidRequest(f"{name} is {asked}", field=name, asked=asked, possible=f"0 to {high}")
 
 
+CACHED_FILES_MAX = 10_000
+BYTES_MAX = 1 << 60
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def readable_contents(contents: CacheContents) -> CacheContents:
+    """What a node says of its cache, with its free text made plain. InvalidRequest for what cannot be in one."""
+    if len(contents.files) > CACHED_FILES_MAX or len(contents.cleared) > CACHED_FILES_MAX:
+        raise InvalidRequest(
+            "a cache of too many files", field="cache.files", asked=len(contents.files), possible=f"{CACHED_FILES_MAX}"
+        )
+    for file in contents.files:
+        numbers = (file.size_bytes, file.disk_bytes, file.have_bytes, file.used_at)
+        if not _SHA256.fullmatch(file.sha256) or not all(0 <= number <= BYTES_MAX for number in numbers):
+            raise InvalidRequest("this is no file of a cache", field="cache.files", asked=plain(str(file))[:200])
+    if not (0 <= contents.limit_bytes <= BYTES_MAX and 0 <= contents.fetch_limit_mbit <= BYTES_MAX):
+        raise InvalidRequest("this is no limit of a cache", field="cache.limit_bytes", asked=contents.limit_bytes)
+    files = tuple(replace(f, role=plain(f.role)[:20], reason=plain(f.reason)) for f in contents.files)
+    return replace(contents, files=files, cleared=tuple(map(_readable_cleared, contents.cleared)))
+
+
+def _readable_cleared(cleared: Cleared) -> Cleared:
+    kept = tuple(KeptFile(plain(each.sha256)[:64], plain(each.reason)) for each in cleared.kept)
+    return Cleared(cleared.id, tuple(plain(id)[:64] for id in cleared.dropped), max(0, cleared.freed_bytes), kept)
+
+
 def readable(report: NodeReport) -> NodeReport:
     """The report with all its free text made plain. Raises InvalidRequest for a capacity or traits that cannot be."""
     check_capacity(report.capacity)
@@ -299,6 +341,7 @@ def readable(report: NodeReport) -> NodeReport:
         problem=plain(report.problem),
         workspaces=facts,
         traits=checked_traits(report.traits),
+        cache=None if report.cache is None else readable_contents(report.cache),
     )
 
 
@@ -313,9 +356,12 @@ def orders_for(
     context_of: ContextOf = lambda workspace, cluster: None,
     vouched_of: VouchedOf = lambda workspace, lease, image: None,
     saves: Iterable[Save] = (),
+    prefetch: Iterable[ImageFile] = (),
+    tasks: Iterable[CacheTask] = (),
 ) -> NodeOrders:
     """The complete orders of `node`; `workspaces` may hold those of other nodes too. context_of: how a member of a
-    cluster joins its context; vouched_of: what says that its image may boot. saves: those that this node is to take."""
+    cluster joins its context; vouched_of: what says that its image may boot. saves: those that this node is to take;
+    prefetch: what it should have soon; tasks: those of its cache that are due."""
     mine = sorted((w for w in workspaces if w.node == node.id and w.state not in UNORDERED), key=lambda w: w.id)
     orders: list[WorkspaceOrder] = []
     networks: dict[str, NetworkOrder] = {}
@@ -330,7 +376,11 @@ def orders_for(
         orders.append(order)
     found = tuple(networks[id] for id in sorted(networks))
     captures = tuple(_capture_order(save, images[save.base]) for save in saves)
-    return NodeOrders(node.id, node.generation, node.subnet, node.gateway, tuple(orders), now, found, captures)
+    clears = tuple(ClearOrder(task.id, task.files) for task in tasks if task.kind is TaskKind.CLEAR)
+    return NodeOrders(
+        node.id, node.generation, node.subnet, node.gateway, tuple(orders), now, found, captures, tuple(prefetch),
+        clears,
+    )  # fmt: skip
 
 
 def _capture_order(save: Save, base: Image) -> CaptureOrder:

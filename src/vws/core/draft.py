@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from vws.core.caches import NodeCache
 from vws.core.lifecycle import Desired, State
 from vws.core.present import Present
 from vws.core.site import (
@@ -56,6 +57,7 @@ class Draft:
         self._addresses: dict[str, Address] = {}
         self._saves: dict[str, Save] = {}
         self._keys: list[SealedKey] = []
+        self._caches: dict[str, NodeCache] = {}
         self._events: list[Event] = []
         self._reordered: set[str] = set()
 
@@ -78,6 +80,7 @@ class Draft:
             addresses=tuple(self._addresses.values()),
             saves=tuple(self._saves.values()),
             keys=tuple(self._keys),
+            caches=tuple(self._caches.values()),
         )
 
     # ------------------------------------------------------------ reading
@@ -229,6 +232,20 @@ class Draft:
             self._renumber(save.node)
         self._saves[save.id] = save
         return save
+
+    def cache(self, node: str) -> NodeCache:
+        return self._caches.get(node) or self.present.cache_of(node)
+
+    def put_cache(self, cache: NodeCache) -> NodeCache:
+        """Keep it; its node is told if there is more, or less, to be done."""
+        if cache.due != self.cache(cache.id).due and cache.id in self.present.nodes:
+            self._renumber(cache.id)
+        self._caches[cache.id] = cache
+        return cache
+
+    def renew_orders(self, node: str) -> None:
+        """Something changed for a node that is not kept with it."""
+        self._renumber(node)
 
     def _renumber(self, id: str) -> Node:
         """The node, whose orders are new ones."""

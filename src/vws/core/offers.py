@@ -11,6 +11,7 @@ from vws.core.errors import CannotFit, LimitReached
 from vws.core.plan.demand import Demand
 from vws.core.plan.profile import Amount
 from vws.core.present import Present
+from vws.core.quantities import show_bytes
 from vws.core.requirements import hints, node_attributes, parse
 from vws.core.site import Group, Lease, LeaseKind, Node, NodeState
 from vws.core.spans import show_duration
@@ -213,8 +214,16 @@ def _reason(present: Present, node: Node, groups: Sequence[Group], start: int, e
         return closed
     outlook = present.outlook
     room = outlook.whole_room(node.id) if ever else outlook.room(node.id, start, end)
-    lacks = [_lack(node, group, room) for group in groups]
+    lacks = [_too_large(present, node, group) or _lack(node, group, room) for group in groups]
     return "; ".join(dict.fromkeys(lack for lack in lacks if lack)) or "it has room for some of them, not for all"
+
+
+def _too_large(present: Present, node: Node, group: Group) -> str:
+    """Why a node could never have the images of a group."""
+    needs, size = present.outlook.image_bytes(group), present.outlook.cache_size(node.id)
+    if not size or needs <= size:
+        return ""
+    return f"its image cache holds {show_bytes(size)} at most, {group.image_name} takes {show_bytes(needs)}"
 
 
 def _lack(node: Node, group: Group, room: Amount) -> str:

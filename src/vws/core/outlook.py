@@ -18,7 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vws.core.admission import everyone, within_limits
+from vws.core.caches import NodeCache
 from vws.core.chosen import Chosen
+from vws.core.holdings import Holdings, NodeSet
 from vws.core.plan.demand import BOOKED, OVER, PHASES, WAITING, Block, Demand, Part
 from vws.core.plan.live import SitePlanner
 from vws.core.plan.placing import Placing
@@ -26,6 +28,7 @@ from vws.core.plan.profile import FOREVER, NOTHING, Amount
 from vws.core.plan.rules import Rules
 from vws.core.plan.timeline import Timeline
 from vws.core.policy import HostView, Standing, best_fit, spread
+from vws.core.prefetch import files_of
 from vws.core.rates import Rates, Step, boot_s, stage_s
 from vws.core.requirements import node_attributes, parse
 from vws.core.shares import Shares
@@ -35,6 +38,7 @@ from vws.core.site import (
     Changes,
     Group,
     Image,
+    ImageFile,
     Lease,
     LeaseState,
     Maintenance,
@@ -67,7 +71,7 @@ class Outlook:
         self.nodes: list[str] = []  # ids, by the planner's index
         self._index: dict[str, int] = {}
         self._node_values: dict[str, Node] = {}
-        self._masks: dict[tuple[str, int], NodeSet] = {}
+        self._masks: dict[tuple[str, int, int], NodeSet] = {}
         self._windows: dict[str, tuple[int, Amount, Maintenance]] = {}
         self._numbers = 0
         self.overhead_mib = 0  # of one workspace beside its own memory, at worst
@@ -82,8 +86,8 @@ class Outlook:
         self.rules.spread = self.chosen.host_rank is spread
         if self.chosen.host_rank not in (spread, best_fit):
             self.rules.host_rank = self._rank
-        self._images_on: dict[str, set[str]] = {}  # by image, the nodes that have had it
-        self._holding: dict[str, NodeSet] = {}  # the same by the planner's index
+        self._holdings = Holdings()
+        self._remasked = False
         self._leases: Mapping[str, Lease] = {}
         self._images: Mapping[str, Image] = {}
         self._now = 0
@@ -94,7 +98,6 @@ class Outlook:
         """One of the same site that knows nothing yet."""
         other = Outlook(self.rules, self.chosen)
         other.rates, other.shares = self.rates, self.shares
-        other._images_on = {image: set(nodes) for image, nodes in self._images_on.items()}
         return other
 
     # ------------------------------------------------------------ in step
@@ -106,11 +109,13 @@ class Outlook:
             self._take_node(node, now)
         for window in changes.maintenances:
             self._take_window(window, now)
-        self._note_images(changes.workspaces)
+        for cache in changes.caches:
+            self._take_cache(cache)
         leases = {lease.id for lease in changes.leases} | {w.lease for w in changes.workspaces}
         for id in sorted(leases):
             self._take_lease(present.leases.get(id), id, present.members(id), now)
-        if self._overhead_changed():
+        if self._overhead_changed() or self._remasked:
+            self._remasked = False
             self._rebuild(present, now)
 
     def _rebuild(self, present: Any, now: int) -> None:
@@ -151,9 +156,7 @@ class Outlook:
         if node.removed_at is not None:
             self._node_values.pop(node.id)
         if _is_other(before, node):
-            for (requirement, cpus), mask in self._masks.items():
-                mask.set(index, is_fit(node, requirement, cpus))
-            self.planner.timeline.changed()
+            self._fit_anew(index)
             self._overhead_known = False
         state = node.state if node.removed_at is None else NodeState.LOST
         is_open, awake = state is NodeState.READY, state in AWAKE
@@ -168,24 +171,46 @@ class Outlook:
         if index is None:
             index = self._index[id] = self.planner.add_node(NOTHING)
             self.nodes.append(id)
-            for nodes in (*self._masks.values(), *self._holding.values()):
+            for nodes in self._masks.values():
                 nodes.each.append(False)
+            self._holdings.add_node()
             # What a record has planned there has to go elsewhere.
             self.disturbed = True
         return index
 
-    def mask(self, requirement: str, cpus: int) -> list[bool]:
+    def mask(self, requirement: str, cpus: int, image_bytes: int = 0) -> list[bool]:
         """By index, whether a node can hold a member that asks for that; kept right as nodes change."""
-        return self._fit(requirement, cpus).each
+        return self._fit(requirement, cpus, image_bytes).each
 
-    def _fit(self, requirement: str, cpus: int) -> NodeSet:
-        key = (requirement, cpus)
+    def _fit(self, requirement: str, cpus: int, image_bytes: int = 0) -> NodeSet:
+        key = (requirement, cpus, image_bytes)
         found = self._masks.get(key)
         if found is None:
-            values = (self._node_values.get(id) for id in self.nodes)
-            fits = [node is not None and is_fit(node, requirement, cpus) for node in values]
-            found = self._masks[key] = NodeSet(fits)
+            found = self._masks[key] = NodeSet([self._is_fit(index, *key) for index in range(len(self.nodes))])
         return found
+
+    def _is_fit(self, index: int, requirement: str, cpus: int, image_bytes: int) -> bool:
+        node = self._node_values.get(self.nodes[index])
+        return node is not None and is_fit(node, requirement, cpus) and self._holdings.can_hold(index, image_bytes)
+
+    def _fit_anew(self, index: int) -> None:
+        """What a node could hold has changed."""
+        for key, mask in self._masks.items():
+            mask.set(index, self._is_fit(index, *key))
+        self.planner.timeline.changed()
+
+    def _fit_of(self, group: Group) -> NodeSet:
+        """The nodes that could have a member of a group. Images that every cache can hold have one set in common."""
+        image_bytes = self.image_bytes(group)
+        return self._fit(group.requirement, group.cpus, image_bytes if image_bytes > self._holdings.least_size else 0)
+
+    def image_bytes(self, group: Group) -> int:
+        """What a member's images take in its node's cache."""
+        return sum(file.sent_bytes for file in files_of(group, self._images).values())
+
+    def cache_size(self, node: str) -> int:
+        """What a node's image cache can hold, in bytes; 0: not known."""
+        return self._holdings.sizes[self._index[node]]
 
     def _take_window(self, window: Maintenance, now: int) -> None:
         before = self._windows.pop(window.id, None)
@@ -397,7 +422,7 @@ class Outlook:
             self._size(group, memory_mib),
             apart=group.apart,
             together=group.together,
-            eligible=self.mask(group.requirement, group.cpus),
+            eligible=self._fit_of(group).each,
             prefers=self._holders(group.image).each,
         )
         part.kept_size = Amount(0, 0, group.disk_mib, 0, 1)
@@ -471,20 +496,26 @@ class Outlook:
         )
         return self.chosen.host_rank(view)
 
-    def _note_images(self, workspaces: Iterable[Workspace]) -> None:
-        """A node that has started a workspace holds its image; it may have dropped it since, which costs only time."""
-        for workspace in workspaces:
-            if workspace.came_up and workspace.node in self._index:
-                self._images_on.setdefault(workspace.image, set()).add(workspace.node)
-                self._holders(workspace.image).set(self._index[workspace.node], True)
+    def _take_cache(self, cache: NodeCache) -> None:
+        """What a node holds by now. One that was removed is no news."""
+        if cache.id not in self._index and cache.removed_at is not None:
+            return
+        index, least = self._index_of(cache.id), self._holdings.least_size
+        size = self._holdings.sizes[index]
+        self._holdings.take(index, cache)
+        if self._holdings.sizes[index] != size:
+            self._fit_anew(index)
+            lower = self._holdings.least_size
+            # Images that were no question are one now: who wants them must be told where they may be.
+            if (lower < least or not least) and any(_bytes_of(image) > lower for image in self._images.values()):
+                self._remasked = True
+
+    def holds(self, node: str, image: str) -> bool:
+        """Whether all files of an image are on a node, as far as is known."""
+        return node in self._index and self._holders(image).each[self._index[node]]
 
     def _holders(self, image: str) -> NodeSet:
-        """The nodes that are known to hold an image; kept right as nodes come."""
-        found = self._holding.get(image)
-        if found is None:
-            here = self._images_on.get(image, set())
-            found = self._holding[image] = NodeSet([node in here for node in self.nodes])
-        return found
+        return self._holdings.with_image(self._images.get(image), image)
 
     def _may_suspend(self, hard: Demand, victim: Demand) -> bool:
         return self.chosen.may_suspend(hard.standing, victim.standing)  # type: ignore[arg-type]
@@ -499,13 +530,17 @@ class Outlook:
         return whole(self._stage_s(lease) + alone_s * crowding)
 
     def _stage_s(self, lease: Lease) -> float:
-        """Until a node has all images of a lease that not every one is known to hold."""
-        needed: dict[str, float] = {}
+        """Until a node has all files that a lease's members need: what every node holds takes no time, and what several
+        of them need, a disk that others are deltas on, takes it once."""
+        needed: dict[str, ImageFile] = {}
+        limits = [0.0]
         for group in lease.groups:
-            image, here = self._images.get(group.image), self._holders(group.image)
-            if image is not None and not self._fit(group.requirement, group.cpus).is_within(here):
-                needed[image.id] = image.size_bytes / MIB
-        return stage_s(self.rates, sum(needed.values()))
+            where = self._fit_of(group)
+            missing = self._holdings.missing(files_of(group, self._images), where)
+            needed.update((file.sha256, file) for file in missing)
+            limits += [self._holdings.slowest_mbit(where)] if missing else []
+        mib = sum(file.sent_bytes for file in needed.values()) / MIB
+        return stage_s(self.rates, mib, limit_mbit=min((limit for limit in limits if limit), default=0.0))
 
     def _crowding(self, cpus: int) -> float:
         """By how much guests that boot together on one node's CPUs are slower than one alone, at worst."""
@@ -569,23 +604,6 @@ class Outlook:
 # ---------------------------------------------------------------- nodes
 
 
-class NodeSet:
-    """Some of the nodes: by index for the planner, which asks of one node at a time; and as the bits of a number, for
-    what is asked of all of them at once."""
-
-    def __init__(self, each: list[bool]) -> None:
-        self.each = each
-        self._bits = sum(1 << index for index, is_in in enumerate(each) if is_in)
-
-    def set(self, index: int, is_in: bool) -> None:
-        self.each[index] = is_in
-        bit = 1 << index
-        self._bits = self._bits | bit if is_in else self._bits & ~bit
-
-    def is_within(self, other: NodeSet) -> bool:
-        return not self._bits & ~other._bits
-
-
 def room_of(node: Node) -> Amount:
     """All that a node can hold; nothing of one that is removed."""
     if node.removed_at is not None:
@@ -597,6 +615,10 @@ def room_of(node: Node) -> Amount:
 @functools.lru_cache(maxsize=16_384)
 def places_of(subnet: str) -> int:
     return max(0, ipaddress.ip_network(subnet).num_addresses - ADDRESSES_NOT_GIVEN)
+
+
+def _bytes_of(image: Image) -> int:
+    return sum(file.sent_bytes for file in image.files)
 
 
 def _is_other(before: Node | None, node: Node) -> bool:

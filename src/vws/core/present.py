@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from typing import TypeVar
 
+from vws.core.caches import NodeCache
 from vws.core.image_policy import Judge, everything_allowed
 from vws.core.outlook import Outlook
 from vws.core.outstanding import Outstanding
 from vws.core.pools import Pool
+from vws.core.prefetch import Prefetches
 from vws.core.site import (
     Address,
     Changes,
@@ -55,6 +57,8 @@ class Present:
         self.clusters: dict[str, Cluster] = {}
         self.addresses: dict[str, Address] = {}
         self.saves: dict[str, Save] = {}
+        self.caches: dict[str, NodeCache] = {}
+        self.prefetches = Prefetches(self.images)
         self.pools = pools or {}
         self.outlook = outlook or Outlook()
         self._members: dict[str, dict[str, Workspace]] = {}
@@ -83,6 +87,7 @@ class Present:
             leases=tuple(self.leases.values()),
             nodes=tuple(self.nodes.values()),
             maintenances=tuple(self.maintenances.values()),
+            caches=tuple(self.caches.values()),
         )
         self.outlook.apply(changes, self, int(now))
 
@@ -162,9 +167,14 @@ class Present:
     def addresses_held(self, node: str) -> set[str]:
         return self._addresses.get(node, set())
 
+    def cache_of(self, node: str) -> NodeCache:
+        """A node's cache as it was last told; an empty one of a node that has said nothing."""
+        return self.caches.get(node) or NodeCache(node)
+
     def apply(self, changes: Changes, now: float = 0) -> None:
         """Move to the state after `changes`, at `now` (UTC seconds; 0 is long ago). What has ended is forgotten; the
         store keeps it."""
+        reordered = [node.id for node in changes.nodes if self._has_new_orders(node)]
         for node in changes.nodes:
             self._apply_node(node)
         for image in changes.images:
@@ -193,13 +203,24 @@ class Present:
             self._apply_address(address)
         for save in changes.saves:
             _keep(self.saves, save.id, save, alive=save.ended_at is None)
+        for cache in changes.caches:
+            _keep(self.caches, cache.id, cache, alive=cache.removed_at is None)
+            self.prefetches.take_cache(cache)
         for lease in changes.leases:
             self._apply_lease(lease)
+            self.prefetches.take_lease(lease, now)
+        for id in reordered:
+            self.prefetches.told(id, now)
         for workspace in changes.workspaces:
             self._apply_workspace(workspace)
         self.outlook.apply(changes, self, int(now))
         # A lease ends in the same batch as its last workspace: forget both together.
         self._forget_ended(changes.leases)
+
+    def _has_new_orders(self, node: Node) -> bool:
+        """Since this process knows of it: what a node was told before is not known."""
+        before = self.nodes.get(node.id)
+        return before is not None and before.generation != node.generation
 
     def _apply_node(self, node: Node) -> None:
         _keep(self.nodes, node.id, node, alive=node.removed_at is None)

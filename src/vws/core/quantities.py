@@ -3,7 +3,7 @@
 A bare number is refused for durations and decimal units are refused for sizes:
 `--for 90` and `--memory 1GB` each have two plausible meanings, and a guess that
 is wrong costs a user an hour or 7 % of the memory. Whether a value makes sense
-is for others to say; this module only reads. Command line and cluster files read alike.
+is for others to say; this module only reads, and shows sizes. Command line, cluster files and site.toml read alike.
 """
 
 from __future__ import annotations
@@ -57,3 +57,16 @@ def parse_duration(text: str) -> int:
     if Fraction(duration_s).denominator != 1:
         raise ValueError(f"{text!r} is no whole number of seconds")
     return int(duration_s)
+
+
+def show_size(mib: float | None) -> str:
+    if mib is None:
+        return "-"
+    for unit, factor in (("TiB", 1024**2), ("GiB", 1024)):
+        if mib >= factor:
+            return f"{mib / factor:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{mib:.0f} MiB"
+
+
+def show_bytes(count: float) -> str:
+    return f"{count / 1024:.0f} KiB" if count < 1024**2 else show_size(round(count / 1024**2, 1))

@@ -33,6 +33,7 @@ IMAGES_KEPT = 256
 IMAGE_COUNT_MIN = 3
 # Below, what is measured is not the transfer.
 MIB_MIN = 8
+MIB_BYTES = 1 << 20
 # Beyond, it was not the step that took so long. A guest that does not answer is given up sooner.
 LONGEST_S = 86_400.0
 
@@ -212,6 +213,7 @@ def boot_s(rates: Rates, members: int = 1, *, image: str = "") -> float:
     return members * rates.cost(Step.ENACT) + rates.cost(Step.CREATE) + rates.cost(Step.BOOT, image=image)
 
 
-def stage_s(rates: Rates, mib: float) -> float:
-    """Seconds until so much of images is on a node, at most."""
-    return mib * rates.cost(Step.STAGE)
+def stage_s(rates: Rates, mib: float, *, limit_mbit: float = 0.0) -> float:
+    """Seconds until so much of images is on a node, at most. limit_mbit: the node fetches no faster; 0: no limit."""
+    slowest = 8 * MIB_BYTES / (limit_mbit * 1e6) if limit_mbit else 0.0
+    return mib * max(rates.cost(Step.STAGE), slowest)

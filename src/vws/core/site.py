@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import Any
 
+from vws.core.caches import NodeCache
 from vws.core.disks import Disk, granted_mib
 from vws.core.lifecycle import Desired, State
 from vws.core.terms import Size
@@ -85,6 +86,7 @@ class ImageFile:
 
     base: the sha256 of the disk that this one is a delta of, which is then a file of the same image with the role base;
     "": it stands alone. encryption: `luks` if what is in it is encrypted, in LUKS within qcow2; "": it is in the clear.
+    data_bytes: what of it is no hole; 0: not known.
     """
 
     role: str
@@ -94,6 +96,13 @@ class ImageFile:
     virtual_size_mib: int = 0
     base: str = ""
     encryption: str = ""
+    data_bytes: int = field(default=0, compare=False)
+
+    @property
+    def sent_bytes(self) -> int:
+        """What goes over the network when a node fetches it, and what it takes there: zeros are neither sent nor
+        stored."""
+        return self.data_bytes or self.size_bytes
 
 
 def chain_of(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
@@ -787,6 +796,7 @@ class Changes:
     addresses: tuple[Address, ...] = ()
     saves: tuple[Save, ...] = ()
     keys: tuple[SealedKey, ...] = ()
+    caches: tuple[NodeCache, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
         """Both, the later value of each id winning; events, answers, documents and keys in order."""
@@ -808,6 +818,7 @@ class Changes:
             _latest(self.addresses, later.addresses),
             _latest(self.saves, later.saves),
             self.keys + later.keys,
+            _latest(self.caches, later.caches),
         )
 
     def __bool__(self) -> bool:
@@ -830,6 +841,7 @@ class Changes:
                 self.addresses,
                 self.saves,
                 self.keys,
+                self.caches,
             )
         )
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vws.core.cache_tasks import hear_cache
 from vws.core.deployment import NodeReport, WorkspaceFact, facts_of, readable
 from vws.core.draft import Draft
 from vws.core.lifecycle import FINAL, GOALS, SETTLED, UNORDERED, Command, Observation, State, commanded, observed
@@ -99,6 +100,8 @@ def absorb(draft: Draft, report: NodeReport) -> None:
         seen = replace(seen, generation=report.generation + 1)
     if seen != node:
         _say_node(draft, node, draft.put_node(seen))
+    if report.cache is not None:
+        hear_cache(draft, node.id, report.cache)
     for workspace, fact, said in facts_of(report, draft.present.on_node(node.id)):
         witness(draft, workspace, fact, said)
     settle(draft)

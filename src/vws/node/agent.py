@@ -1,13 +1,14 @@
 """The node agent: pulls orders, keeps them, obeys them, reports facts.
 
-Three loops run side by side, each of which outlives whatever the others meet:
+Four loops run side by side, each of which outlives whatever the others meet:
 
 - *watch* keeps the hypervisor open, looks at what is there, and looks at once
   when the hypervisor has news (watch.py);
 - *pull* long-polls for orders, puts them on disk, then hands them to
   `Workspaces`, which does the work (workspaces.py);
 - *report* sends the facts when they changed, and every few seconds: one report
-  at a time, always the latest, until it is acknowledged.
+  at a time, always the latest, until it is acknowledged;
+- *stock* has in the image cache what will be needed (stocking.py).
 
 Only *pull* and *report* need the service. Without it the agent goes on with the
 orders it has and enforces their ends by the service's clock (clock.py).
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from vws import __version__
+from vws.core.caches import CacheContents
 from vws.core.deployment import NodeOrders, NodeReport, WorkspaceKeys
 from vws.core.errors import InvalidRequest
 from vws.core.site import Capacity
@@ -38,6 +40,7 @@ from vws.node.conditions import Conditions, Trouble
 from vws.node.link import Link, LinkError, Pulled, Refused, Unreachable
 from vws.node.saving import Saving
 from vws.node.state import AgentState
+from vws.node.stocking import Stocking
 from vws.node.tunnels import Tunnels
 from vws.node.watch import Watch, wait
 from vws.node.workspaces import Workspaces
@@ -51,7 +54,8 @@ REFUSED_PAUSE_S = 2.0
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """builds_at_once: workspaces created or started at the same time; min_free_mib: of disk, for the agent itself."""
+    """builds_at_once: workspaces created or started at the same time; min_free_mib: of disk, for the agent itself.
+    fetch_limit_mbit: how fast the link fetches at most, for the service to know; 0: no limit."""
 
     poll_wait_s: float = 25.0
     report_every_s: float = 10.0
@@ -60,6 +64,8 @@ class AgentConfig:
     builds_at_once: int = 4
     min_free_mib: int = 256
     finish_within_s: float = 3.0
+    fetch_limit_mbit: float = 0.0
+    report_busy_every_s: float = 1.0
 
 
 class NodeAgent:
@@ -104,6 +110,10 @@ class NodeAgent:
         )
         self._tunnels = Tunnels(hypervisor, link, self.workspaces.order)
         self._saving = Saving(hypervisor, link, self.workspaces)
+        self._stocking = Stocking(
+            hypervisor.images, self._fetch_quietly, self._facts_changed,
+            fetch_limit_mbit=self.config.fetch_limit_mbit, steady=self.clock.own.steady,
+        )  # fmt: skip
         self._to_report = asyncio.Event()
         self._stopped = asyncio.Event()
         self._retiring_since: float | None = None
@@ -128,9 +138,10 @@ class NodeAgent:
 
     async def run(self) -> None:
         self._saving.obey(self.workspaces.orders)
+        self._stocking.obey(self.workspaces.orders)
         loops = [
-            asyncio.create_task(self._for_ever(loop), name=f"{self.node} {loop.__name__}")
-            for loop in (self._watch.run, self._pull, self._report)
+            asyncio.create_task(self._for_ever(loop), name=f"{self.node} {loop.__qualname__}")
+            for loop in (self._watch.run, self._pull, self._report, self._stock)
         ]
         try:
             await self._stopped.wait()
@@ -197,6 +208,7 @@ class NodeAgent:
             return pause_s
         await self._keep(pulled.orders)
         await self._watch.prepare(orders)
+        self._stocking.obey(orders)
         self.workspaces.take(orders)
         self._saving.obey(orders)
         await self._saving.sweep()
@@ -245,8 +257,6 @@ class NodeAgent:
                 ) from None
             except Unreachable:
                 await self._link.reachable()
-            except OSError as error:
-                raise HypervisorError(f"the image cannot be written to the node's disk ({error.strerror})") from None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 5.0)
 
@@ -261,6 +271,15 @@ class NodeAgent:
                 await self._link.reachable()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 5.0)
+
+    async def _fetch_quietly(self, sha256: str, size_bytes: int, target: Path) -> str:
+        return await self._fetch(sha256, size_bytes, target, lambda have: None)
+
+    async def _stock(self) -> None:
+        """Not before the hypervisor was open: what is in use, it alone knows."""
+        while not self.workspaces.sighted:
+            await asyncio.sleep(self.config.coalesce_s + 0.1)
+        await self._stocking.run()
 
     # -------------------------------------------------------- clock
 
@@ -290,26 +309,29 @@ class NodeAgent:
     async def _report(self) -> None:
         trouble = Trouble(self._link, self._conditions, "report")
         while True:
-            await wait(self._to_report, self.config.report_every_s)
+            busy, config = self._stocking.is_busy, self.config
+            await wait(self._to_report, config.report_busy_every_s if busy else config.report_every_s)
             if not self._watch.described and not self._conditions.get("hypervisor"):
                 self._to_report.clear()  # nothing was looked at yet, so there is nothing to say
                 continue
             await asyncio.sleep(self.config.coalesce_s)
             await self._send_consoles()
             self._to_report.clear()
+            cache = await self._stocking.look()
             asked_at = self.clock.own.steady()
             try:
-                said = await self._link.report(self._facts())
+                said = await self._link.report(self._facts(cache))
             except LinkError as error:
                 self._to_report.set()
                 await trouble.endure(error)
                 continue
             reach("agent.report.sent")
+            self._stocking.told(cache)
             trouble.over()
             self._learn(said.time, asked_at)
             self._conditions.tell("generation", self._older(said.generation))
 
-    def _facts(self) -> NodeReport:
+    def _facts(self, cache: CacheContents | None) -> NodeReport:
         self._sequence += 1
         described = self._watch.described or Description(Capacity(0, 0, 0), "", "")
         return NodeReport(
@@ -326,6 +348,7 @@ class NodeAgent:
             problem=self._conditions.reported,
             workspaces=tuple(self.workspaces.facts.values()),
             traits=described.traits,
+            cache=cache,
         )
 
     async def _send_consoles(self) -> None:

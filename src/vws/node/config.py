@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from vws.core.errors import InvalidRequest
 from vws.core.traits import Traits, check_label, checked_attributes, checked_labels
+from vws.node.eviction import SHARE_DEFAULT, parse_limit
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class NodeConfig:
     real one. memory_reserved_mib, disk_reserved_mib: what is kept for the machine itself. bridge: its name.
     namespace: its name, "" for one made from the directory's. libvirt_uri: with `host` only.
     labels, attributes: what leases can require of it (core/traits.py). bandwidth_mbit: of its network; 0: as its cards
-    say. fetch_limit_mbit: of it, for all images that are fetched together; 0: no limit.
+    say. fetch_limit_mbit: of it, for all images that are fetched together; 0: no limit. cache: what files of images may
+    take on its disk ("20GiB"); "": a quarter of the file system.
     """
 
     isolation: str = "namespace"
@@ -33,6 +36,16 @@ class NodeConfig:
     attributes: dict[str, Any] = field(default_factory=dict)
     bandwidth_mbit: int = 0
     fetch_limit_mbit: float = 0.0
+    cache: str = ""
+
+    def check(self) -> None:
+        """Raise InvalidRequest naming the setting that cannot be."""
+        parse_limit(self.cache)
+        if not 0 <= self.fetch_limit_mbit <= 1e6:
+            raise InvalidRequest(
+                f"node.fetch_limit_mbit is {self.fetch_limit_mbit}", field="node.fetch_limit_mbit",
+                asked=self.fetch_limit_mbit, possible="Mbit/s up to 1000000; 0 for no limit",
+            )  # fmt: skip
 
     def traits(self) -> Traits:
         """What of the node's traits is configured; InvalidRequest for what cannot be."""
@@ -67,7 +80,8 @@ class FakeConfig:
     command_s: how long a lease's command takes beside what it sleeps.
     failures: step to probability (0 to 1): create, start, pause, resume, suspend, restore, stop, resize, remove;
     `guest`: it never answers; `crash`: it dies, on average crash_after_s after it answered. seed: of all chance.
-    durable: keep state in files, so that workspaces outlive their agent.
+    durable: keep state in files, so that workspaces outlive their agent. cache: what files of images may take on each;
+    "": a quarter of its disk.
     """
 
     nodes: int = 0
@@ -95,6 +109,11 @@ class FakeConfig:
     failures: dict[str, Any] = field(default_factory=dict)
     seed: int = 1
     durable: bool = True
+    cache: str = ""
+
+    @property
+    def cache_bytes(self) -> int:
+        return parse_limit(self.cache) or int((self.disk_mib << 20) * SHARE_DEFAULT)
 
     def traits(self) -> Traits:
         """InvalidRequest for what cannot be."""

@@ -32,7 +32,7 @@ from typing import Any
 
 from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
-from vws.core.site import Capacity, ImageFile
+from vws.core.site import Capacity
 from vws.core.wire import to_json
 from vws.faultpoints import reach
 from vws.node.commands import Commands
@@ -77,16 +77,22 @@ class FakeHypervisor:
         self._news: asyncio.Queue[str] = asyncio.Queue()
         self._tries: dict[tuple[str, str], int] = {}
         self._ends: dict[str, asyncio.TimerHandle] = {}
-        self._staging: dict[str, asyncio.Lock] = {}
         self._full = False
         self._unreachable = ""
         self._cut = ""
-        make_private(directory / "images")
-        self._images = ImageCache(directory)
+        # What simulated guests boot from is never opened.
+        self._images = ImageCache(
+            directory, limit_bytes=self.config.cache_bytes, in_use=self._images_in_use, looks=False
+        )
+        self._images.open()
         make_private(directory / "consoles")
         make_private(directory / "captures")
 
     # -------------------------------------------------------- the node
+
+    @property
+    def images(self) -> ImageCache:
+        return self._images
 
     async def open(self, orders: NodeOrders | None) -> None:
         self._check_reachable()
@@ -175,10 +181,9 @@ class FakeHypervisor:
     async def create(self, order: WorkspaceOrder, fetch: Fetch, step: Any, keys: WorkspaceKeys | None = None) -> None:
         must_be_vouched(order)
         note = self._shelf.get("note", order.id) or {"boots": 0}
-        self._shelf.put("note", order.id, note | {"end": order.end, "host_key": host_key(order.id)})
-        for file in order.all_files:
-            async with self._staging.setdefault(file.sha256, asyncio.Lock()):
-                await self._stage(file, fetch, step)
+        files = [file.sha256 for file in order.all_files]
+        self._shelf.put("note", order.id, note | {"end": order.end, "host_key": host_key(order.id), "images": files})
+        await self._images.ensure(order.all_files, fetch, step)
         reach("agent.image.fetched")
         await self._take(self.config.create_s)
         self._fail_by_chance("create", order.id)
@@ -206,19 +211,9 @@ class FakeHypervisor:
                     f"the network {nic.network}: this node's orders do not have it; it is tried again"
                 )
 
-    async def _stage(self, file: ImageFile, fetch: Fetch, step: Any) -> None:
-        """In the cache and verified; a file that arrives wrong is fetched once more, from the start."""
-        target = self._directory / "images" / file.sha256
-        partial = target.with_suffix(".part")
-        for _ in range(2):
-            if target.exists():
-                return
-            step(f"fetching the image's {file.role}")
-            if await fetch(file.sha256, file.size_bytes, partial) == file.sha256:
-                partial.replace(target)
-                return
-            partial.unlink()
-        raise HypervisorError(f"the image is corrupt: its {file.role} does not have the sha256 it should", final=True)
+    def _images_in_use(self) -> set[str]:
+        notes = (self._shelf.get("note", id) or {} for id in self._shelf.ids("note"))
+        return {sha256 for note in notes for sha256 in note.get("images", ())}
 
     async def start(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:
         note = self._present(order.id)
@@ -369,6 +364,7 @@ class FakeHypervisor:
         reach("agent.address.removed")
         self._shelf.drop("seed", id)
         reach("agent.seed.removed")
+        self._images.touch((self._shelf.get("note", id) or {}).get("images", ()))
         self._shelf.drop("note", id)
         reach("agent.removed")
 

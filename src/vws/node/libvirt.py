@@ -42,6 +42,7 @@ from vws.node.daemons import SEEN_IN_RUN, Libvirtd
 from vws.node.domain_xml import EMULATOR, TB_CACHE_MIB, Host
 from vws.node.domains import Domains, Surroundings
 from vws.node.door import Door
+from vws.node.eviction import parse_limit
 from vws.node.guest_tcp import connect, ssh_answers
 from vws.node.images import ImageCache
 from vws.node.inventory import bandwidth_mbit, traits
@@ -81,7 +82,7 @@ class LibvirtHypervisor:
         self.place: Machine = Namespace(name) if self._own else Machine()
         self._daemons = Libvirtd(self.directory, self.place) if isinstance(self.place, Namespace) else None
         self._records = Records(self.directory)
-        self._images = ImageCache(self.directory)
+        self._images = ImageCache(self.directory, limit_bytes=parse_limit(config.cache), in_use=self._images_in_use)
         self._captures = CaptureFolders(self.directory, self._images.directory)
         self._networks = Networks(self.directory, self.place, config.bridge, self.tag)
         self._door = Door(service) if service else None
@@ -172,6 +173,10 @@ class LibvirtHypervisor:
 
     # -------------------------------------------------------- the node
 
+    @property
+    def images(self) -> ImageCache:
+        return self._images
+
     async def open(self, orders: NodeOrders | None) -> None:
         self._loop = asyncio.get_running_loop()
         await self._do(self._open, orders)
@@ -185,7 +190,8 @@ class LibvirtHypervisor:
     def _open(self, orders: NodeOrders | None) -> None:
         first = self._domains is None
         self._records.make_folders()
-        self._images.directory.mkdir(parents=True, exist_ok=True)
+        if first:
+            self._images.open()
         os.chmod(self._images.directory, 0o711)
         if not self._own:
             os.chmod(self.directory, 0o711)
@@ -305,7 +311,7 @@ class LibvirtHypervisor:
         check_order(order)
         must_be_vouched(order)
         await self._do(self._creation.begin, order)
-        await self._images.ensure(order.all_files, fetch, step, self._images_in_use)
+        await self._images.ensure(order.all_files, fetch, step)
         reach("agent.image.fetched")
         step("making the disk")
         await self._do(self._creation.finish, order, keys)
@@ -394,13 +400,14 @@ class LibvirtHypervisor:
         reach("agent.removed")
 
     def _remove(self, id: str) -> None:
-        check_id(id)
+        record = self._records.read(check_id(id))
         self._open_domains.remove(id)
         self._records.disk(id).unlink(missing_ok=True)
         reach("agent.overlay.removed")
         self._networks.leave(id)
         reach("agent.address.removed")
         self._records.remove(id)
+        self._images.touch(record.images if record else ())
 
     # -------------------------------------------------------- saving
 

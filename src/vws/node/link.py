@@ -34,7 +34,7 @@ import aiohttp
 from vws.core.deployment import NodeReport, WorkspaceKeys
 from vws.core.errors import InvalidRequest
 from vws.core.wire import BEAT_S, TUNNEL_BEATS, from_json, to_json
-from vws.node.transfer import PIECE_BYTES, Landing, Pace, land
+from vws.node.transfer import PIECE_BYTES, Known, Landing, Pace, land
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 _TRANSFER = aiohttp.ClientTimeout(sock_connect=5, sock_read=30)
 # The service looks at a whole image before it answers.
 _MADE = aiohttp.ClientTimeout(total=600, sock_connect=5)
+_BROKEN_OFF_KEPT = 8
 _QUICK = aiohttp.ClientTimeout(total=35, sock_connect=5)
 
 
@@ -206,6 +207,7 @@ class HttpLink:
         self._node = f"{service.url}/v1/nodes/{node}"
         self._instance = instance
         self._auth = {"Authorization": f"Bearer {token}"}
+        self._broken_off: dict[Path, Known] = {}
 
     async def orders(self, after: int, wait_s: float) -> Pulled:
         query = {"after": str(after), "wait": f"{wait_s:g}", "instance": self._instance}
@@ -283,7 +285,7 @@ class HttpLink:
     # -------------------------------------------------------- blobs
 
     async def fetch(self, sha256: str, size_bytes: int, target: Path, progress: Callable[[int], None]) -> str:
-        landing = await asyncio.to_thread(Landing, target, size_bytes)
+        landing = await asyncio.to_thread(Landing, target, size_bytes, self._broken_off.pop(target, None))
         try:
             if landing.position != size_bytes:
                 await self._receive(sha256, landing, target, progress)
@@ -292,9 +294,19 @@ class HttpLink:
             target.unlink(missing_ok=True)
             raise Unreachable(f"what the service sends is not the file ({error.problem}); fetching it anew") from None
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            self._break_off(target, landing)
             raise _unreachable(error) from None
+        except (Unreachable, asyncio.CancelledError):
+            self._break_off(target, landing)
+            raise
         finally:
             landing.close()
+
+    def _break_off(self, target: Path, landing: Landing) -> None:
+        """Remember what is known of a file that is half here, of a few of them."""
+        self._broken_off[target] = landing.known()
+        for oldest in list(self._broken_off)[:-_BROKEN_OFF_KEPT]:
+            del self._broken_off[oldest]
 
     async def _receive(self, sha256: str, landing: Landing, target: Path, progress: Callable[[int], None]) -> None:
         url = f"{self._service.url}/v1/blobs/{sha256}"

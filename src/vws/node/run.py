@@ -83,7 +83,7 @@ async def run_agent(directory: Path, config: NodeConfig, *, retire: bool = False
     who = credentials(directory)
     node = who.nodes[0]
     hypervisor = LibvirtHypervisor(directory, node.id, config, address_of(who.url))
-    settings = AgentConfig(builds_at_once=config.builds_at_once)
+    settings = AgentConfig(builds_at_once=config.builds_at_once, fetch_limit_mbit=config.fetch_limit_mbit)
     pace = Pace(config.fetch_limit_mbit * 125_000)
     return await _run(directory, who, [(node, hypervisor, directory / "agent")], settings, retire=retire, pace=pace)
 

@@ -1,7 +1,8 @@
 """A file on its way to this node: without its zeros, hashed while it is written, resumed where it broke.
 
 The file's own length tells how far it came, for it grows only by what has arrived: a kill at any point leaves a prefix.
-That prefix is read once more when the transfer goes on, as no hash outlives its process; nothing else is read twice. A
+After a kill that prefix is read once more when the transfer goes on, as no hash outlives its process; a transfer that
+broke, or gave way to another, goes on from what was known of it (`Known`), so that breaks cost nothing. A
 piece is written and hashed by a thread while the next one arrives, so that two are in memory and no more.
 """
 
@@ -13,7 +14,9 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vws.core.frames import FrameReader
 
@@ -21,10 +24,20 @@ PIECE_BYTES = 256 << 10
 _ZEROS = bytes(PIECE_BYTES)
 
 
+@dataclass(frozen=True)
+class Known:
+    """The hash of a file's first bytes, up to its end; worth nothing once the file is another one."""
+
+    digest: Any
+    hashed: int
+    inode: int
+    changed_ns: int
+
+
 class Landing:
     """The file that a stream of frames becomes. All methods block; not thread-safe."""
 
-    def __init__(self, target: Path, size_bytes: int) -> None:
+    def __init__(self, target: Path, size_bytes: int, known: Known | None = None) -> None:
         """Goes on with what is at `target`; what is too long is no part of this file, and is dropped."""
         self._file = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size_bytes = size_bytes
@@ -32,6 +45,9 @@ class Landing:
             os.ftruncate(self._file, 0)
         self._digest = hashlib.sha256()
         self._hashed = 0
+        if known is not None and known.hashed >= 0 and known == self._stamped(known.digest, known.hashed):
+            self._digest, self._hashed = known.digest.copy(), known.hashed
+            os.lseek(self._file, known.hashed, os.SEEK_SET)
         while piece := os.read(self._file, PIECE_BYTES):
             self._digest.update(piece)
             self._hashed += len(piece)
@@ -64,6 +80,14 @@ class Landing:
 
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+    def _stamped(self, digest: Any, hashed: int) -> Known:
+        seen = os.fstat(self._file)
+        return Known(digest, hashed if seen.st_size == hashed else -1, seen.st_ino, seen.st_mtime_ns)
+
+    def known(self) -> Known:
+        """For the landing that goes on from here."""
+        return self._stamped(self._digest.copy(), self._hashed)
 
     def close(self) -> None:
         os.close(self._file)

@@ -388,12 +388,15 @@ class Workspaces:
             loop.call_soon_threadsafe(self._tell_step, order.id, text)
 
         async def fetch(sha256: str, size_bytes: int, target: Path) -> str:
-            return await self._fetch(order.id, sha256, size_bytes, target)
+            sent = next((f.sent_bytes for f in order.all_files if f.sha256 == sha256), size_bytes)
+            return await self._fetch(order.id, sha256, size_bytes, target, sent)
 
         await self._hypervisor.create(order, fetch, step, await self._keys_of(order))
 
-    async def _fetch(self, id: str, sha256: str, size_bytes: int, target: Path) -> str:
+    async def _fetch(self, id: str, sha256: str, size_bytes: int, target: Path, sent_bytes: int) -> str:
+        """sent_bytes: what of all of it goes over the network."""
         said = -1
+        left = 1.0 - _length(target) / size_bytes if size_bytes else 0.0
 
         def progress(have: int) -> None:
             nonlocal said
@@ -405,7 +408,8 @@ class Workspaces:
         progress(0)
         fetched = await self._while_wanted(id, self._blobs(sha256, size_bytes, target, progress))
         memory = self._memory(id)
-        self._remember(id, replace(memory, fetched_mib=memory.fetched_mib + (size_bytes >> 20)))
+        came_mib = int(max(0.0, left) * sent_bytes) >> 20
+        self._remember(id, replace(memory, fetched_mib=memory.fetched_mib + came_mib))
         return fetched
 
     def _tell_step(self, id: str, text: str) -> None:
@@ -495,6 +499,13 @@ class Workspaces:
 
 async def _nothing(_: str) -> None:
     return None
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 async def _done(work: Callable[[], Awaitable[None]]) -> None:

@@ -10,6 +10,7 @@ from vws.core.errors import Unavailable
 from vws.ports import Blobs, Clock, Ids, Store
 from vws.service.access import Access
 from vws.service.addresses import Addresses
+from vws.service.caches import Caches
 from vws.service.clusters import Clusters
 from vws.service.contexts import Contexts
 from vws.service.exports import Exports
@@ -57,6 +58,7 @@ class Services:
     housekeeper: Housekeeper
     flattening: Flattening
     keys: Keys
+    caches: Caches
 
     def health(self) -> dict[str, Any]:
         """{"status": "ok", ...}; raises Unavailable when a part that everything needs does not work."""
@@ -105,6 +107,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
         Housekeeper(site, images, image_lists),
         Flattening(site, images, exports),
         keys,
+        Caches(site, nodes, images),
     )
 
 

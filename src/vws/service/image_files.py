@@ -12,10 +12,11 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from vws.core.errors import NotFound, Unavailable
-from vws.core.site import ImageFile
+from vws.core.site import Image, ImageFile
 from vws.ports import Blobs
 from vws.service.site import Site
 
@@ -46,6 +47,15 @@ class ImageFiles:
             if file.sha256 in damaged:
                 self.blobs.remove(file.sha256)
             self.blobs.adopt(path, file.sha256)
+
+    def measured(self, image: Image) -> Image:
+        """An image whose files are here, with how much of each is data."""
+        return replace(image, files=tuple(map(self._measured, image.files)))
+
+    def _measured(self, file: ImageFile) -> ImageFile:
+        if file.data_bytes:
+            return file
+        return replace(file, data_bytes=sum(extent.length for extent in self.blobs.extents(file.sha256)))
 
     def drop_unlisted(self, sha256s: Iterable[str] | None = None) -> list[str]:
         """Remove those of these files (None: of all) that no image has; returns which."""

@@ -140,14 +140,16 @@ class Images:
         self, caller: Caller, tag: tuple[str, str], image: Image, found: Found, once: Once | None,
         passphrase: str | None,
     ) -> Image | Answer:  # fmt: skip
-        def decide(draft: Draft) -> Image:
-            kept = self._come(draft, caller, tag, image, found)
-            if kept.id == image.id:
-                self._keep_key(draft, kept, passphrase)
-            return kept
-
         with self.files.entering(found.files):
             reach("service.image.adopted")
+            whole = self.files.measured(image)
+
+            def decide(draft: Draft) -> Image:
+                kept = self._come(draft, caller, tag, whole, found)
+                if kept.id == whole.id:
+                    self._keep_key(draft, kept, passphrase)
+                return kept
+
             entered = self._change(caller, decide, once)
             reach("service.image.committed")
         self._mend(image)
@@ -213,7 +215,7 @@ class Images:
         """An image of which one file is new, which the site made: its disk. then: what else is decided with it."""
 
         def decide(draft: Draft) -> T:
-            new = replace(image, id=self._site.ids.new("img"))
+            new = replace(self.files.measured(image), id=self._site.ids.new("img"))
             kept = self._enter(draft, owner, tag, new)
             for document in documents(kept) if kept.id == new.id else ():
                 self._document(draft, document)

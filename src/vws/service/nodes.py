@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vws.core.cache_tasks import forget_cache
 from vws.core.deployment import ContextOf, NodeOrders, NodeReport, VouchedOf, orders_for
 from vws.core.draft import Draft
 from vws.core.errors import Conflict, DuplicateNode, InUse, NameTaken, NotFound
@@ -197,11 +198,12 @@ class Nodes:
         node = self.heard(caller, node_id, instance)
         with self._site.lock:
             present = self._site.present
-            node = present.nodes.get(node_id, node)
+            node, now = present.nodes.get(node_id, node), self._site.clock.now()
             orders = orders_for(
-                node, present.on_node(node_id), present.leases, self._images(node_id), now=self._site.clock.now(),
+                node, present.on_node(node_id), present.leases, self._images(node_id), now=now,
                 clusters=present.clusters, context_of=self._context_of, vouched_of=self._vouched_of,
-                saves=present.saves_on(node_id),
+                saves=present.saves_on(node_id), prefetch=present.prefetches.wanted(node_id, now),
+                tasks=present.cache_of(node_id).due,
             )  # fmt: skip
         reach("service.orders.sent")
         return orders
@@ -356,6 +358,7 @@ class Nodes:
             )
         forsake(draft, node)
         forsake_saves(draft, node)
+        forget_cache(draft, node)
         forget_maintenances(draft, node)
         _revoke_all(draft, node)
         draft.say("node.removed", node=node.id, name=node.name, forced=force)

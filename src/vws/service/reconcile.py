@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from vws.core.cache_tasks import order_prefetches
 from vws.core.deployment import NodeReport
 from vws.core.draft import Draft
 from vws.core.enactment import advance
@@ -149,6 +150,7 @@ class Reconciler:
             listen(draft, silent_for_s, patience)
             pass_time(draft)
             advance(draft, self._site.ids.new)
+            order_prefetches(draft)
             changed = bool(draft.changes)
             if changed:
                 reach("service.tick.planned")

@@ -259,4 +259,5 @@ def _as_changes(snapshot: Snapshot) -> Changes:
         subscriptions=snapshot.subscriptions,
         addresses=snapshot.addresses,
         saves=snapshot.saves,
+        caches=snapshot.caches,
     )

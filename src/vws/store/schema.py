@@ -33,6 +33,7 @@ from sqlalchemy import (
     text,
 )
 
+from vws.core.caches import CachedFile, CacheTask, NodeCache
 from vws.core.context import ContextSpec, ContextState, DataSpec, Expected, Identity, Ran, RoleState, Value
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
@@ -67,7 +68,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0015"
+REVISION = "0016"
 
 
 class Choice(TypeDecorator[Any]):
@@ -566,6 +567,21 @@ context_logs = Table(
     PrimaryKeyConstraint("context", "member", "role", "side", "hook"),
 )
 
+# What nodes hold of images, by the node's id.
+caches = Table(
+    "caches",
+    metadata,
+    _id(),
+    _whole("limit_bytes"),
+    Column("fetch_limit_mbit", Double, nullable=False),
+    _nested("files", tuple[CachedFile, ...]),
+    _nested("tasks", tuple[CacheTask, ...]),
+    _time("reported_at"),
+    _time_if("removed_at"),
+    _truth("live"),
+    _whole("revision"),
+)
+
 TABLES: dict[type[Any], Table] = {
     Image: images,
     Node: nodes,
@@ -580,6 +596,7 @@ TABLES: dict[type[Any], Table] = {
     Subscription: subscriptions,
     Address: addresses,
     Save: saves,
+    NodeCache: caches,
 }
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
+from vws.core.caches import NodeCache
 from vws.core.errors import ClientTokenReused, Conflict, InvalidRequest, NameTaken
 from vws.core.site import (
     Address,
@@ -48,6 +49,7 @@ from vws.store.database import Database, open_database
 from vws.store.schema import (
     TABLES,
     answers,
+    caches,
     events,
     heard,
     image_documents,
@@ -82,6 +84,7 @@ WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Maintenance, "maintenances"),
     (Address, "addresses"),
     (Save, "saves"),
+    (NodeCache, "caches"),
 )
 # What a filter's field means where it is no column of that name.
 MEANINGS: dict[tuple[Table, str], str] = {
@@ -89,6 +92,7 @@ MEANINGS: dict[tuple[Table, str], str] = {
     (workspaces, "workspace"): "id",
     (nodes, "node"): "id",
     (tokens, "owner"): "subject",
+    (caches, "node"): "id",
     **{(table, "states"): "state" for table in (leases, workspaces, nodes)},
 }
 

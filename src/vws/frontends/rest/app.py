@@ -15,6 +15,7 @@ from vws.core.errors import VwsError
 from vws.frontends.rest import (
     addresses,
     blobs,
+    caches,
     clusters,
     contexts,
     events,
@@ -60,6 +61,7 @@ _PARTS = (
     image_lists,
     blobs,
     uploads,
+    caches,
     nodes,
     maintenances,
     clusters,

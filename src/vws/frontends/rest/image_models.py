@@ -16,6 +16,7 @@ class ImageFile(BaseModel):
     virtual_size_mib: int
     base: str = Field(description="The sha256 of the disk that this one is a delta of; empty: it stands alone.")
     encryption: str = Field(description="luks: what is in it is encrypted; empty: it is in the clear.")
+    data_bytes: int = Field(description="What of it is no hole, and so is sent to nodes; 0: not known.")
 
 
 class Image(BaseModel):
