@@ -19,6 +19,7 @@ schema = schemathesis.openapi.from_dict(bare_app().openapi())
 SITUATIONAL = {
     "request_lease", "create_context", "explain_request", "import_image", "show_plan", "launch_cluster",
     "explain_cluster", "add_signer", "put_crl", "judge_image", "revoke_image", "reinstate_image",
+    "prefetch_image", "clear_cache",
     "complete_upload",
 }  # fmt: skip
 

@@ -16,7 +16,6 @@ from vws.service.caches import Uses
 
 routes = router("nodes")
 Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
-Reference = Annotated[str, Field(min_length=1, max_length=REFERENCE_LENGTH_MAX)]
 
 
 class File(BaseModel):
@@ -74,11 +73,11 @@ class CachePage(BaseModel):
 
 
 class PrefetchRequest(models.Asked):
-    image: Reference = Field(description="NAME, NAME:TAG or id.")
+    image: models.Text = Field(description="NAME, NAME:TAG or id.")
 
 
 class ClearRequest(models.Asked):
-    image: Reference | None = Field(None, description="NAME, NAME:TAG or id; none: all that is unused.")
+    image: models.Text | None = Field(None, description="NAME, NAME:TAG or id; none: all that is unused.")
 
 
 @routes.get("/v1/caches", operation_id="list_caches", response_model=CachePage, responses=READING)
