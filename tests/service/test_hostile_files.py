@@ -287,7 +287,7 @@ def test_a_disk_in_a_bundle_is_held_to_the_sites_bound_too(tmp_path, monkeypatch
     monkeypatch.setattr(
         bundles,
         "examine_disk",
-        lambda path, role, kind, bytes_max, *_: bounds.append(bytes_max) or described(role, b""),
+        lambda path, role, kind, bytes_max, **_: bounds.append(bytes_max) or described(role, b""),
     )
     path = bundle(tmp_path / "b", FILES | {"disk.qcow2": b"QFI\xfb"})
     examine(path, tmp_path / "parts", None, 12345)
