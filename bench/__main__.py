@@ -20,6 +20,7 @@ BENCHES = (
     "contexts",
     "images",
     "building",
+    "disks",
     "idle",
     "overhead",
     "ready",

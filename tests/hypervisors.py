@@ -33,10 +33,10 @@ from vws.ports import Hypervisor, Instance
 
 NODE = "nod-1"
 GUEST_UP_WITHIN_S = 60.0
-REACHES = tuple(
-    f"vws.node.{module}.reach"
-    for module in ("fake", "libvirt", "creation", "domains", "disk_secrets", "dnsmasq", "records")
-)
+MODULES = (
+    "fake", "libvirt", "creation", "domains", "disk_secrets", "dnsmasq", "records", "captures", "mirror", "resting",
+)  # fmt: skip
+REACHES = tuple(f"vws.node.{module}.reach" for module in MODULES)
 
 
 class Appliance:

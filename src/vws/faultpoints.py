@@ -44,6 +44,8 @@ POINTS: dict[str, str] = {
     "service.context.publish.committed": "service",
     "service.context.ran.decided": "service",
     "service.context.ran.committed": "service",
+    "agent.capture.frozen": "agent",
+    "agent.capture.mirrored": "agent",
     "agent.capture.paused": "agent",
     "agent.capture.copied": "agent",
     "agent.capture.kept": "agent",

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from vws.core.caches import CachedFile, Cleared, NodeCache
 from vws.core.context import ContextRecord, Member
-from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, Quiesced, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import (
     Address,
@@ -489,6 +489,10 @@ class Hypervisor(Protocol):
     async def delta(self, order: CaptureOrder) -> Path:
         """What was taken, cleaned if that is ordered, as a qcow2 without the name of what it is a delta on. A final
         error if it cannot be cleaned, with what helps."""
+        ...
+
+    async def quiesced(self, id: str) -> Quiesced:
+        """What kept the guest from writing when a capture was taken, which was."""
         ...
 
     async def captures(self, *, taken: bool = False) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -20,10 +21,10 @@ from tests.core.attesting import key, public
 from tests.hypervisors import Cut, Site, boot, cut_at, image_file, in_loop, seen, until, until_up
 from vws import signing
 from vws.core.caches import FileState
-from vws.core.deployment import DiskOrder, NetworkOrder, NicOrder
+from vws.core.deployment import CaptureOrder, DiskOrder, NetworkOrder, NicOrder, Quiesced, WorkspaceOrder
 from vws.core.lifecycle import Observation as O
 from vws.core.manifest import digest
-from vws.core.site import ImageFile
+from vws.core.site import ImageFile, chain_of
 from vws.core.trust import Vouched, write_envelope
 from vws.ports import Hypervisor, HypervisorError, ImageRefused
 
@@ -542,3 +543,80 @@ async def test_no_node_is_torn_down_with_a_workspace_on_it(site: Site) -> None:
                 await hypervisor.close(tear_down=True)
         assert await seen(hypervisor, order.id)
         await hypervisor.remove(order.id)
+
+
+# ---------------------------------------------------------------- saving
+
+
+def capture_of(order: WorkspaceOrder, id: str = "sav-1", *, at_end: bool = False) -> CaptureOrder:
+    return CaptureOrder(id, order.id, at_end, clean=False, beneath=chain_of(order.files))
+
+
+@in_loop
+async def test_a_running_guest_is_taken_and_goes_on(site: Site) -> None:
+    order = site.order("wsp-1")
+    ordered = capture_of(order)
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        assert await hypervisor.captures() == set()
+        for _ in range(2):
+            await hypervisor.take(ordered)
+            assert await hypervisor.captures() == await hypervisor.captures(taken=True) == {"sav-1"}
+        assert (await until(hypervisor, order.id, O.RUNNING)).boots == 1
+        assert await hypervisor.quiesced("sav-1") is Quiesced.PAUSE
+        await hypervisor.remove(order.id)
+    async with site.opened() as hypervisor:  # it outlives its workspace, and the agent
+        for _ in range(2):
+            delta = await hypervisor.delta(ordered)
+            said = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", delta]))
+            assert (said["format"], said["virtual-size"]) == ("qcow2", order.disk_mib << 20)
+            assert "backing-filename" not in said
+        assert await hypervisor.captures(taken=True) == {"sav-1"}
+        for _ in range(2):
+            await hypervisor.drop_capture("sav-1")
+        assert await hypervisor.captures() == set()
+
+
+@in_loop
+async def test_a_guest_is_taken_at_its_end_once_it_is_off(site: Site) -> None:
+    order = site.order("wsp-1")
+    ordered = capture_of(order, at_end=True)
+    async with site.opened() as hypervisor:
+        await boot(hypervisor, site, order)
+        await hypervisor.take(ordered)
+        assert await hypervisor.quiesced("sav-1") is Quiesced.OFF
+        await hypervisor.remove(order.id)
+        assert (await hypervisor.delta(ordered)).stat().st_size > 0
+        await hypervisor.drop_capture("sav-1")
+
+
+@pytest.mark.parametrize("point", ["agent.capture.copied", "agent.capture.kept"])
+@in_loop
+async def test_a_taking_cut_off_is_repeated(site: Site, point: str, monkeypatch) -> None:
+    order = site.order("wsp-1")
+    ordered = capture_of(order)
+    async with site.opened() as hypervisor:
+        await hypervisor.create(order, site.appliance.fetch, ignore)
+        with monkeypatch.context() as patch:
+            cut_at(patch, point)
+            with pytest.raises(Cut):
+                await hypervisor.take(ordered)
+        taken = await hypervisor.captures(taken=True)
+        assert taken == ({"sav-1"} if point == "agent.capture.kept" else set())
+    async with site.opened() as hypervisor:
+        await hypervisor.take(ordered)
+        assert await hypervisor.captures(taken=True) == {"sav-1"}
+        assert await hypervisor.quiesced("sav-1") is Quiesced.OFF
+        await hypervisor.delta(ordered)
+        await hypervisor.drop_capture("sav-1")
+        await hypervisor.remove(order.id)
+
+
+@in_loop
+async def test_what_is_gone_cannot_be_taken(site: Site) -> None:
+    async with site.opened() as hypervisor:
+        with pytest.raises(HypervisorError, match="not on the node any more") as refused:
+            await hypervisor.take(capture_of(site.order("wsp-1")))
+        assert refused.value.final
+        assert await hypervisor.captures(taken=True) == set()
+        await hypervisor.drop_capture("sav-1")

@@ -12,7 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import NodeOrders, NodeReport, WorkspaceFact, WorkspaceKeys, WorkspaceOrder
+from vws.core.deployment import (
+    NodeOrders,
+    NodeReport,
+    Quiesced,
+    WorkspaceFact,
+    WorkspaceKeys,
+    WorkspaceOrder,
+)
 from vws.core.lifecycle import Desired, Observation
 from vws.core.wire import to_json
 from vws.node.agent import AgentConfig, NodeAgent
@@ -107,6 +114,7 @@ class FakeLink:
         self.handed_in: dict[str, bytes] = {}
         self.given_up: dict[str, str] = {}
         self.given: dict[str, WorkspaceKeys] = {}
+        self.quiesced: dict[str, Quiesced] = {}
         self.repeat = False
         self.calls = 0
         self.ahead_s = 0.0
@@ -176,8 +184,9 @@ class FakeLink:
         progress(size_bytes)
         return hashlib.sha256(self.blobs[sha256]).hexdigest()
 
-    async def hand_in(self, capture: str, delta: Path) -> None:
+    async def hand_in(self, capture: str, delta: Path, quiesced: Quiesced) -> None:
         self._check()
+        self.quiesced[capture] = quiesced
         self.handed_in[capture] = delta.read_bytes()
 
     async def give_up(self, capture: str, reason: str) -> None:

@@ -6,6 +6,7 @@ Real file systems, made and read by e2fsprogs; qemu-storage-daemon shows them as
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.disk_images import qemu_img
-from vws.core.deployment import CaptureOrder
+from vws.core.deployment import CaptureOrder, Quiesced
 from vws.core.site import ImageFile
 from vws.node import captures
 from vws.node.captures import CaptureFolders
@@ -68,8 +69,8 @@ def order(base: ImageFile, clean=True) -> CaptureOrder:
 
 
 def delta_of(folders, ordered: CaptureOrder, disk: Path) -> Path:
-    folders.copy(ordered, disk, hurried=True)
-    folders.keep(ordered)
+    folders.copy(ordered, disk)
+    folders.keep(ordered, Quiesced.PAUSE)
     return folders.delta(ordered)
 
 
@@ -147,19 +148,41 @@ def test_the_name_of_a_base_in_a_header_is_never_followed(folders, tmp_path):
     check_cleaned(whole)
 
 
-def test_what_would_take_long_is_refused_while_a_guest_rests_for_it(folders, tmp_path, monkeypatch):
+def test_only_what_a_file_system_cannot_copy_at_once_takes_long(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(captures, "COPIED_AT_ONCE_BYTES", 1 << 20)
     monkeypatch.setattr(captures, "_cloned", lambda *_: False)
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(range(256)) * (8 << 10))
     ordered = CaptureOrder("sav-1", "wsp-1", at_end=False, clean=False)
-    with pytest.raises(HypervisorError, match="--when end"):
-        folders.copy(ordered, disk, hurried=True)
+    assert folders.takes_long(ordered, disk)
+    monkeypatch.setattr(captures, "_cloned", lambda *_: True)
+    assert not folders.takes_long(ordered, disk)
     assert not folders.is_taken("sav-1")
-    folders.copy(ordered, disk, hurried=False)
-    folders.keep(ordered)
-    assert folders.is_taken("sav-1")
+    assert [path.name for path in folders.folder("sav-1").iterdir()] == ["beneath.json"]
+
+
+def test_what_was_taken_says_what_kept_its_guest_from_writing(folders, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"x" * 4096)
+    ordered = CaptureOrder("sav-1", "wsp-1", at_end=False, clean=False)
+    folders.copy(ordered, disk)
+    folders.keep(ordered, Quiesced.AGENT)
+    assert folders.quiesced("sav-1") is Quiesced.AGENT
     assert (folders.folder("sav-1") / "disk.qcow2").read_bytes() == disk.read_bytes()
+    last = CaptureOrder("sav-2", "wsp-1", at_end=True, clean=False)
+    folders.move(last, disk)
+    assert (folders.quiesced("sav-2"), disk.exists()) == (Quiesced.OFF, False)
+
+
+def test_a_twin_is_an_empty_disk_of_the_same_size_on_the_same_image(folders, tmp_path):
+    base = base_of(folders, file_system(tmp_path / "raw", tree(tmp_path / "tree")))
+    disk, twin = overlay(folders, base, tmp_path / "disk"), tmp_path / "twin.qcow2"
+    folders.prepare(order(base), disk, twin)
+    said = json.loads(qemu_img("info", "--output=json", twin))
+    assert (said["virtual-size"], said["backing-filename"]) == (48 << 20, f"images/{base.sha256}")
+    folders.adopt(order(base), twin)
+    folders.keep(order(base), Quiesced.PAUSE)
+    check_cleaned(flat(folders, folders.delta(order(base)), base, tmp_path / "flat"))
 
 
 def test_a_full_disk_is_said_and_nothing_is_left(folders, tmp_path, monkeypatch):
@@ -167,5 +190,5 @@ def test_a_full_disk_is_said_and_nothing_is_left(folders, tmp_path, monkeypatch)
     disk = tmp_path / "disk"
     disk.write_bytes(b"x" * 4096)
     with pytest.raises(HypervisorError, match="too full"):
-        folders.copy(CaptureOrder("sav-1", "wsp-1", at_end=False, clean=False), disk, hurried=False)
+        folders.copy(CaptureOrder("sav-1", "wsp-1", at_end=False, clean=False), disk)
     assert [path.name for path in folders.folder("sav-1").iterdir()] == ["beneath.json"]

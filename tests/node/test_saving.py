@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from tests.node.builders import FakeLink, Node, in_loop, order, orders, until
-from vws.core.deployment import CaptureOrder
+from vws.core.deployment import CaptureOrder, Quiesced
 from vws.core.lifecycle import Observation as O
 
 NOW = CaptureOrder("sav-1", "wsp-1", at_end=False, clean=True)
@@ -27,6 +27,7 @@ async def test_a_running_workspace_is_handed_in_and_goes_on(tmp_path):
         link.order(replace(orders(order(), generation=2), captures=(NOW,)))
         await until(lambda: "sav-1" in link.handed_in)
         assert link.handed_in["sav-1"].startswith(QCOW2)
+        assert link.quiesced == {"sav-1": Quiesced.PAUSE}
         assert captures(node) == ["sav-1"], "it stays until the service says that it has it"
         link.order(orders(order(), generation=3))
         await until(lambda: captures(node) == [])
@@ -45,6 +46,7 @@ async def test_at_its_end_it_is_taken_before_it_is_removed(tmp_path):
         link.order(replace(orders(generation=2), captures=(LAST,)))
         await node.until_reported(None)
         await until(lambda: "sav-2" in link.handed_in)
+        assert link.quiesced == {"sav-2": Quiesced.OFF}
         assert node.fake.remains() == {}
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum, auto
 from types import MappingProxyType
 from typing import Any
 
@@ -166,6 +167,15 @@ class WorkspaceOrder:
     def interfaces(self) -> tuple[NicOrder, ...]:
         """At least one; streams to the guest go to the first."""
         return self.nics or (NicOrder("", self.mac, self.address),)
+
+
+class Quiesced(StrEnum):
+    """What kept a guest from writing while its disk was taken: its own agent, which froze the file systems; a pause of
+    its machine, as seen by it a loss of power; or that it was off."""
+
+    AGENT = auto()
+    PAUSE = auto()
+    OFF = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Copies of workspaces' disks on their way to become images: what a node holds of them, and how one is made fit to go.
 
     captures/ID/disk.qcow2     the disk as it was at that moment, whole
+    captures/ID/quiesced       what kept its guest from writing then
     captures/ID/delta.qcow2    what of it goes: cleaned, the changed clusters and nothing else
 
 Each is made under another name and renamed; what a kill leaves is made again, and a cleaning that was cut off is simply
 done once more. A copy is taken while the guest rests, so it must be quick: by reference where the file system can, else
-of no more than can be copied in that time; a guest that rests already has all the time.
+of no more than can be copied in that time. A larger disk is mirrored first (mirror.py); a guest that rests already has
+all the time.
 
 No header is believed: whatever opens a copy is told each file under it.
 """
@@ -22,11 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import CaptureOrder
+from vws.core.deployment import CaptureOrder, Quiesced
 from vws.core.site import ImageFile
 from vws.faultpoints import reach
 from vws.node.commands import Commands
 from vws.node.daemons import qemu_ids
+from vws.node.disks import disk_size_bytes, make_blank, make_overlay
 from vws.node.naming import check_file, check_id
 from vws.ports import HypervisorError
 
@@ -83,26 +86,55 @@ class CaptureFolders:
 
     # -------------------------------------------------------- taking
 
-    def copy(self, order: CaptureOrder, disk: Path, *, hurried: bool) -> None:
-        """Take what is in `disk` now, which nobody writes to meanwhile. hurried: a guest rests for it; a final
-        HypervisorError, then, if it would take long."""
+    def takes_long(self, order: CaptureOrder, disk: Path) -> bool:
+        """Longer than a guest may rest for it."""
+        if disk.stat().st_blocks * 512 <= COPIED_AT_ONCE_BYTES:
+            return False
+        trial = self._begin(order) / "trial"
+        try:
+            with disk.open("rb") as source, trial.open("wb") as target:
+                return not _cloned(source.fileno(), target.fileno())
+        finally:
+            trial.unlink(missing_ok=True)
+
+    def prepare(self, order: CaptureOrder, disk: Path, twin: Path) -> None:
+        """An empty disk like it, to be mirrored to, where the hypervisor sees it."""
+        self._begin(order)
+        self._check_room(disk)
+        twin.unlink(missing_ok=True)
+        with disk.open("rb") as file:
+            size_mib = disk_size_bytes(file.read(32)) >> 20
+        if order.beneath:
+            ((image, _), *_) = self._beneath(order.beneath)
+            make_overlay(self._commands, twin, image, order.beneath[0], size_mib)
+        else:
+            make_blank(self._commands, twin, size_mib)
+
+    def adopt(self, order: CaptureOrder, twin: Path) -> None:
+        """Take what was mirrored."""
+        twin.rename(self.folder(order.id) / "disk.new")
+
+    def copy(self, order: CaptureOrder, disk: Path) -> None:
+        """Take what is in `disk` now, which nobody writes to meanwhile."""
         folder = self._begin(order)
         new = folder / "disk.new"
         try:
             self._check_room(disk)
             with disk.open("rb") as source, new.open("wb") as target:
                 if not _cloned(source.fileno(), target.fileno()):
-                    if hurried and os.fstat(source.fileno()).st_blocks * 512 > COPIED_AT_ONCE_BYTES:
-                        raise _too_much(os.fstat(source.fileno()).st_blocks * 512)
                     _copy_data(source.fileno(), target.fileno())
         except BaseException:
             new.unlink(missing_ok=True)
             raise
         reach("agent.capture.copied")
 
-    def keep(self, order: CaptureOrder) -> None:
-        """What `copy` took is whole."""
+    def quiesced(self, id: str) -> Quiesced:
+        return Quiesced((self.folder(id) / "quiesced").read_text())
+
+    def keep(self, order: CaptureOrder, by: Quiesced) -> None:
+        """What was taken is whole."""
         new = self.folder(order.id) / "disk.new"
+        (self.folder(order.id) / "quiesced").write_text(by)
         fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -114,6 +146,7 @@ class CaptureFolders:
     def move(self, order: CaptureOrder, disk: Path) -> None:
         """Take the disk itself: its workspace is about to be removed."""
         folder = self._begin(order)
+        (folder / "quiesced").write_text(Quiesced.OFF)
         os.rename(disk, folder / "disk.qcow2")
         reach("agent.capture.kept")
 
@@ -225,11 +258,3 @@ def _copy_data(source: int, target: int) -> None:
             if not sent:
                 return
             at += sent
-
-
-def _too_much(allocated: int) -> HypervisorError:
-    return HypervisorError(
-        f"it changed {allocated >> 20} MiB of its disk, more than can be copied while it rests for less than a second "
-        f"({COPIED_AT_ONCE_BYTES >> 20} MiB on this node's file system); save it with --when end, or pause it first",
-        final=True,
-    )

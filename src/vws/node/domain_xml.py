@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from vws.core.deployment import NicOrder, WorkspaceOrder
 from vws.node.naming import bound_tap, bridge_name, domain_name, is_pool, isolated_tap
@@ -24,6 +25,7 @@ EMULATOR = "/usr/bin/qemu-system-x86_64"
 TB_CACHE_MIB = 64
 # The channel on which QEMU's guest agent listens, where a guest has it.
 GUEST_AGENT = "org.qemu.guest_agent.0"
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 TCG_WORDS = (
     "tsc_early_khz=2000000",
     "lpj=4000000",
@@ -182,25 +184,26 @@ def _tap(order: WorkspaceOrder, nic: NicOrder, tag: str) -> str:
 def _overlay(devices: ET.Element, files: Files) -> None:
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type="qcow2", discard="unmap")
-    _source(disk, files.disk, files)
-    _chain(disk, files.chain, files)
+    _source(disk, files.disk, files.secrets)
+    backing_chain(disk, files.chain, files.secrets)
     ET.SubElement(disk, "target", dev="vda", bus="virtio")
 
 
-def _chain(disk: ET.Element, chain: tuple[tuple[str, str], ...], files: Files) -> None:
+def backing_chain(disk: ET.Element, chain: Sequence[tuple[str, str]], secrets: Mapping[str, str] = NO_SECRETS) -> None:
+    """What is under it, each (path, format), and that there is no more. secrets: as of Files."""
     above = disk
     for path, format in chain:
         above = ET.SubElement(above, "backingStore", type="file")
         ET.SubElement(above, "format", type=format)
-        _source(above, path, files)
+        _source(above, path, secrets)
     ET.SubElement(above, "backingStore")
 
 
-def _source(parent: ET.Element, path: str, files: Files) -> None:
+def _source(parent: ET.Element, path: str, secrets: Mapping[str, str]) -> None:
     source = ET.SubElement(parent, "source", file=path)
-    if path in files.secrets:
+    if path in secrets:
         encryption = ET.SubElement(source, "encryption", format="luks")
-        ET.SubElement(encryption, "secret", type="passphrase", uuid=files.secrets[path])
+        ET.SubElement(encryption, "secret", type="passphrase", uuid=secrets[path])
 
 
 def _seed(devices: ET.Element, files: Files) -> None:
@@ -217,8 +220,8 @@ def _beside(devices: ET.Element, name: str, disk: Beside, files: Files) -> None:
     driver = ET.SubElement(element, "driver", name="qemu", type=disk.format)
     if not disk.shared:
         driver.set("discard", "unmap")
-    _source(element, disk.path, files)
-    _chain(element, disk.chain, files)
+    _source(element, disk.path, files.secrets)
+    backing_chain(element, disk.chain, files.secrets)
     ET.SubElement(element, "target", dev=name, bus="virtio")
     if disk.shared:
         ET.SubElement(element, "readonly")

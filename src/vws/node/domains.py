@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from vws.node.disk_keys import own_passphrase
 from vws.node.disk_secrets import DiskSecrets, strike_out
 from vws.node.disks import check_disk, serial
 from vws.node.domain_xml import Beside, Files, Host, domain_uuid, domain_xml
+from vws.node.mirror import end_mirror
 from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
 from vws.node.records import Record, Records
@@ -236,7 +237,7 @@ class Domains:
             disk=root,
             seed=shown(self._records.seed(order.id)),
             console=shown(self._records.console(order.id)),
-            chain=tuple((shown(self._images / file.sha256), file.format) for file in chain_of(order.files)),
+            chain=self.chain(chain_of(order.files)),
             kernel=image("kernel"),
             initrd=image("initrd"),
             beside=beside,
@@ -252,6 +253,10 @@ class Domains:
             self._around.shown(self._images / file.sha256): self._secrets.name(order.id, file.sha256) for file in images
         }
         return of_images | dict.fromkeys(written, self._secrets.name(order.id))
+
+    def chain(self, files: Sequence[ImageFile]) -> tuple[tuple[str, str], ...]:
+        """Disks of images, the nearest first, as QEMU sees them, each with its format."""
+        return tuple((self._around.shown(self._images / file.sha256), file.format) for file in files)
 
     def _beside(self, id: str, disk: DiskOrder) -> Beside:
         shown = self._around.shown
@@ -283,21 +288,11 @@ class Domains:
         if Seen(*domain.state()) == Seen(libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER):
             domain.resume()
 
-    @contextlib.contextmanager
-    def resting(self, id: str) -> Iterator[bool]:
-        """A while in which nothing is written to its disks, what the hypervisor held back is there, and libvirt did not
-        let it go on; True: it runs otherwise."""
-        domain = self.find(id)
-        runs = domain is not None and domain.isActive() and domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
-        if domain is None or not runs:
-            yield False
-            return
-        domain.suspend()
-        reach("agent.capture.paused")
-        try:
-            yield True
-        finally:
-            domain.resume()
+    def end_mirrors(self) -> None:
+        """Those of an earlier agent, whose copies are worth nothing."""
+        for id, domain in self.all().items():
+            end_mirror(domain)
+            self._records.twin(id).unlink(missing_ok=True)
 
     def resize(self, order: WorkspaceOrder) -> None:
         domain = self._live(order.id, "resize")
@@ -326,6 +321,7 @@ class Domains:
         if domain and self._is_suspended(record, domain):
             return
         domain = self._live(id, "suspend")
+        end_mirror(domain)
         reach("agent.suspend.begun")
         self._check_room(domain)
         self._records.write(replace(record, asked="suspend"))

@@ -30,7 +30,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, Quiesced, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import Capacity
 from vws.core.wire import to_json
@@ -383,11 +383,16 @@ class FakeHypervisor:
         size = f"{overlay['disk_mib']}M"
         await asyncio.to_thread(Commands().run, "qemu-img", "create", "-q", "-f", "qcow2", new, size)
         reach("agent.capture.copied")
+        runs = (self._domain(order.workspace) or {}).get("state") in (RUNNING, PAUSED)
+        target.with_name("quiesced").write_text(Quiesced.PAUSE if runs and not order.at_end else Quiesced.OFF)
         new.rename(target)
         reach("agent.capture.kept")
 
     async def delta(self, order: CaptureOrder) -> Path:
         return self._captured(order.id)
+
+    async def quiesced(self, id: str) -> Quiesced:
+        return Quiesced((self._captured(id).with_name("quiesced")).read_text())
 
     async def captures(self, *, taken: bool = False) -> set[str]:
         found = (path.name for path in (self._directory / "captures").iterdir())

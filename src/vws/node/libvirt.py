@@ -21,7 +21,6 @@ import logging
 import os
 import shutil
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,7 +29,7 @@ from typing import Any, TypeVar
 
 import libvirt
 
-from vws.core.deployment import CaptureOrder, NodeOrders, WorkspaceKeys, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, NodeOrders, Quiesced, WorkspaceKeys, WorkspaceOrder
 from vws.core.site import Capacity
 from vws.faultpoints import reach
 from vws.node.captures import CaptureFolders
@@ -46,10 +45,12 @@ from vws.node.eviction import parse_limit
 from vws.node.guest_tcp import connect, ssh_answers
 from vws.node.images import ImageCache
 from vws.node.inventory import bandwidth_mbit, traits
+from vws.node.mirror import begin_mirror, end_mirror, finish_mirror
 from vws.node.namespace import Machine, Namespace
 from vws.node.naming import check_capture, check_id, check_order, is_id, tag_of
 from vws.node.networks import Networks
 from vws.node.records import Records
+from vws.node.resting import Resting
 from vws.node.vouching import must_be_vouched, must_be_whole
 from vws.ports import Description, Fetch, HypervisorError, Instance, Stream
 
@@ -86,6 +87,7 @@ class LibvirtHypervisor:
         self._captures = CaptureFolders(self.directory, self._images.directory)
         self._networks = Networks(self.directory, self.place, config.bridge, self.tag)
         self._door = Door(service) if service else None
+        self._resting = Resting(lambda id: self._open_domains.find(id), self._records)
         self._creation = Creation(self._records, self._images, self._networks)
         self._groups = CpuGroups(self.tag)
         self._domains: Domains | None = None
@@ -204,6 +206,8 @@ class LibvirtHypervisor:
         api = self._api()
         self._networks.open(orders, self._open_domains.taps())
         if first:
+            self._open_domains.end_mirrors()
+            self._resting.look()
             self._records.forget_old_consoles()
             self._threads.submit(_learn_capabilities, api)
 
@@ -214,6 +218,7 @@ class LibvirtHypervisor:
             await self._open_door()
 
     def _mend(self) -> None:
+        self._threads.submit(self._resting.thaw_all)
         if self._networks.due():
             self._networks.mend(self._open_domains.taps())
 
@@ -228,6 +233,10 @@ class LibvirtHypervisor:
             else Surroundings(Path("/run/libvirt/qemu"), Path("/var/log/libvirt/qemu"), str, True)
         )
         return Domains(self._api, host, self._records, self._images.directory, around, self._groups)
+
+    def _shown(self, path: Path) -> str:
+        """As QEMU sees it."""
+        return self._shown_in_namespace(path) if self._own else str(path)
 
     def _shown_in_namespace(self, path: Path) -> str:
         return f"{SEEN_IN_RUN}/{path.relative_to(self.directory)}"
@@ -342,6 +351,7 @@ class LibvirtHypervisor:
 
     async def resume(self, id: str) -> None:
         await self._do(self._open_domains.resume, id)
+        await self._do(self._resting.thaw_all)  # an agent that was killed may have left it paused and frozen
 
     async def suspend(self, id: str, keys: WorkspaceKeys | None = None) -> None:
         with self._asking(id):
@@ -420,19 +430,44 @@ class LibvirtHypervisor:
 
     def _take(self, order: CaptureOrder) -> None:
         if self._captures.is_taken(order.id):
-            return
+            return None
         disk = self._records.disk(order.workspace)
         if not disk.exists():
             raise HypervisorError("its disk is not on the node any more", final=True)
         if order.at_end:
             self._captures.move(order, disk)
-            return
-        began = time.monotonic()
-        with self._open_domains.resting(order.workspace) as hurried:
-            self._captures.copy(order, disk, hurried=hurried)
-        if hurried:
-            log.info("%s rested for %.0f ms to be saved", order.workspace, 1000 * (time.monotonic() - began))
-        self._captures.keep(order)
+            return None
+        domain = self._open_domains.find(order.workspace)
+        if domain is not None and domain.isActive():
+            end_mirror(domain)
+            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING and self._captures.takes_long(order, disk):
+                return self._mirror(order, domain, disk)
+        return self._rest(order, lambda: self._captures.copy(order, disk))
+
+    def _mirror(self, order: CaptureOrder, domain: libvirt.virDomain, disk: Path) -> None:
+        twin = self._records.twin(order.workspace)
+        if self._records.need(order.workspace).encrypted:  # the service orders no such thing
+            raise HypervisorError("it is encrypted, and a copy of its disk would not be", final=True)
+
+        def take() -> None:
+            finish_mirror(domain)
+            self._captures.adopt(order, twin)
+
+        try:
+            self._captures.prepare(order, disk, twin)
+            begin_mirror(domain, twin, self._shown(twin), self._open_domains.chain(order.beneath))
+            self._rest(order, take)
+        finally:
+            end_mirror(domain)
+            twin.unlink(missing_ok=True)
+
+    def _rest(self, order: CaptureOrder, take: Callable[[], None]) -> None:
+        with self._resting.rest(order.workspace) as by:
+            take()
+        self._captures.keep(order, by)
+
+    async def quiesced(self, id: str) -> Quiesced:
+        return await self._do(self._captures.quiesced, check_id(id))
 
     async def delta(self, order: CaptureOrder) -> Path:
         check_capture(order)

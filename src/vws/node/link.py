@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from vws.core.deployment import NodeReport, WorkspaceKeys
+from vws.core.deployment import NodeReport, Quiesced, WorkspaceKeys
 from vws.core.errors import InvalidRequest
 from vws.core.wire import BEAT_S, TUNNEL_BEATS, from_json, to_json
 from vws.node.transfer import PIECE_BYTES, Known, Landing, Pace, land
@@ -118,7 +118,7 @@ class Link(Protocol):
         """What the node needs to run an encrypted workspace of its orders."""
         ...
 
-    async def hand_in(self, capture: str, delta: Path) -> None:
+    async def hand_in(self, capture: str, delta: Path, quiesced: Quiesced) -> None:
         """Send what was saved, going on where an earlier call broke off."""
         ...
 
@@ -238,7 +238,7 @@ class HttpLink:
         except InvalidRequest:  # which would repeat what was said
             raise Unreachable("the service's answer about a key makes no sense") from None
 
-    async def hand_in(self, capture: str, delta: Path) -> None:
+    async def hand_in(self, capture: str, delta: Path, quiesced: Quiesced) -> None:
         place = f"/captures/{capture}"
         said = await self._call("GET", place)
         with delta.open("rb") as file:
@@ -247,7 +247,7 @@ class HttpLink:
             kind = {"Content-Type": "application/octet-stream"}
             query = {"offset": str(said["offset"])}
             await self._call("PATCH", place, params=query, data=file, headers=kind, timeout=_TRANSFER)
-        done = {"sha256": sha256}
+        done = {"sha256": sha256, "quiesced": str(quiesced)}
         await self._call("POST", f"{place}/complete", json=done, timeout=_MADE)
 
     async def give_up(self, capture: str, reason: str) -> None:

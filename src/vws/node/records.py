@@ -3,6 +3,7 @@
     workspaces/ID/record.json    this module's; replaced whole and synced
     workspaces/ID/disk.qcow2     the overlay, on an image of images/
     workspaces/ID/blank-NAME.qcow2, copy-NAME.qcow2   disks beside it: one's own, and a copy of an image's
+    workspaces/ID/twin.qcow2     a copy of the overlay in the making
     workspaces/ID/seed.iso       the NoCloud disk
     workspaces/ID/memory         the saved state of a suspended guest (memory_pipes.py: of an encrypted one)
     consoles/ID.log, ID.log.0    the serial console; stays after the end
@@ -36,7 +37,8 @@ CONSOLES_KEPT_S = 7 * 24 * 3600
 class Record:
     """boots: the last boot that was begun. asked: what this agent did to the domain last (`stop`, `suspend`, ""), so
     that its end is not taken for a death. images: the sha256s of its image's files, which it goes on needing.
-    command: its guest has one to run. encrypted: nothing of it may lie here in the clear."""
+    command: its guest has one to run. encrypted: nothing of it may lie here in the clear. frozen: its file systems may
+    be, by its own agent, and are to be thawed."""
 
     id: str
     end: int = 0
@@ -47,6 +49,7 @@ class Record:
     images: tuple[str, ...] = ()
     command: bool = False
     encrypted: bool = False
+    frozen: bool = False
 
 
 class Records:
@@ -82,6 +85,10 @@ class Records:
     def disks(self, id: str) -> list[Path]:
         """All that it may write to: the overlay, and what is beside it."""
         return [self.disk(id), *self.folder(id).glob("blank-*.qcow2"), *self.folder(id).glob("copy-*.qcow2")]
+
+    def twin(self, id: str) -> Path:
+        """What its disk is mirrored to; worth nothing once that was broken off."""
+        return self.folder(id) / "twin.qcow2"
 
     def seed(self, id: str) -> Path:
         return self.folder(id) / "seed.iso"

@@ -70,7 +70,8 @@ class Saving:
         try:
             await self._take(order)
             delta = await self._tried(lambda: self._hypervisor.delta(order))
-            await self._hand_in(order, delta)
+            quiesced = await self._hypervisor.quiesced(order.id)
+            await self._until_heard(lambda: self._link.hand_in(order.id, delta, quiesced))
         except HypervisorError as error:
             log.warning("%s: cannot save %s: %s", order.id, order.workspace, error.reason)
             await self._give_up(order, error.reason)
@@ -101,9 +102,6 @@ class Saving:
                 except HypervisorError as error:
                     log.error("%s: %s could not be taken at its end: %s", order.id, workspace, error.reason)
                     self._missed[order.id] = error.reason
-
-    async def _hand_in(self, order: CaptureOrder, delta: Path) -> None:
-        await self._until_heard(lambda: self._link.hand_in(order.id, delta))
 
     async def _until_heard(self, tell: Callable[[], Awaitable[None]]) -> None:
         """However long the service may be away."""

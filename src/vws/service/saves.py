@@ -18,7 +18,7 @@ from typing import Any
 
 from vws import __version__
 from vws.core import saves
-from vws.core.deployment import plain
+from vws.core.deployment import Quiesced, plain
 from vws.core.draft import Draft
 from vws.core.errors import Conflict, InvalidRequest, NotFound, Unavailable, VwsError
 from vws.core.image_access import must_own_name, user_of
@@ -115,9 +115,9 @@ class Saves:
                 )  # fmt: skip
             yield file
 
-    def complete(self, caller: Caller, node: str, id: str, sha256: str) -> Save:
+    def complete(self, caller: Caller, node: str, id: str, sha256: str, quiesced: Quiesced | None = None) -> Save:
         """The save, now that all has come: done, or failed if no image can be made of it. InvalidRequest if what came
-        is not what was sent: it is to be sent anew then."""
+        is not what was sent: it is to be sent anew then. quiesced: as the node says; None: it does not."""
         with self._alone(self._due(caller, node, id)) as save:
             file = self._opened(save)
             if file.sha256 != sha256:
@@ -126,7 +126,7 @@ class Saves:
             file.flush()
             reach("service.save.received")
             try:
-                ended = self._made(save, sha256)
+                ended = self._made(save, quiesced)
             except Unavailable:
                 raise
             except VwsError as error:
@@ -148,7 +148,7 @@ class Saves:
 
     # ------------------------------------------------------------ making
 
-    def _made(self, save: Save, sha256: str) -> Save:
+    def _made(self, save: Save, quiesced: Quiesced | None) -> Save:
         path = self._link(save.id)
         try:
             delta = examine_disk(path, "disk", "qcow2", self._site.settings.image_bytes_max)
@@ -157,7 +157,7 @@ class Saves:
             image = saves.saved_image(base, save, delta)
             ended = self._images.enter_made(
                 owner, (save.name, save.tag), image, (image.files[0], path),
-                lambda kept: [self._provenance(save, base, kept)],
+                lambda kept: [self._provenance(save, base, kept, quiesced)],
                 lambda draft, kept: saves.done(draft, save, kept),
             )  # fmt: skip
             assert isinstance(ended, Save)
@@ -180,7 +180,7 @@ class Saves:
         assert isinstance(ended, Save)
         return ended
 
-    def _provenance(self, save: Save, base: Image, image: Image) -> Document:
+    def _provenance(self, save: Save, base: Image, image: Image, quiesced: Quiesced | None) -> Document:
         workspace: Workspace = self._site.store.get(Workspace, save.workspace)
         asked = {
             "workspace": {"id": save.workspace, "name": workspace.name},
@@ -197,6 +197,7 @@ class Saves:
             "predicate": {
                 "buildDefinition": {
                     "buildType": BUILD_TYPE, "externalParameters": asked, "resolvedDependencies": [beneath],
+                    "internalParameters": {"quiesced": str(quiesced or "unknown")},
                 },
                 "runDetails": {
                     "builder": {"id": BUILDER, "version": {"vws": __version__}},

@@ -8,6 +8,7 @@ from anyio.to_thread import run_sync
 from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from vws.core.deployment import Quiesced
 from vws.core.wire import to_json
 from vws.frontends.rest import models
 from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Limit, Live, text
@@ -56,6 +57,9 @@ class Received(BaseModel):
 
 class CaptureDone(models.Asked):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    quiesced: Annotated[
+        Quiesced | None, Field(strict=False, description="What kept its guest from writing when it was taken.")
+    ] = None
 
 
 class CaptureFailed(models.Asked):
@@ -144,7 +148,7 @@ async def continue_capture(
 )
 def complete_capture(id: Id, save: Id, body: CaptureDone, call: CallHere) -> Response:
     """All has come: an image is made of it, or the save fails with the reason."""
-    return call.answer(to_json(call.services.saves.complete(call.caller, id, save, body.sha256)))
+    return call.answer(to_json(call.services.saves.complete(call.caller, id, save, body.sha256, body.quiesced)))
 
 
 @routes.post(
