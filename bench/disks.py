@@ -44,7 +44,8 @@ def run(quick: bool) -> Section:
         ready_s, overlays_ms = asyncio.run(_measure(Path(folder), count, times))
     how = (
         f"{count} workspaces of the demo appliance, which the node has already, made at the same time, {times} times, "
-        f"on {os.cpu_count()} processors; overlays by `qemu-img create` and fsync, one after the other, in the same run."
+        f"on {os.cpu_count()} processors; overlays by `qemu-img create` and fsync, one after the other, in the same "
+        "run."
     )
     numbers = tuple(_numbers(ready_s, overlays_ms, count))
     return Section("disks", "Workspaces of a cached image, ready to boot", how, numbers)
