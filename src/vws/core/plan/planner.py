@@ -52,6 +52,8 @@ GO_ON: Final = 8  # nobody needs its nodes after all: its suspension is put off,
 
 # After so many have given way in vain it is asked whether all of them would be enough.
 LIFTED_UNASKED: Final = 64
+# After so many could not start it is asked of all the others at once who still may.
+ASKED_IN_VAIN: Final = 64
 
 
 @final
@@ -328,9 +330,24 @@ class Planner:
         if self.rules.smallest_first:
             since = now - self.rules.patience_s
             candidates.sort(key=lambda each: each.area if each.submit > since else -1)
-        for demand in candidates:
-            if self._start(demand, now):
-                self._leave(demand)
+        in_vain = ASKED_IN_VAIN
+        while candidates:
+            candidates = self._start_some(candidates, in_vain, now)
+            in_vain *= 2  # limits may keep many from starting whom nothing else does
+
+    def _start_some(self, candidates: list[Demand], in_vain: int, now: int) -> list[Demand]:
+        """Start those that can, until so many in a row could not; then those who are left and still may be able to."""
+        failed = 0
+        for i in range(len(candidates)):
+            if self._start(candidates[i], now):
+                self._leave(candidates[i])
+                failed = 0
+                continue
+            failed += 1
+            if failed >= in_vain:
+                hopeful = {each.id for each in self.waiting.hopeful(self._capacity.minus(self._used), now)}
+                return [each for each in candidates[i + 1 :] if each.id in hopeful]
+        return []
 
     def _enqueue(self, demand: Demand) -> None:
         demand.phase = SAVED if demand.saved_on else WAITING
