@@ -83,8 +83,8 @@ DOCUMENTS = (
 )
 
 HOSTS = {
-    "example.org", "127.0.0.1", "192.0.2.10", "keepachangelog.com", "localhost", "semver.org", "slurm.schedmd.com", "vws.example.org",
-    "www.rfc-editor.org",
+    "127.0.0.1", "192.0.2.10", "example.org", "keepachangelog.com", "localhost", "semver.org", "slurm.schedmd.com",
+    "vws.example.org", "www.rfc-editor.org",
 }  # fmt: skip
 # The first parts of paths: of a machine's file system, and of URLs.
 PATHS = {

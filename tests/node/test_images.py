@@ -18,7 +18,7 @@ from vws.core.errors import InvalidRequest
 from vws.core.site import ImageFile
 from vws.node.config import FakeConfig, NodeConfig
 from vws.node.images import ImageCache, virtual_size_mib
-from vws.ports import HypervisorError
+from vws.ports import HypervisorError, ImageRefused
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 
@@ -94,10 +94,13 @@ async def test_a_touched_file_is_hashed_again_and_kept(cache, source) -> None:
 
 
 @in_loop
-async def test_a_changed_file_is_fetched_again(cache, source) -> None:
+async def test_a_changed_file_is_refused_once_and_then_fetched_anew(cache, source) -> None:
     path = await ensure(cache, source)
     os.chmod(path, 0o644)
     path.write_bytes(b"something else")
+    with pytest.raises(ImageRefused, match="was altered in the node's cache"):
+        await ensure(cache, source)
+    assert source.fetches == 1
     await ensure(cache, source)
     assert source.fetches == 2
     assert path.read_bytes() == source.data
@@ -337,10 +340,12 @@ async def test_a_disk_that_runs_full_is_told_gives_the_room_back_and_is_tried_an
 
 
 @in_loop
-async def test_a_file_that_was_cut_or_taken_away_behind_its_back_comes_anew(cache, source) -> None:
+async def test_a_file_that_is_gone_comes_anew_and_one_that_was_cut_too_once_it_was_told(cache, source) -> None:
     path = await ensure(cache, source)
     os.truncate(path, 100)
     assert [file.state for file in await cache.contents()] == [FileState.CHANGED]
+    with pytest.raises(ImageRefused, match="was altered"):
+        await ensure(cache, source)
     await ensure(cache, source)
     path.unlink()
     assert await cache.contents() == []

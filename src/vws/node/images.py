@@ -101,7 +101,7 @@ class ImageCache:
         """Have all `files` here and verified, each fetched once however many ask at the same time.
 
         Raises HypervisorError; final if the image is corrupt, even fetched anew, is none that may be run, or can never
-        fit.
+        fit. ImageRefused if one was here and has been altered.
         """
         needed = tuple(files)
         self._check_fits(needed)
@@ -169,7 +169,10 @@ class ImageCache:
 
     async def _prefetched(self, file: ImageFile, fetch: Fetch) -> None:
         async with self._lock(file.sha256):
-            if not await _to_the_end(asyncio.to_thread(self._is_here, file)):
+            here = False
+            with suppress(ImageRefused):  # nothing boots from it now
+                here = await _to_the_end(asyncio.to_thread(self._is_here, file))
+            if not here:
                 await self._get(file, fetch, lambda text: None, for_workspace=False)
 
     def check(self, files: Iterable[ImageFile]) -> None:
@@ -177,23 +180,17 @@ class ImageCache:
         Blocks; cheap while nobody touches them."""
         for file in files:
             check_file(file)
-            there = self.path(file.sha256).exists()
             if self._is_here(file):
                 self.touch([file.sha256])
                 continue
-            if there:
-                raise ImageRefused(
-                    f"this node refuses to boot it: the image's {file.role} was altered in the node's cache after it "
-                    f"had been verified (it is not sha256:{file.sha256[:12]} any more) and has been removed; new "
-                    "workspaces fetch it anew"
-                )
             raise HypervisorError(
                 f"the image's {file.role} is missing from the node's cache; what was made from it cannot boot, new "
                 "workspaces fetch it anew"
             )
 
     def _is_here(self, file: ImageFile) -> bool:
-        """As it was when it was hashed; if not quite, it is hashed again."""
+        """As it was when it was hashed; if not quite, it is hashed again. ImageRefused if it was altered: who can write
+        there could write more, so that somebody must hear of it, and it is not quietly fetched anew."""
         path = self.path(file.sha256)
         try:
             seen = _identity(path)
@@ -205,7 +202,11 @@ class ImageCache:
             self._note(file)
             return True
         path.unlink()
-        return False
+        raise ImageRefused(
+            f"this node refuses to boot it: the image's {file.role} was altered in the node's cache after it had been "
+            f"verified (it is not sha256:{file.sha256[:12]} any more) and has been removed; new workspaces fetch it "
+            "anew"
+        )
 
     def _noted(self, sha256: str) -> dict[str, Any]:
         with suppress(OSError, ValueError):
