@@ -43,6 +43,7 @@ from vws.core.site import (
     Plan,
     PlanPhase,
     Role,
+    SealedKey,
     Token,
     Workspace,
 )
@@ -583,3 +584,23 @@ def test_live_signers_have_names_of_their_own_and_a_digest_is_revoked_once(groun
 def test_events_are_found_by_their_image(grounded, put):
     put(events=(event(1, image="img-000001"), event(2, image="img-000002"), event(3)))
     assert [e.image for e in grounded.events(Filter(image="img-000002"), after=0, limit=10)] == ["img-000002"]
+
+
+# ---------------------------------------------------------------- keys
+
+
+def test_sealed_keys_are_found_by_what_they_are_of_and_forgotten_with_it(store, put):
+    keys = [
+        SealedKey("key-1", "img-1", "a" * 64, "vws1.sealed", 1.0),
+        SealedKey("key-2", "img-1", "b" * 64, "vws1.other", 2.0),
+        SealedKey("key-3", "wsp-1", "", "vws1.own", 3.0),
+    ]
+    put(keys=tuple(keys))
+    assert store.keys("img-1") == tuple(keys[:2])
+    assert store.keys("wsp-1") == (keys[2],)
+    assert store.keys_of() == {"img-1", "wsp-1"}
+    revision = store.revision()
+    store.forget_keys(["wsp-1", "wsp-none"])
+    assert store.keys("wsp-1") == ()
+    assert store.keys_of() == {"img-1"}
+    assert store.revision() == revision, "nobody decides by them"

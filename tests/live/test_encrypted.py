@@ -118,6 +118,7 @@ def test_an_agent_killed_between_the_memory_and_its_mark_loses_no_guest(
     assert site.ssh(workspace, "cat /run/file") == MARKER, "its memory is what it was"
 
 
+@pytest.mark.soak
 def test_an_agent_killed_with_its_secrets_in_libvirt_leaves_none(
     site: RealSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
