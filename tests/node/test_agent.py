@@ -51,9 +51,9 @@ async def test_each_boot_is_started_once_and_reports_name_the_orders_they_were_m
     starts: list[int] = []
 
     class Counting(FakeHypervisor):
-        async def start(self, ordered):
+        async def start(self, ordered, keys=None):
             starts.append(ordered.boots)
-            await super().start(ordered)
+            await super().start(ordered, keys)
 
     link = FakeLink(orders(order()))
     link.repeat = True
@@ -535,7 +535,7 @@ async def test_a_workspace_withdrawn_while_it_is_made_is_not_called_gone_before_
     made, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(FakeHypervisor):
-        async def create(self, ordered, fetch, step):
+        async def create(self, ordered, fetch, step, keys=None):
             self._shelf.put("overlay", ordered.id, {})
             made.set()
             await go_on.wait()
@@ -705,9 +705,9 @@ async def test_the_network_of_new_orders_is_made_before_they_are_obeyed_and_fini
             await super().open(ordered)
             done.append(f"open {ordered.subnet if ordered else None}")
 
-        async def create(self, ordered, fetch, step):
+        async def create(self, ordered, fetch, step, keys=None):
             done.append("create")
-            await super().create(ordered, fetch, step)
+            await super().create(ordered, fetch, step, keys)
 
     link = FakeLink(orders(order()))
     async with Node(tmp_path, link, hypervisor=Slow(tmp_path / "slow", FakeConfig.instant())) as node:

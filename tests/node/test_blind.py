@@ -40,8 +40,8 @@ async def until_taken(node: Node, generation: int) -> None:
 class Blinding(FakeHypervisor):
     """Its daemon dies in the middle of each creation, so that no look shows what that made."""
 
-    async def create(self, ordered, fetch, step):
-        await super().create(ordered, fetch, step)
+    async def create(self, ordered, fetch, step, keys=None):
+        await super().create(ordered, fetch, step, keys)
         self.break_down("libvirtd has died")
 
 
