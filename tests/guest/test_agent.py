@@ -380,3 +380,24 @@ def test_a_certificate_is_renewed_in_time_and_its_key_stays(broker, sandbox):
     look("sixth")
     assert len(requests) == 4, "this one is good for an hour"
     assert sandbox.read("etc/vws/context/certificate/key.pem") == key
+
+
+def test_a_machine_that_was_given_a_key_for_root_makes_none(broker, sandbox):
+    (sandbox.seed / "user-key").write_text("the private half\n")
+    (sandbox.seed / "user-key.pub").write_text("ssh-ed25519 AAAAgiven\n")
+    sandbox.start()
+    (identity,) = broker.wait_for("PUT identity")
+    assert "user-key\tssh-ed25519 AAAAgiven" in identity.body.decode().splitlines()
+    assert sandbox.read("root/.ssh/id_ed25519") == "the private half\n"
+    assert (sandbox.root / "root/.ssh/id_ed25519").stat().st_mode & 0o077 == 0
+
+
+def test_a_key_that_root_has_already_stays(broker, sandbox):
+    (sandbox.root / "root/.ssh/id_ed25519").write_text("my own\n")
+    (sandbox.root / "root/.ssh/id_ed25519.pub").write_text("ssh-ed25519 AAAAmine me@here\n")
+    (sandbox.seed / "user-key").write_text("the private half\n")
+    (sandbox.seed / "user-key.pub").write_text("ssh-ed25519 AAAAgiven\n")
+    sandbox.start()
+    (identity,) = broker.wait_for("PUT identity")
+    assert "user-key\tssh-ed25519 AAAAmine" in identity.body.decode().splitlines()
+    assert sandbox.read("root/.ssh/id_ed25519") == "my own\n"

@@ -50,6 +50,7 @@ class Contact:
     url: https://NAME:PORT, a name that the service's certificate has. secret: the one-time secret of this member.
     ca_pem: whom alone it trusts. networks: name by MAC address, or by "*" for the interface of the default route.
     connect_to: curl's --connect-to; "": the node's own door, DIRECT: the url itself can be reached.
+    user_key: root's for ssh, in OpenSSH's form: (private, public). None: the machine makes one.
     """
 
     url: str
@@ -58,6 +59,7 @@ class Contact:
     networks: Mapping[str, str] = field(default_factory=dict)
     disks: tuple[Disk, ...] = ()
     connect_to: str = ""
+    user_key: tuple[str, str] | None = field(default=None, repr=False)
 
 
 def seed_files(contact: Contact) -> dict[str, str]:
@@ -75,6 +77,9 @@ def told(contact: Contact) -> dict[str, str]:
         files["disks"] = disk_lines(contact.disks)
     if contact.connect_to:
         files["connect-to"] = f"{contact.connect_to}\n"
+    if contact.user_key:
+        private, public = contact.user_key
+        files |= {"user-key": private, "user-key.pub": f"{public}\n"}
     return files
 
 

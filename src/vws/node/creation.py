@@ -17,7 +17,7 @@ from vws.node.disks import hand_over, make_blank, make_disk, make_overlay
 from vws.node.images import ImageCache
 from vws.node.networks import Networks
 from vws.node.records import Record, Records
-from vws.node.seed import new_host_key, seed_iso
+from vws.node.seed import new_keys, seed_iso
 
 
 class Creation:
@@ -69,12 +69,12 @@ class Creation:
 
     def _make_seed(self, order: WorkspaceOrder) -> None:
         """The key is on record before the disk that holds it is in place: who finds a disk finds its key."""
-        private_key, public_key = new_host_key()
-        self._records.write(replace(self._record(order.id), host_key=public_key), durable=False)
+        host, user = new_keys(), new_keys() if order.context else None
+        self._records.write(replace(self._record(order.id), host_key=host[1]), durable=False)
         seed = self._records.seed(order.id)
         new = seed.with_name("seed.new")
         with open(new, "wb", opener=_private) as file:
-            file.write(seed_iso(order, private_key, public_key))
+            file.write(seed_iso(order, host, user))
         hand_over(new, seed)
 
 

@@ -14,7 +14,9 @@ and starts it in its last stage, when the network is there and sshd answers; the
 What it says at its end on the console is what the node knows of the command (`exit_status`).
 
 The guest's host key is made here, so that the service can tell its users whom to
-expect before anybody has connected. Its private half is on this disk only.
+expect before anybody has connected. Its private half is on this disk only. So is the
+key that root of a context's member has for the others: a guest that is emulated would
+be ready a quarter of a second later if it made one. Both are here in dropbear's form too.
 """
 
 from __future__ import annotations
@@ -24,12 +26,19 @@ import io
 import json
 import re
 import shlex
+import struct
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import pycdlib
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
 from vws.core.deployment import ContextOrder, DiskOrder, NicOrder, WorkspaceOrder
 from vws.core.disks import SWAP
@@ -43,31 +52,45 @@ RUN_COMMAND = Path(__file__).with_name("run-command").read_text()
 _FOLDER = "/run/vws"
 
 
-def new_host_key() -> tuple[str, str]:
-    """(private, public) in OpenSSH's forms; the public one without a comment."""
+# (private, public) in OpenSSH's forms; the public one without a comment.
+Keys = tuple[str, str]
+
+
+def new_keys() -> Keys:
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     return private.decode(), public.decode()
 
 
-def seed_iso(order: WorkspaceOrder, private_key: str, public_key: str) -> bytes:
-    """The whole volume."""
-    return _iso(seed_files(order, private_key, public_key))
+def dropbear_form(private_key: str) -> bytes:
+    """An Ed25519 key as dropbear keeps it: its kind, then both halves, each part with its length before it."""
+    key = load_ssh_private_key(private_key.encode(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    halves = key.private_bytes_raw() + key.public_key().public_bytes_raw()
+    return b"".join(struct.pack("!I", len(part)) + part for part in (b"ssh-ed25519", halves))
 
 
-def seed_files(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, str]:
+def seed_iso(order: WorkspaceOrder, host: Keys, user: Keys | None = None) -> bytes:
+    """The whole volume. user: root's keys, for a member of a context."""
+    return _iso(seed_files(order, host, user))
+
+
+def seed_files(order: WorkspaceOrder, host: Keys, user: Keys | None = None) -> dict[str, str | bytes]:
     """What is on it, by path."""
     meta = {"instance-id": order.id, "local-hostname": order.hostname}
     return {
         "meta-data": _json(meta),
-        "user-data": "#cloud-config\n" + _json(_user_data(order, private_key, public_key)),
+        "user-data": "#cloud-config\n" + _json(_user_data(order, host, user)),
         "network-config": _json(_network(order.interfaces)),
         "vws/hostname": order.hostname + "\n",
         "vws/authorized_keys": "".join(f"{key}\n" for key in order.ssh_keys),
-        "vws/ssh_host_ed25519_key": private_key,
+        "vws/ssh_host_ed25519_key": host[0],
+        "vws/ssh_host_ed25519_key.pub": f"{host[1]}\n",
+        "vws/dropbear_host_key": dropbear_form(host[0]),
         **{f"vws/{name}": text for name, text in _to_run(order).items()},
-        **(delivery.seed_files(_contact(order, order.context)) if order.context else _alone(order)),
+        **(delivery.seed_files(_contact(order, order.context, user)) if order.context else _alone(order)),
+        **({"vws/context/user-key.dropbear": dropbear_form(user[0])} if order.context and user else {}),
     }
 
 
@@ -76,9 +99,10 @@ def _alone(order: WorkspaceOrder) -> dict[str, str]:
     return {"vws/disks": delivery.disk_lines(_told(order.disks))} if order.disks else {}
 
 
-def _contact(order: WorkspaceOrder, context: ContextOrder) -> delivery.Contact:
+def _contact(order: WorkspaceOrder, context: ContextOrder, user: Keys | None) -> delivery.Contact:
     networks = {nic.mac: nic.name for nic in order.interfaces if nic.name}
-    return delivery.Contact(context.url, context.secret, context.ca_pem, networks, _told(order.disks))
+    disks = _told(order.disks)
+    return delivery.Contact(context.url, context.secret, context.ca_pem, networks, disks, user_key=user)
 
 
 def _told(disks: tuple[DiskOrder, ...]) -> tuple[delivery.Disk, ...]:
@@ -97,13 +121,13 @@ def exit_status(console: bytes, id: str) -> int | None:
     return int(said[-1]) if said else None
 
 
-def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict[str, object]:
+def _user_data(order: WorkspaceOrder, host: Keys, user: Keys | None) -> dict[str, object]:
     data: dict[str, object] = {
         "hostname": order.hostname,
         "fqdn": f"{order.hostname}.{(order.context and order.context.domain) or DOMAIN}",
         "ssh_authorized_keys": list(order.ssh_keys),
         "ssh_deletekeys": True,
-        "ssh_keys": {"ed25519_private": private_key, "ed25519_public": public_key},
+        "ssh_keys": {"ed25519_private": host[0], "ed25519_public": host[1]},
         "ssh_pwauth": False,
         "disable_root": False,
     }
@@ -111,7 +135,7 @@ def _user_data(order: WorkspaceOrder, private_key: str, public_key: str) -> dict
         data["users"] = [{"name": "root", "ssh_authorized_keys": list(order.ssh_keys)}]
     else:
         data["user"] = {"name": order.user}
-    files = delivery.cloud_config(_contact(order, order.context))["write_files"] if order.context else []
+    files = delivery.cloud_config(_contact(order, order.context, user))["write_files"] if order.context else []
     if order.command:
         files += [_written(name, text) for name, text in _to_run(order).items()]
         # In the background: who waits for cloud-init does not wait for this.
@@ -179,15 +203,15 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=1) + "\n"
 
 
-def _iso(files: Mapping[str, str]) -> bytes:
+def _iso(files: Mapping[str, str | bytes]) -> bytes:
     """With Rock Ridge and Joliet names: ISO 9660's own are numbers."""
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, vol_ident=VOLUME, joliet=3, rock_ridge="1.09")
     for folder in sorted({str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}):
         iso.add_directory(f"/{folder.upper()}", rr_name=folder.rpartition("/")[2], joliet_path=f"/{folder}")
-    for number, (path, text) in enumerate(files.items()):
+    for number, (path, content) in enumerate(files.items()):
         folder, _, name = path.rpartition("/")
-        data = text.encode()
+        data = content.encode() if isinstance(content, str) else content
         plain = f"{f'/{folder}'.upper().rstrip('/')}/F{number}.;1"
         iso.add_fp(io.BytesIO(data), len(data), plain, rr_name=name, joliet_path=f"/{path}")
     written = io.BytesIO()
