@@ -84,6 +84,9 @@ def test_what_a_group_says_itself_is_named_there(vws: Run, client: FakeClient) -
     groups = ("--group", "name=head", "--group", "name=worker,memory=10MiB", "--disk", "1MiB")
     refused = Refused("groups[1].memory_mib is 10 MiB", code="odd", field="groups[1].memory_mib", asked=10)
     assert told(vws, client, refused, *ASKED, *groups) == ["Error: memory= of --group worker is 10 MiB"]
+    refused = Refused("it needs more", code="odd", field="groups[2].disk_mib")
+    own = told(vws, client, refused, *ASKED, *groups, "--group", "name=store,disk=1MiB")
+    assert own == ["Error: it needs more", "  field: disk= of --group store"]
     refused = Refused("it needs more", code="odd", field="groups[1].disk_mib")
     assert told(vws, client, refused, *ASKED, *groups) == ["Error: it needs more", "  option: --disk"]
 

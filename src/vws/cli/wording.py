@@ -49,8 +49,11 @@ class Wording:
             for param in ctx.command.params
             if isinstance(param, click.Option) and param.name is not None
         }
-        groups = ctx.params.get("groups") or ()
-        return cls(options, groups if all(isinstance(group, dict) for group in groups) else ())
+        # All disks are given by one option; the root's is among them.
+        if "disks" in options:
+            options["disk_mib"] = options["disks"]
+        groups = [group for group in ctx.params.get("groups") or () if isinstance(group, dict)]
+        return cls(options, [group | {"disk_mib": group["disk"]} if "disk" in group else group for group in groups])
 
     def has(self, option: str) -> bool:
         """Whether the command takes it; a command line that nobody knows takes all."""
