@@ -10,13 +10,19 @@ import re
 from dataclasses import dataclass
 
 from vws.core.errors import InvalidRequest
-from vws.core.terms import check_name
+from vws.core.terms import NAME_PATTERN, check_name
 
 LATEST = "latest"
 DIGEST_DIGITS_MIN = 12
 PUBLIC = "public"
 TAG_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 POSSIBLE = "NAME, NAME:TAG, an id (img-…) or sha256:DIGEST with at least 12 digits"
+
+# As JSON Schema has them: what an image may be called, and what a new one.
+REFERENCE_PATTERN = (
+    rf"^(img-[0-9a-z]{{1,40}}|sha256:[0-9a-f]{{{DIGEST_DIGITS_MIN},64}}|{NAME_PATTERN}(:{TAG_PATTERN})?)$"
+)
+NEW_NAME_PATTERN = rf"^(?!img-){NAME_PATTERN}(:{TAG_PATTERN})?$"
 
 _ID = re.compile(r"img-[0-9a-z]{1,40}\Z")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{12,64})\Z")

@@ -17,6 +17,7 @@ from starlette.responses import StreamingResponse
 from vws.core.errors import InvalidRequest
 from vws.core.frames import HEADER_BYTES, MEDIA_TYPE, header
 from vws.frontends.rest.call import CallHere
+from vws.frontends.rest.image_names import Named
 from vws.frontends.rest.operation import READING, router
 from vws.ports import Blobs, Extent
 
@@ -62,7 +63,7 @@ def fetch_blob(
 )
 def fetch_image_file(
     request: Request,
-    id: str,
+    id: Named,
     sha256: Annotated[str, Path(pattern=SHA256)],
     call: CallHere,
     holes: HolesAsked = Holes.KEEP,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Path, Response
+from fastapi import Response
 from pydantic import BaseModel, Field
 
 from vws.core.caches import CachedFile, FileState, NodeCache, TaskKind, TaskState
 from vws.core.wire import to_json
 from vws.frontends.rest import models
-from vws.frontends.rest.call import LIMIT_DEFAULT, After, Call, CallHere, ChangeHere, Limit
-from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, router
+from vws.frontends.rest.call import LIMIT_DEFAULT, After, Call, CallHere, ChangeHere, Id, Limit
+from vws.frontends.rest.operation import CHANGING, READING, router
 from vws.service.caches import Uses
 
 routes = router("nodes")
-Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
 
 
 class File(BaseModel):

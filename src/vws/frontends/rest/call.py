@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Path, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
@@ -201,6 +201,7 @@ def text(description: str) -> Any:
     return Query(description=description, **_TEXT)
 
 
+Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
 After = Annotated[str | None, Query(description="`next` of the page before.", min_length=1, **_TEXT)]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items of a page.")]
 Live = Annotated[bool, Query(description="Only what has not ended.")]

@@ -6,13 +6,13 @@ import re
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import Path as PathParameter
 from fastapi import Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from vws.core.image_formats import EXPORTED, listed
+from vws.core.image_formats import ALIASES, EXPORTED, listed
 from vws.frontends.rest.call import CallHere
-from vws.frontends.rest.operation import READING, REFERENCE_LENGTH_MAX, refusals, router
+from vws.frontends.rest.image_names import Named
+from vws.frontends.rest.operation import READING, refusals, router
 from vws.service.exports import Export
 
 routes = router("images")
@@ -36,12 +36,12 @@ LEFT_OUT = "X-Left-Out"
     },
 )
 def export_image(
-    id: Annotated[
-        str, PathParameter(description="NAME, NAME:TAG, id or sha256:DIGEST.", max_length=REFERENCE_LENGTH_MAX)
-    ],
+    id: Named,
     request: Request,
     call: CallHere,
-    format: Annotated[str, Query(description=f"{listed(EXPORTED)}.", max_length=20)],
+    format: Annotated[
+        str, Query(description=f"{listed(EXPORTED)}.", max_length=20, json_schema_extra={"enum": [*EXPORTED, *ALIASES]})
+    ],
 ) -> Response:
     """An image as a file for other hypervisors and registries; its end from `Range: bytes=N-` on, if `If-Range` says
     the ETag that the beginning had. A disk that must be converted is, before the answer begins, and kept for an hour

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from vws.core.site import DocumentKind
+from vws.frontends.rest.image_names import NEW_NAME
 from vws.frontends.rest.models import Asked
 
 
@@ -68,7 +69,7 @@ class Sharing(Asked):
 
 
 class ImageName(Asked):
-    name: str = Field(max_length=200, examples=["debian:12"])
+    name: str = Field(max_length=200, json_schema_extra=NEW_NAME, examples=["debian:12"])
 
 
 class ImageCopy(ImageName):
@@ -103,7 +104,9 @@ class Collected(BaseModel):
 
 
 class UploadRequest(Asked):
-    name: str = Field(max_length=200, description="Under which NAME or NAME:TAG.", examples=["debian:12"])
+    name: str = Field(
+        max_length=200, json_schema_extra=NEW_NAME, description="Under which NAME or NAME:TAG.", examples=["debian:12"]
+    )
     size_bytes: int = Field(ge=1, le=1 << 50, description="Of the whole file.")
     key: str = Field("", max_length=200, description="By which the sender finds the upload again; empty: not at all.")
     shared: list[str] | None = Field(None, max_length=100, description="As in `PUT /v1/images/{id}/sharing`.")

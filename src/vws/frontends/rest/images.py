@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Query, Request, Response
-from fastapi import Path as PathParameter
 
 from vws.core.errors import NotFound
 from vws.core.image_formats import ACCEPTED, IMPORTED, listed
@@ -34,7 +33,8 @@ from vws.frontends.rest.call import (
     fingerprint,
     text,
 )
-from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, body_limit, router
+from vws.frontends.rest.image_names import Named
+from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.frontends.rest.uploads import take_body
 from vws.ports import Filter
 from vws.service.images import DOCUMENT_BYTES_MAX
@@ -52,10 +52,6 @@ SharedAsked = Annotated[
         "brings it, and nobody else if others do; an empty name: nobody else.",
     ),
 ]
-Named = Annotated[
-    str, PathParameter(description="NAME, NAME:TAG, id or sha256:DIGEST.", max_length=REFERENCE_LENGTH_MAX)
-]
-
 FORMAT = f"That the file has: {listed(IMPORTED)}. Not said: told by its bytes. A wrong one is refused."
 
 routes = router("images")

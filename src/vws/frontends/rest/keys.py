@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from vws.core.wire import to_json
 from vws.frontends.rest import image_models as models
-from vws.frontends.rest.call import CallHere, ChangeHere
-from vws.frontends.rest.images import Named
+from vws.frontends.rest.call import CallHere, ChangeHere, Id
+from vws.frontends.rest.image_names import NEW_NAME, Named
 from vws.frontends.rest.models import Asked
 from vws.frontends.rest.operation import CHANGING, router
 
@@ -21,7 +21,12 @@ routes = router("images")
 
 
 class Encryption(Asked):
-    name: str = Field(max_length=200, description="What the encrypted image is called.", examples=["debian:sealed"])
+    name: str = Field(
+        max_length=200,
+        json_schema_extra=NEW_NAME,
+        description="What the encrypted image is called.",
+        examples=["debian:sealed"],
+    )
     shared: list[str] | None = Field(None, max_length=100, description="As in `PUT /v1/images/{id}/sharing`.")
 
 
@@ -69,7 +74,7 @@ def export_image_key(id: Named, call: CallHere) -> Response:
     response_model=WorkspaceKeys,
     responses=CHANGING,
 )
-def workspace_keys(id: Named, workspace: Named, call: CallHere) -> Response:
+def workspace_keys(id: Id, workspace: Id, call: CallHere) -> Response:
     """What the node needs to run an encrypted workspace that it is to run now. Each time is an event."""
     return _secret(call, to_json(call.services.keys.hand_out(call.caller, id, workspace)))
 

@@ -5,25 +5,27 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from anyio.to_thread import run_sync
-from fastapi import Path, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from vws.core.deployment import Quiesced
 from vws.core.wire import to_json
 from vws.frontends.rest import models
-from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Limit, Live, text
-from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, body_limit, router
+from vws.frontends.rest.call import LIMIT_DEFAULT, After, CallHere, ChangeHere, Id, Limit, Live, text
+from vws.frontends.rest.image_names import NEW_NAME
+from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.frontends.rest.uploads import take_body
 from vws.ports import Filter
 
 _UNLIMITED = 1 << 62
 
 routes = router("workspaces")
-Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
 
 
 class SaveRequest(models.Asked):
-    name: str = Field(max_length=200, description="NAME or NAME:TAG of the image that it becomes.")
+    name: str = Field(
+        max_length=200, json_schema_extra=NEW_NAME, description="NAME or NAME:TAG of the image that it becomes."
+    )
     when: Literal["now", "end"] = Field("now", description="end: as it is when the workspace ends.")
     clean: bool = Field(True, description="Take out ssh host keys, machine id, secrets and logs.")
 

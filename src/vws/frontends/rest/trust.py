@@ -14,7 +14,7 @@ from vws.core.trust import Attested
 from vws.core.wire import to_json
 from vws.frontends.rest import trust_models as models
 from vws.frontends.rest.call import LIMIT_DEFAULT, CallHere, ChangeHere, Limit
-from vws.frontends.rest.images import Named
+from vws.frontends.rest.image_names import Named
 from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.service.trust import Affected
 

@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 from anyio import fail_after
 from anyio.to_thread import run_sync
-from fastapi import Depends, Header, Path, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from vws.core.errors import InvalidRequest, Unavailable
 from vws.core.frames import MEDIA_TYPE, FrameReader
 from vws.frontends.rest import image_models
-from vws.frontends.rest.call import Call, CallHere, ChangeHere
-from vws.frontends.rest.operation import CHANGING, READING, REFERENCE_LENGTH_MAX, body_limit, router
+from vws.frontends.rest.call import Call, CallHere, ChangeHere, Id
+from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
 from vws.service.uploads import SparseFile, Upload
 
 PIECE_BYTES = 1 << 20
@@ -29,7 +29,6 @@ PASSPHRASE_BYTES_MAX = 512
 _UNLIMITED = 1 << 62
 
 routes = router("uploads")
-Id = Annotated[str, Path(max_length=REFERENCE_LENGTH_MAX)]
 
 
 PassphraseHeader = Annotated[
