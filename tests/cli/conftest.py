@@ -237,8 +237,8 @@ class FakeClient:
         return self._known([image()], id, "image")
 
     def upload_image(
-        self, file: Any, name: str, *, shared: Any = None, format: str | None = None,
-        progress: Callable[[int], object] | None = None, encrypt: bool = False, passphrase: str | None = None,
+        self, file: Any, name: str, *, shared: Any = None, format: str | None = None, encrypt: bool = False,
+        passphrase: str | None = None, progress: Callable[[int], object] | None = None,
     ) -> Json:  # fmt: skip
         said = (format, shared, encrypt and "encrypt", passphrase)
         self._change("upload_image", file.name, name, *(x for x in said if x))

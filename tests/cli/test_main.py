@@ -89,12 +89,16 @@ def test_an_empty_name_is_a_slip_and_never_none(vws: Run, client: FakeClient, ho
                     line += ["" if isinstance(other, click.Argument) else f"{other.opts[0]}="]
                 elif other.required:
                     named = other.name == "name" and isinstance(other, click.Argument)
-                    line += ["x"] if named else given.get(other.name or "") or ["x"]
+                    line += ["x"] if named else given.get(other.name or "") or _said(other)
             result = vws(*line)
             assert (result.exit_code, "cannot be empty" in result.stderr) == (2, True), (line, result.stderr)
             tried += 1
     assert client.asked == []
     assert tried > 30
+
+
+def _said(parameter: click.Parameter) -> list[str]:
+    return ["x"] if isinstance(parameter, click.Argument) else [parameter.opts[0], "x"]
 
 
 def test_every_name_is_read_as_one() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import pytest
 
 from tests.faults.site import SiteUnderFire
+from tests.soaking import one_in
 from vws.client import transfers
 from vws.faultpoints import POINTS
 
@@ -21,9 +22,8 @@ STEPS = sorted(point for point in POINTS if point.startswith(("service.upload.",
 STEPS.remove("service.image.unpacked")  # of what is unpacked; below
 # What has nothing to do with where files are kept is tried out for buckets in the soak.
 BUCKET_STEPS = [
-    *("service.image.adopted", "service.bucket.map", "service.bucket.part:2"),
-    *(pytest.param(step, marks=pytest.mark.soak) for step in STEPS if step != "service.image.adopted"),
-    pytest.param("service.bucket.part", marks=pytest.mark.soak),
+    "service.bucket.part:2",
+    *(pytest.param(step, marks=pytest.mark.soak) for step in [*STEPS, "service.bucket.map", "service.bucket.part"]),
 ]
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
@@ -95,7 +95,7 @@ def lead_an_import(site: SiteUnderFire, disk, point: str, monkeypatch) -> None:
     assert list((site.directory.service / "uploads").glob("*")) == [], "no upload is left"
 
 
-@pytest.mark.parametrize("point", STEPS)
+@pytest.mark.parametrize("point", one_in(3, STEPS))
 def test_an_import_that_was_killed_is_made_once(site, disk, point, monkeypatch):
     lead_an_import(site, disk, point, monkeypatch)
 
@@ -113,7 +113,7 @@ def test_what_was_killed_while_it_was_unpacked_is_unpacked_again(site, foreign, 
     assert list((site.directory.service / "image-lists").glob("*")) == []
 
 
-@pytest.mark.parametrize("point", ["service.export.begun", "service.export.converted"])
+@pytest.mark.parametrize("point", one_in(2, ["service.export.begun", "service.export.converted"]))
 def test_an_export_that_was_killed_is_whole_or_none(site, disk, tmp_path, point, monkeypatch):
     monkeypatch.setattr(transfers, "GIVE_UP_S", -1)
     name = f"out-{point[-3:]}"

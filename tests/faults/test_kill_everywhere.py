@@ -13,6 +13,7 @@ import time
 import pytest
 
 from tests.faults.site import SiteUnderFire
+from tests.soaking import one_in
 from vws.faultpoints import POINTS
 
 # Reached where the service's own clock has something to do.
@@ -56,16 +57,17 @@ def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) ->
 
 # Guests, clusters and images have stories of their own: test_contexts.py, test_cluster_killed.py, test_image_killed.py;
 # saves: tests/live/test_save.py; and caches: tests/node/test_kill.py.
-IMAGES = ("service.upload.", "service.image.", "service.bucket.", "service.save.", "agent.capture.", "agent.cache.")
+IMAGES = (
+    "service.upload.", "service.image.", "service.export.", "service.bucket.", "service.save.", "agent.capture.",
+    "agent.cache.",
+)  # fmt: skip
 ELSEWHERE = ("service.context.", "service.cluster.", "agent.sealed.", *IMAGES)
 STEPS = sorted(point for point in POINTS if not point.startswith(ELSEWHERE))
-# Of an agent's steps, which are many and alike, every other one: the soak has all.
-SOAKED = [point for point in STEPS if point.startswith("agent.")][1::2]
+# An agent's are many and alike.
+AGENTS, SERVICES = ([p for p in STEPS if p.startswith(who)] for who in ("agent.", "service."))
 
 
-@pytest.mark.parametrize(
-    "point", [pytest.param(point, marks=pytest.mark.soak) if point in SOAKED else point for point in STEPS]
-)
+@pytest.mark.parametrize("point", [*one_in(4, AGENTS), *one_in(2, SERVICES)])
 def test_killed_at_any_step_the_site_ends_up_as_agreed(site, point):
     site.kill()
     site.arm(point)

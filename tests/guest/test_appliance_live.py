@@ -125,6 +125,7 @@ def test_daemons_that_die_are_started_again_and_orphans_reaped(machine):
     assert "Z" not in machine.output("awk '{print $3}' /proc/[0-9]*/stat 2>/dev/null").split()
 
 
+@pytest.mark.soak
 def test_a_machine_suspended_to_disk_goes_on_and_gets_its_time_right(parts, tmp_path):
     state = tmp_path / "state"
     with Machine(prepare(parts, tmp_path)) as machine:
@@ -170,6 +171,7 @@ def test_reboot_and_poweroff_inside_and_data_outlives_a_reboot(parts, tmp_path):
         assert machine.process.wait(20) == 0
 
 
+@pytest.mark.soak
 def test_a_panic_is_seen_outside(parts, tmp_path):
     with Machine(prepare(parts, tmp_path)) as machine:
         machine.wait_for("VWS: up in")
@@ -179,6 +181,7 @@ def test_a_panic_is_seen_outside(parts, tmp_path):
     assert "GUEST_PANICKED" in events
 
 
+@pytest.mark.soak
 def test_a_seed_in_a_cd_drive_with_joliet_names(parts, tmp_path):
     with Machine(prepare(parts, tmp_path, rock_ridge=False), seed_as="cdrom", machine="pc") as machine:
         machine.wait_for("VWS: up in")
@@ -193,6 +196,7 @@ def test_without_a_seed_the_console_says_why_nobody_can_log_in(parts, tmp_path):
         machine.wait_for("VWS: up in")
 
 
+@pytest.mark.soak
 def test_it_boots_in_the_memory_that_it_asks_for(parts, tmp_path):
     manifest = json.loads((parts / "appliance.json").read_text())
     with Machine(prepare(parts, tmp_path), memory_mib=manifest["memory_mib_min"]) as machine:

@@ -18,6 +18,7 @@ import pytest
 from tests.hypervisors import LibvirtSite, boot, in_loop, seen, until, until_up
 from vws.core.lifecycle import Observation as O
 from vws.node import daemons
+from vws.node.config import NodeConfig
 from vws.node.cpushare import CGROUPS
 from vws.node.libvirt import LibvirtHypervisor
 from vws.ports import Hypervisor, HypervisorError
@@ -32,6 +33,7 @@ async def uptime_s(site: LibvirtSite, order) -> float:
     return float((await site.run(order, "cat /proc/uptime")).split()[0])
 
 
+@pytest.mark.soak
 @in_loop
 async def test_daemons_that_died_are_started_again_and_guests_do_not_notice(site: LibvirtSite) -> None:
     order = site.order("wsp-1")
@@ -276,7 +278,7 @@ def crowded(tmp_path, bundle) -> Iterator[LibvirtSite]:
     (tmp_path / "small").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", tmp_path / "small"], check=True)
     try:
-        site = LibvirtSite(tmp_path / "small", bundle)
+        site = LibvirtSite(tmp_path / "small", bundle, NodeConfig(cache="80MiB"))
         shutil.move(tmp_path / "small/image", tmp_path / "image")
         site.appliance.folder = tmp_path / "image"
         yield site
@@ -306,6 +308,7 @@ def patient(tmp_path, bundle, monkeypatch) -> Iterator[LibvirtSite]:
     site.tear_down()
 
 
+@pytest.mark.soak
 @in_loop
 async def test_a_guest_that_talks_for_ever_fills_no_disk(patient: LibvirtSite) -> None:
     site, order = patient, patient.order("wsp-1")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.live.sites import RealSite
+from vws.client import ApiError
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
 # In one step, as who reads between the emptying and the writing of a file sees nothing.
 COUNTER = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/next; mv /tmp/next /tmp/count; sleep 1; done"
-STARTS_IN_S = 80
+STARTS_IN_S = 55
 LASTS_S = 15
 
 
@@ -32,19 +34,29 @@ def counts(site: RealSite) -> list[int]:
     return [int(site.ssh(f"counting-{n}", "cat /tmp/count")) for n in (1, 2)]
 
 
+def reserved(site: RealSite) -> Any:
+    """A reservation that needs all there is, as soon as this machine can have it prepared."""
+    group = {"image": "demo", "count": 2, "cpus": 1, "memory_mib": 128, "disk_mib": 128}
+    terms = {"when": "reservation", "start": int(time.time()) + STARTS_IN_S}
+    try:
+        return site.ask(lambda c: c.request_lease([group], LASTS_S, "lecture", **terms))
+    except ApiError:
+        terms["start"] += STARTS_IN_S
+        return site.ask(lambda c: c.request_lease([group], LASTS_S, "lecture", **terms))
+
+
 def test_counters_are_suspended_in_time_for_a_reservation_and_go_on_after_it(site: RealSite, capsys) -> None:
     soft = site.lease(2, "counting", when="best-effort", preemptible=True, command=COUNTER)
     site.until(lambda c: all(w["state"] == "running" for w in c.lease("counting")["workspaces"]), "counting")
-    start = int(time.time()) + STARTS_IN_S
-    group = {"image": "demo", "count": 2, "cpus": 1, "memory_mib": 128, "disk_mib": 128}
-    hard = site.ask(lambda c: c.request_lease([group], LASTS_S, "lecture", when="reservation", start=start))
+    hard = reserved(site)
+    start = hard["start"]
     assert hard["state"] == "planned"
     before, seen_at = counts(site), time.time()
 
-    site.until(lambda c: c.lease("counting")["state"] == "suspended", "suspended", STARTS_IN_S)
+    site.until(lambda c: c.lease("counting")["state"] == "suspended", "suspended", 2 * STARTS_IN_S)
     saved_at = time.time()
     assert saved_at < start
-    site.until(lambda c: c.lease("lecture")["state"] == "active", "the reservation active", STARTS_IN_S)
+    site.until(lambda c: c.lease("lecture")["state"] == "active", "the reservation active", 2 * STARTS_IN_S)
     lecture = site.ask(lambda c: c.lease("lecture"))
     early_s = start - lecture["active_at"]
     with capsys.disabled():

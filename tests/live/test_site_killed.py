@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.live.sites import GROUP, RealSite, qemus
+from tests.soaking import one_in
 from vws import processes
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
@@ -46,7 +47,16 @@ def end(site, lease) -> None:
 
 @pytest.mark.parametrize(
     "point",
-    ["agent.orders.kept", "agent.overlay.made", "agent.boot.noted", "agent.domain.started", "agent.domain.destroyed"],
+    one_in(
+        3,
+        [
+            "agent.domain.started",
+            "agent.orders.kept",
+            "agent.overlay.made",
+            "agent.domain.destroyed",
+            "agent.boot.noted",
+        ],
+    ),
 )
 def test_the_agent_killed_at_a_step_of_a_real_deployment(site, point, tmp_path, monkeypatch):
     once = tmp_path / "died"

@@ -199,7 +199,7 @@ def test_what_is_large_is_mirrored_while_it_writes_on(
     ("point", "large"),
     [
         ("agent.capture.frozen", NONE_IS),
-        ("agent.capture.mirrored", ALL_ARE_LARGE),
+        pytest.param("agent.capture.mirrored", ALL_ARE_LARGE, marks=pytest.mark.soak),
         pytest.param("agent.capture.paused", ALL_ARE_LARGE, marks=pytest.mark.soak),
         pytest.param("agent.capture.copied", ALL_ARE_LARGE, marks=pytest.mark.soak),
         pytest.param("agent.capture.kept", ALL_ARE_LARGE, marks=pytest.mark.soak),
