@@ -265,9 +265,6 @@ def test_as_much_longer_as_is_offered_is_granted_where_there_are_limits(seed):
         except (CannotFit, LimitReached) as refused:
             for offer in refused.details["offers"]:
                 asking(world, amendment.extend, lease, offer["duration_s"], held_before)
-                if isinstance(refused, LimitReached) and refused.field == "node_hours" and not lease.soft:
-                    with pytest.raises((CannotFit, LimitReached)):
-                        asking(world, amendment.extend, lease, offer["duration_s"] + 60, held_before)
 
 
 def test_what_was_held_before_counts_when_a_lease_is_to_be_longer():

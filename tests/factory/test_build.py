@@ -99,12 +99,14 @@ def test_an_unknown_package_is_named_and_the_former_bundle_kept(build, tmp_path)
     assert (tmp_path / "cache/logs/tiny.log").read_text().startswith("--- 0.0 s: packages of 1 programs\n")
 
 
+@pytest.mark.soak
 def test_a_program_that_its_package_has_not_is_named(build):
     done = build(TINY.replace(": curl}", ": 'curl:/usr/bin/other'}"))
     assert done.returncode == 1
     assert "curl has no other where it was looked for" in done.stderr
 
 
+@pytest.mark.soak
 def test_a_disk_too_small_is_told_with_its_size(build, tmp_path):
     (tmp_path / "big").write_bytes(os.urandom(20 << 20))
     done = build(TINY.replace("32MiB", "16MiB") + "files: [{path: /data/big, from: big}]\n")

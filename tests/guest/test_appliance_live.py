@@ -158,6 +158,7 @@ def test_the_power_button_powers_off_soon(parts, tmp_path):
     assert took_s < 5, f"{took_s:.1f} s"  # 0.4 s on an idle machine
 
 
+@pytest.mark.soak
 def test_reboot_and_poweroff_inside_and_data_outlives_a_reboot(parts, tmp_path):
     with Machine(prepare(parts, tmp_path)) as machine:
         machine.wait_for("VWS: up in")

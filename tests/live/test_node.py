@@ -83,6 +83,7 @@ def is_whole(memory: Path) -> bool:
     return memory.read_bytes()[:16] == b"LibvirtQemudSave"
 
 
+@pytest.mark.soak
 @in_loop
 async def test_a_suspend_that_fails_leaves_the_file_to_whoever_is_saving(site: LibvirtSite) -> None:
     """As an agent that was killed in a suspend leaves libvirtd at work, and its successor suspends too."""

@@ -87,6 +87,7 @@ def test_the_agent_killed_at_a_step_of_a_real_deployment(site, point, tmp_path, 
     assert left_on_the_node(site) == []
 
 
+@pytest.mark.soak
 def test_both_killed_while_one_boots_and_a_saved_guest_goes_on_where_it_was(site):
     lease = site.lease(2, "pair")
     first, second = lease["workspaces"]

@@ -160,6 +160,7 @@ def test_its_agent_freezes_what_it_wrote_without_a_sync(guest: Guest, tmp_path: 
     guest.drop(order)
 
 
+@pytest.mark.soak
 def test_an_agent_that_does_not_answer_delays_it_for_seconds_and_no_longer(guest: Guest, monkeypatch: Any) -> None:
     monkeypatch.setattr(resting, "FREEZE_WITHIN_S", 1)
     order = guest.capture()
