@@ -8,6 +8,7 @@ tests: SQLite's file is a copy of a migrated one, PostgreSQL's database is empti
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ settings.register_profile("search", max_examples=20_000, deadline=None)
 
 def pytest_configure() -> None:
     """No test says anything about a source which is not what runs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background jobs have it, and what they start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     changed = stale(Path(__file__).parents[1] / "src")
     if changed:
         names = ", ".join(path.name for path in changed)
