@@ -6,6 +6,7 @@ that its envelopes are those of in-toto's other tools; keys are files in PEM (PK
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +39,12 @@ def new_key(passphrase: str = "") -> tuple[bytes, bytes]:
 
 
 def write_key(path: Path, private: bytes, public: bytes) -> Path:
-    """Keep a new key, and its public half in PATH.pub, whose path is returned. FileExistsError if either is there."""
+    """Keep a new key, and its public half in PATH.pub, whose path is returned. FileExistsError if either is there: then
+    neither is written."""
     beside = path.with_name(path.name + ".pub")
+    for target in (path, beside):
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     for target, content, mode in ((path, private, 0o600), (beside, public, 0o644)):
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(content)
@@ -54,6 +59,9 @@ def is_locked(pem: bytes) -> bool:
 def read_key(pem: bytes, passphrase: str = "") -> CryptoSigner:
     """What signs with that private key. Raises InvalidRequest for what is none that can."""
     possible = "a private key in PEM (vws image key new)"
+    if b"PRIVATE KEY" not in pem:
+        kind = "a public one, or a certificate" if b"-----BEGIN" in pem else "no key in PEM"
+        raise InvalidRequest(f"the key cannot be used: it is {kind}", field="key", possible=possible)
     try:
         key = load_pem_private_key(pem, passphrase.encode() if passphrase else None)
         return CryptoSigner(key)

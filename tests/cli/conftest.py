@@ -282,6 +282,14 @@ class FakeClient:
         self._change("verify_image", id)
         return image(damaged=self.damaged)
 
+    def image_documents(self, id: str) -> list[Json]:
+        common = {"image": id, "media_type": "application/json", "size_bytes": 3, "added_at": 900.0, "by": "ada"}
+        kinds = {"doc-1": "sbom", "doc-2": "attestation", "doc-3": "attestation"}
+        return [common | {"id": key, "kind": kind, "sha256": "ab" * 32} for key, kind in kinds.items()]
+
+    def image_document(self, id: str, document: str) -> bytes:
+        return f"{document}\x1b[2J".encode()
+
     def collect_images(self, *, dry_run: bool = False) -> Json:
         self._change("collect_images", dry_run)
         return {"images": [image(tags=[])], "files": ["cd" * 32]}

@@ -77,5 +77,6 @@ def test_disks_are_told_in_words() -> None:
 
     assert disk_text(disk(size_mib=1024, mount="/data")) == "d 1 GiB at /data"
     assert disk_text(disk(size_mib=64, filesystem="swap")) == "d 64 MiB swap"
+    assert disk_text(disk(name="swap", size_mib=64, filesystem="swap")) == "swap 64 MiB"
     assert disk_text(disk(image="img-1")) == "d (img-1)"
     assert disk_text(disk(image="img-1", private=True, size_mib=64)) == "d 64 MiB (copy of img-1)"

@@ -155,6 +155,15 @@ def test_what_is_no_address_of_a_file_is_refused_without_its_password(web, monke
         pass
 
 
+def test_who_waits_for_a_server_that_does_not_answer_is_told(web, monkeypatch, capsys):
+    web.status = 503
+    monkeypatch.setattr(image_fetch, "GIVE_UP_S", 0.2)
+    with pytest.raises(Failed, match="it answers 503"):
+        fetch(web)
+    assert capsys.readouterr().err.count("it answers 503; it is tried again for 0.2 s") == 1
+    assert len(web.asked) > 1
+
+
 def test_an_address_with_nothing_behind_it_says_so_at_once(web):
     web.status = 404
     with pytest.raises(Failed, match="it answers 404") as said:

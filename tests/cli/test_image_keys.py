@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import FakeClient
+from tests.cli.conftest import FakeClient, Refused
 from tests.cli.test_image_export import exporting  # noqa: F401 - a fixture
 
 
@@ -55,3 +55,6 @@ def test_a_key_goes_out_only_when_asked_for_and_to_its_owner_alone(vws, exportin
     again = vws("image", "export", "demo", "--to", str(out), "--with-key", str(key))
     assert again.exit_code == 1
     assert "is there already" in again.output
+    exporting.refusal = Refused("the key is for its owner", code="forbidden")
+    assert vws("image", "export", "demo", "--to", str(out), "--with-key", str(home / "new.key")).exit_code == 1
+    assert not out.exists(), "asked for before anything is received"

@@ -161,7 +161,13 @@ def test_what_cannot_be_signed_is_said(vws, trusted) -> None:
     wrong = vws("image", "sign", "demo", *trusted[:2], "--set", "updates-until=soon", status=1).stderr
     assert "--set.updates-until is 'soon', not a time such as" in wrong
     public = vws("image", "sign", "demo", "--key", "maker.key.pub", status=1).stderr
-    assert "the key cannot be used" in public
+    assert "the key cannot be used: it is a public one" in public
+    late = vws("image", "sign", "demo", *trusted[:2], "--expires", "2020-01-01", status=2).stderr
+    assert "it is over already" in late
+    Path("odd.bin").write_bytes(bytes(range(256)))
+    assert "no key in PEM" in vws("image", "sign", "demo", "--key", "odd.bin", status=1).stderr
+    for words in (("trust", "add", "odd", "--key", "odd.bin"), ("sign", "demo", *trusted[:2], "--cert", "odd.bin")):
+        assert "odd.bin is no key, certificate or list in PEM" in vws("image", *words, status=1).stderr
     secret = vws("image", "trust", "add", "oops", "--key", "maker.key", status=1).stderr
     assert "is a private key, which stays with its owner" in secret
 

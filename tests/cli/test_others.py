@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from tests.cli.conftest import FakeClient, Refused, image
+from vws.client.errors import ApiError
 
 Run = Callable[..., Result]
 
@@ -40,13 +41,21 @@ def test_what_has_the_name_already_is_not_sent_again(
     monkeypatch.setattr(client, "images", lambda name: iter([image(sha256=same)]))
     assert "image demo (img-1) is ready" in vws("image", "import", str(home / "x"), "--name", "demo").stdout
     assert len(client.asked) == 1
+    shared = vws("image", "import", str(home / "x"), "--name", "demo", "--share", "cms").stdout
+    assert "for everybody." in shared
+    assert "vws image share demo --with cms" in shared
     monkeypatch.setattr(client, "images", lambda name: iter([image(sha256=same, damaged="its disk")]))
     vws("image", "import", str(home / "x"), "--name", "demo")
     assert len(client.asked) == 2, "what is damaged is mended by sending it again"
 
 
 def test_an_import_of_nothing_is_status_2_and_of_nonsense_status_1(vws: Run, client: FakeClient, home: Path) -> None:
+    (home / "empty").touch()
+    empty = vws("image", "import", str(home / "empty"), "--name", "demo")
+    assert (empty.exit_code, "empty is empty" in empty.stderr) == (1, True)
     assert vws("image", "import", str(home / "none"), "--name", "demo").exit_code == 2
+    device = vws("image", "import", "/dev/zero", "--name", "demo")
+    assert (device.exit_code, "/dev/zero is no ordinary file" in device.stderr) == (1, True)
     (home / "x").write_text("hello")
     client.refusal = Refused("the file is neither a bundle nor a disk image", code="invalid-request", field="file")
     result = vws("image", "import", str(home / "x"), "--name", "mine")
@@ -57,7 +66,7 @@ def test_an_import_of_nothing_is_status_2_and_of_nonsense_status_1(vws: Run, cli
 def test_images_are_listed_shown_and_removed(vws: Run, client: FakeClient) -> None:
     assert "14 MiB" in vws("image", "list").stdout
     assert "kernel, 8 MiB" in vws("image", "show", "demo").stdout
-    assert "goes with the last of its leases" in vws("image", "remove", "demo").stdout
+    assert "goes when no lease and no image" in vws("image", "remove", "demo").stdout
     assert "is removed" in vws("image", "remove", "demo", "--now").stdout
     assert client.asked == [("remove_image", "img-1", False), ("remove_image", "img-1", True)]
 
@@ -89,10 +98,40 @@ def test_a_damaged_image_is_status_1(vws: Run, client: FakeClient) -> None:
     assert json.loads(vws("image", "verify", "demo", "--json").stdout)[0]["damaged"]
 
 
+def test_of_all_images_those_of_others_are_passed_over(
+    vws: Run, client: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify_image(id: str) -> dict[str, Any]:
+        if id == "img-1":
+            raise ApiError(403, {"code": "forbidden", "detail": "only its owner"})
+        return image(tags=["mine"])
+
+    monkeypatch.setattr(client, "images", lambda: iter([image(), image(id="img-2")]))
+    monkeypatch.setattr(client, "verify_image", verify_image)
+    assert vws("image", "verify").stdout == "mine: as it came\n"
+    assert "only its owner" in vws("image", "verify", "demo").stderr
+
+
 def test_what_goes_is_said_beforehand(vws: Run, client: FakeClient) -> None:
     assert "1 images (14 MiB) and 1 files would go" in vws("image", "gc", "--dry-run").stdout
     assert "are gone" in vws("image", "gc").stdout
     assert client.asked == [("collect_images", True), ("collect_images", False)]
+
+
+def test_documents_are_listed_and_handed_out_as_they_came(vws: Run, home: Path) -> None:
+    assert [line.split()[0] for line in vws("image", "documents", "demo").stdout.splitlines()[1:]] == [
+        "sbom", "attestation", "attestation"
+    ]  # fmt: skip
+    assert len(json.loads(vws("image", "documents", "demo", "--json").stdout)) == 3
+    assert vws("image", "documents", "demo", "sbom").stdout_bytes == b"doc-1\x1b[2J"
+    written = vws("image", "documents", "demo", "attestation", "--to", str(home / "a"))
+    assert written.stdout == f"{home}/a is written: 0 KiB.\n"
+    assert (home / "a").read_bytes() == b"doc-3\x1b[2J", "of several the last"
+    assert vws("image", "documents", "demo", "doc-2").stdout_bytes.startswith(b"doc-2")
+    refused = vws("image", "documents", "demo", "provenance")
+    assert (refused.exit_code, "no provenance is kept beside demo" in refused.stderr) == (1, True)
+    assert "possible: sbom, attestation" in refused.stderr
+    assert vws("image", "documents", "demo", "--to", str(home / "b")).exit_code == 2
 
 
 # ---------------------------------------------------------------- nodes

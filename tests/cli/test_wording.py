@@ -40,6 +40,11 @@ def told(vws: Run, client: FakeClient, refused: Refused, *line: str) -> list[str
             ],
         ),
         (
+            "the disk swap has 0 MiB",
+            {"field": "groups[0].disks[1].size_mib", "asked": 0, "possible": "1 to 9 MiB"},
+            ["Error: the disk swap has 0 MiB", "  option: --disk", "  possible: 1 to 9 MiB"],
+        ),
+        (
             "duration_s is 0 s",
             {"field": "duration_s", "asked": 0, "possible": "1 s or more, not duration_s: 0"},
             ["Error: --for is 0 s", "  possible: 1 s or more, not --for: 0"],

@@ -182,6 +182,10 @@ def test_private_keys_are_kept_from_others(tmp_path):
         signing.read_key(private, "wrong")
     with pytest.raises(FileExistsError):
         signing.write_key(tmp_path / "key", private, shown)
+    (tmp_path / "key").unlink()
+    with pytest.raises(FileExistsError):
+        signing.write_key(tmp_path / "key", private, shown)
+    assert not (tmp_path / "key").exists(), "no half of a pair"
 
 
 # ---------------------------------------------------------------- on the node

@@ -103,7 +103,7 @@ def test_an_unknown_package_is_named_and_the_former_bundle_kept(build, tmp_path)
 def test_a_program_that_its_package_has_not_is_named(build):
     done = build(TINY.replace(": curl}", ": 'curl:/usr/bin/other'}"))
     assert done.returncode == 1
-    assert "curl has no other where it was looked for" in done.stderr
+    assert "the package curl has no file /usr/bin/other, which is to be" in done.stderr
 
 
 @pytest.mark.soak

@@ -73,6 +73,8 @@ def test_the_schema_is_the_one_that_is_installed():
     ("text", "line", "said", "possible"),
     [
         ("name: x\n", 1, "does not say that it is a recipe", "vws: recipe/1"),
+        ("", 1, "the file is empty", "vws: recipe/1, and what follows"),
+        ("- a\n", 1, "no table of keys and values", "vws: recipe/1, and what follows"),
         ("vws: cluster/1\nname: x\n", 1, "does not say that it is a recipe", "vws: recipe/1"),
         (DEBIAN + "pakages: [curl]\n", 4, "has no key 'pakages'", "programs"),
         (HEAD + "debian: {suite: bookworm, package: [a1]}\n", 3, "did you mean packages?", "suite, packages, without"),

@@ -116,6 +116,8 @@ def test_the_same_key_finds_ones_own_upload_and_nobody_elses(here):
     id = begin(here, key="k")
     assert begin(here, key="k") == id
     assert begin(here, DISK + b"x", key="k") != id, "it is another file"
+    for otherwise in ({"shared": ["public"]}, {"format": "raw"}, {"encrypt": True}, {"name": "other"}):
+        assert begin(here, **{"key": "k"} | otherwise) != id, f"it would become an image without {otherwise}"
     asked = {"name": "mine", "size_bytes": len(DISK), "key": "k"}
     assert here.bob.post("/v1/uploads", json=asked).json()["id"] != id
 

@@ -23,7 +23,15 @@ from vws.ports import HypervisorError
 pytestmark = pytest.mark.live
 
 SECRET = b"secret of this machine"
-GOING = ("etc/ssh/ssh_host_rsa_key", "var/log/a/b/we ird'\"$(x)\nname", "home/a/.ssh/authorized_keys", "vws/token")
+GOING = (
+    "etc/ssh/ssh_host_rsa_key",
+    "var/log/a/b/we ird'\"$(x)\nname",
+    "home/a/.ssh/authorized_keys",
+    "vws/token",
+    "root/.ssh/id_ed25519",
+    "root/.ssh/id_ed25519.pub",
+    "etc/munge/munge.key",
+)
 STAYING = ("etc/ssh/sshd_config", "home/a/.ssh/id_rsa", "data/file")
 PART_AT = 1 << 20
 

@@ -107,6 +107,16 @@ def test_an_appliance_keeps_its_kernel_and_one_without_a_disk_is_refused(rig, ap
         encrypted(rig, bare, "none")
 
 
+def test_the_disk_of_an_encrypted_appliance_brought_alone_is_another_image(rig, appliance):  # noqa: F811
+    made = encrypted(rig, appliance)
+    temporary = rig.services.images.begin()
+    shutil.copyfile(disk_of(rig, made), temporary)
+    key = rig.services.keys.export(ADMIN, made.id)
+    alone = rig.services.images.add(Caller(made.owner, Role.ADMIN), temporary, "alone", passphrase=key)
+    assert (alone.disk.sha256, alone.boot, len(alone.files)) == (made.disk.sha256, "disk", 1)
+    assert alone.id != made.id
+
+
 def test_what_comes_in_is_encrypted_before_it_is_kept(rig, tmp_path):
     source = disk(tmp_path / "plain.qcow2", "qcow2")
     temporary = rig.services.images.begin()

@@ -143,6 +143,8 @@ def test_it_is_of_the_endorser_named_beforehand_or_refused(rig, ca, publisher):
     assert "CN=Bob" in error.value.problem
     with pytest.raises(InvalidRequest, match="another authority"):
         subscribe(rig, issue("Example CA"), message=publisher.list_of())
+    with pytest.raises(InvalidRequest, match="there is no VO 'nobody'"):
+        subscribe(rig, ca, message=publisher.list_of(), shared=("nobody",))
     with pytest.raises(InvalidRequest, match="no certificate"):
         rig.services.image_lists.subscribe(ADMIN, url="", message=message, dn=DN, ca_pem="none")
     assert rig.services.image_lists.subscriptions(ADMIN) == []

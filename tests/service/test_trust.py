@@ -13,6 +13,7 @@ from vws import signing
 from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact, orders_for
 from vws.core.errors import Forbidden, InvalidRequest, NameTaken, NotFound
+from vws.core.image_access import ImageUser, put_tag
 from vws.core.image_policy import ImageRefused
 from vws.core.lifecycle import Command, Observation
 from vws.core.manifest import digest
@@ -326,6 +327,32 @@ def test_a_revoked_image_is_refused_to_all_until_it_is_reinstated(ruled):
             verb(ANN, "demo", reason="x")
         with pytest.raises(InvalidRequest, match="a reason is needed"):
             verb(ADMIN, "desy" if verb == trust.revoke_signer else "demo", reason=" ")
+
+
+def test_with_an_image_all_that_was_saved_on_it_is_revoked(rig):
+    rig.enroll("n1")
+    base = demo(rig)
+    saved = replace(base, id="img-saved", name="saved", cmdline="saved", sha256="ab" * 32, base=base.id)
+    again = replace(saved, id="img-again", name="again", cmdline="quiet", sha256="cd" * 32, base=saved.id)
+
+    def enter(draft):
+        for number, image in enumerate((saved, again)):
+            draft.put_image(image)
+            put_tag(draft, f"tag-new{number}", image, image.name, "latest", ImageUser("admin", is_admin=True))
+
+    rig.site.change("admin", enter)
+    asked = {name: LeaseRequest((GroupRequest(name, memory_mib=64, disk_mib=1),), 600) for name in ("saved", "again")}
+    lease = rig.leases.request(ANN, asked["again"])
+    assert [each.id for each in rig.services.trust.revoke_image(ADMIN, "demo", reason="a bad kernel").leases] == [
+        lease.id
+    ]
+    with pytest.raises(ImageRefused, match="it was revoked: with demo, which it was saved on: a bad kernel"):
+        rig.leases.request(ANN, asked["again"])
+    (order,) = orders(rig)
+    assert "the image again was revoked: with demo" in why_not_vouched(order, order.vouched)
+    rig.services.trust.reinstate_image(ADMIN, "demo")
+    rig.services.trust.revoke_image(ADMIN, "again", reason="odd")
+    rig.leases.request(ANN, asked["saved"])
 
 
 def test_revocations_hold_without_a_policy_and_over_a_restart(rig):

@@ -10,6 +10,7 @@ import click
 
 from vws.cli import image_names, output
 from vws.cli.image_build import build
+from vws.cli.image_documents import documents
 from vws.cli.image_export import export_image
 from vws.cli.image_fetch import Sha256, Source, at_hand
 from vws.cli.image_keys import encrypt, read_key_file
@@ -96,6 +97,9 @@ def import_image(
     sealed = ", encrypted" if made.get("encrypted") else ""
     size = show_bytes(made["size_bytes"])
     click.echo(f"image {name} ({made['id']}) is ready: {size}{sealed}, for {shared_with(made)}.")
+    if shared and set(shared) != set(made["shared"]):
+        advice = session.named(f"vws image share {name} " + " ".join(f"--with {vo}" for vo in shared))
+        click.echo(f"It was here before, and --share changed nothing: {advice}")
     click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
 
 
@@ -201,7 +205,7 @@ def card_of(i: Json) -> str:
 def remove(session: Session, name: str, now: bool) -> None:
     """Take an image out with all its names: at once, or when the last lease that uses it is over.
 
-    Till then it is granted to nobody any more.
+    Till then it is granted to nobody any more. What images of saved workspaces lie on stays as long as they do.
 
     \b
     Examples:
@@ -213,11 +217,13 @@ def remove(session: Session, name: str, now: bool) -> None:
         output.print_json(removed)
     elif removed["removed_at"] is None:
         click.echo(
-            f"image {name} ({removed['id']}) is granted to nobody any more, and goes with the last of its leases."
+            f"image {name} ({removed['id']}) is granted to nobody any more, and goes when no lease and no image that "
+            "was saved on it needs it."
         )
     else:
         click.echo(f"image {name} ({removed['id']}) is removed.")
 
 
-for command in (build, encrypt, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS, *image_names.COMMANDS):
+MORE = (build, documents, encrypt, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS, *image_names.COMMANDS)
+for command in MORE:
     image.add_command(command)

@@ -78,12 +78,13 @@ def export_image(
     with ExitStack() as shown:
         progress = _shown(session, target, shown)
         found = session.client.image(name)
+        passphrase = session.client.image_passphrase(found["id"]) if key_file else ""
         if found["boot"] == "disk" and found["files"][0]["format"] == kind and not found["base"]:
             left_out = _receive(session, found, target, progress)
         else:
             left_out = session.client.export_image(found["id"], kind, target, progress=progress)
     if key_file:
-        write_key_file(key_file, session.client.image_passphrase(found["id"]))
+        write_key_file(key_file, passphrase)
         left_out = ", and ".join(part for part in left_out.split(", and ") if not part.startswith("the key of"))
     elif found.get("encrypted") and not left_out:
         left_out = "the key of its disk (--with-key FILE, for its owner)"

@@ -68,6 +68,10 @@ def at_hand(source: str, sha256: str | None, *, to_stderr: bool) -> Iterator[Pat
         with _fetched(source, sha256, to_stderr) as file:
             yield file
         return
+    # Of a pipe or a device nobody knows how long it is.
+    odd = "" if Path(source).is_file() else "no ordinary file"
+    if odd or not Path(source).stat().st_size:
+        raise failed(f"{source} is {odd or 'empty'}", kept="nothing was imported", next_step="a file with an image")
     if sha256 is not None and _sha256(Path(source)) != sha256:
         raise _another(source, _sha256(Path(source)))
     yield Path(source)
@@ -105,7 +109,7 @@ def _shown(url: str) -> str:
 def _fetch(url: str, part: Path, to_stderr: bool) -> None:
     if url.startswith("http:"):
         click.echo("it comes over http: only --sha256 can tell whether it was altered on its way", err=True)
-    last, came = time.monotonic(), -1
+    last, came, told = time.monotonic(), -1, ""
     while True:
         try:
             _go_on(url, part, to_stderr)
@@ -116,6 +120,9 @@ def _fetch(url: str, part: Path, to_stderr: bool) -> None:
             came = size
             if time.monotonic() - last > GIVE_UP_S:
                 raise _not_fetched(url, str(error)) from None
+            if str(error) != told:
+                told = str(error)
+                click.echo(f"  {told[:200]}; it is tried again for {GIVE_UP_S} s", err=True)
             time.sleep(PAUSE_S)
 
 

@@ -12,6 +12,7 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
+from vws.cli.image_trust import pem_of
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION, show_bytes
@@ -39,7 +40,7 @@ def subscribe(session: Session, source: str, endorser: str, ca: Path, shared: tu
       vws image list-subscribe https://images.example.org/list --endorser "/DC=org/CN=Ann" --ca ca.pem --share cms
     """
     url, message = ("", _read(source)) if "://" not in source else (source, None)
-    made = session.client.subscribe_image_list(endorser, ca.read_text(), url=url, message=message, shared=shared)
+    made = session.client.subscribe_image_list(endorser, pem_of(ca), url=url, message=message, shared=shared)
     _tell(session, made, f"the list {made['name']} is followed.")
     if not session.as_json:
         click.echo("Next: " + session.named(f"vws image list-show {made['name']}"))

@@ -19,6 +19,7 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
+from vws.cli.image_trust import pem_of
 from vws.cli.names import NAME
 from vws.cli.parameters import parameters_of
 from vws.cli.session import Session, json_option, pass_session, site_options
@@ -121,13 +122,15 @@ def sign(
 
     assertions = _assertions(asserted, more)
     signer = _signer(key_file)
-    certificate = cert.read_text() if cert else ""
+    certificate = pem_of(cert) if cert else ""
     path = Path(subject)
     local = path.is_file()
     image, name, bill = _examined(path) if local else _on_site(session, subject)
     if bill and PACKAGES not in assertions:
         assertions[PACKAGES] = f"sha256:{bill}"
     now = int(time.time())
+    if expires is not None and expires <= now:
+        raise click.BadParameter("it is over already, and nothing would count", param_hint="--expires")
     made = signing.sign(image, name, assertions, signer, signed_at=now, expires=expires, certificate=certificate)
     content = write_envelope(made)
     target = out or (path.with_name(path.name + ".attestation.json") if local else None)

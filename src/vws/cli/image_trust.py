@@ -10,7 +10,7 @@ import click
 
 from vws.cli import output
 from vws.cli.events import line_of
-from vws.cli.failures import one_line
+from vws.cli.failures import failed, one_line
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 
@@ -52,13 +52,25 @@ def add(session: Session, name: str, key_file: Path, chain: Path | None) -> None
       vws image trust add desy --key maker.key.pub
       vws image trust add grid --key authority.pem --chain intermediate.pem
     """
-    between = chain.read_text() if chain else ""
-    added = session.client.add_signer(name, f"{key_file.read_text().rstrip()}\n{between}")
+    between = pem_of(chain) if chain else ""
+    added = session.client.add_signer(name, f"{pem_of(key_file).rstrip()}\n{between}")
     if session.as_json:
         output.print_json(added)
         return
     click.echo(f"{added['name']} is on record: {added['kind']} {added['keyid'][:12]}.")
     click.echo("He counts where the policy names him: " + session.named("vws image policy show"))
+
+
+def pem_of(path: Path) -> str:
+    """What a file in PEM holds. Raises Failed for another one."""
+    content = path.read_bytes()
+    if b"-----BEGIN" not in content:
+        raise failed(
+            f"{path} is no key, certificate or list in PEM: it has no line -----BEGIN ...",
+            code="invalid-request",
+            next_step="a certificate in DER becomes one: openssl x509 -inform der -in FILE -out NEW.pem",
+        )
+    return content.decode(errors="replace")
 
 
 @trust.command()
@@ -94,7 +106,7 @@ def _crl_pem(path: Path) -> str:
     """Authorities publish them in either form."""
     content = path.read_bytes()
     if b"-----BEGIN" in content:
-        return content.decode(errors="replace")
+        return pem_of(path)
     body = base64.encodebytes(content).decode()
     return f"-----BEGIN X509 CRL-----\n{body}-----END X509 CRL-----\n"
 

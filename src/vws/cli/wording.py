@@ -20,6 +20,7 @@ OF_GROUP = {
     "cpus": "cpus=",
     "memory_mib": "memory=",
     "disk_mib": "disk=",
+    "disks": "disk=",
     "bandwidth_mbit": "bandwidth=",
     "requirement": "require=",
     "name": "name=",
@@ -27,7 +28,7 @@ OF_GROUP = {
     "together": "together",
 }
 KINDS = {"reservation": "--at", "best-effort": "--best-effort", "deadline": "--by", "periodic": "--every"}
-PLACE = re.compile(r"groups\[(\d+)\]\.(\w+)")
+PLACE = re.compile(r"groups\[(\d+)\]\.(\w+)(?:\[\d+\]\.\w+)?")
 # Words that are fields and nothing else; others are fields where they begin a sentence or follow a "no".
 SPELT = re.compile(r"(?<![\w.\-])[a-z]+(?:_[a-z]+)+(?![\w\-])")
 LED = re.compile(r"^[a-z]+(?= (?:is|says|needs) )|(?<=\bor no )[a-z]+$")

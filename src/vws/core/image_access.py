@@ -189,6 +189,14 @@ def deltas_on(present: Present, image: str) -> list[Image]:
     return [each for each in list(present.images.values()) if each.base == image]
 
 
+def lineage(present: Present, image: Image) -> Iterator[Image]:
+    """The image, the one that its disk is a delta of, and so on; bases stay on record as long as their deltas."""
+    yield image
+    while image.base and image.base in present.images:
+        image = present.images[image.base]
+        yield image
+
+
 def due_saves(present: Present, image: str) -> list[Save]:
     """Workspaces on their way to become deltas on that image."""
     return [save for save in list(present.saves.values()) if save.base == image]

@@ -193,7 +193,7 @@ RECIPE: Final = Record(
 
 def read_recipe(text: str) -> Recipe:
     """What `text` says. Raises InvalidRequest: its sentence begins with the line and column."""
-    tree = parse(text)
+    tree = parse(text, VERSION)
     said = tree.entries.get("vws")
     if not isinstance(said, Scalar) or said.text != VERSION:
         place = tree.place if said is None else said.place

@@ -10,7 +10,9 @@ from dataclasses import replace
 
 from vws.core.draft import Draft
 from vws.core.errors import CommandRefused, Conflict
+from vws.core.image_names import show_tag
 from vws.core.lifecycle import FINAL, State
+from vws.core.manifest import made_sha256
 from vws.core.site import Image, ImageFile, Node, Save, SaveState, Workspace
 
 # With a disk that lies still, or can be made to.
@@ -30,8 +32,9 @@ def ask(draft: Draft, workspace: Workspace, image: Image, save: Save) -> Save:
         )  # fmt: skip
     for other in list(draft.present.saves.values()):
         if other.workspace == workspace.id and other.at_end == save.at_end:
+            called = show_tag(other.name, other.tag)
             raise Conflict(
-                f"{workspace.name} is being saved as {other.name} already", field="workspace", asked=workspace.name,
+                f"{workspace.name} is being saved as {called} already", field="workspace", asked=workspace.name,
                 possible="the same when that is over (vws workspace saves)",
             )  # fmt: skip
     draft.say_workspace("workspace.save-asked", workspace, save=save.id, called=save.name, at_end=save.at_end)
@@ -85,8 +88,9 @@ def saved_image(base: Image, save: Save, delta: ImageFile) -> Image:
     rest = tuple(file for file in base.files if file.role not in ("disk", "base"))
     files = (replace(delta, base=beneath[0].sha256 if beneath else ""), *beneath, *rest)
     own = sum(file.size_bytes for file in files if file.role != "base")
-    return replace(
-        base, id="", name=save.name, owner=save.owner, sha256=delta.sha256, size_bytes=own, files=files,
+    made = replace(
+        base, id="", name=save.name, owner=save.owner, size_bytes=own, files=files,
         disk_mib_min=delta.virtual_size_mib, created_at=0.0, removed_at=None, shared=(), retired_at=None, damaged="",
         base=base.id if beneath else "",
     )  # fmt: skip
+    return replace(made, sha256=made_sha256(made))

@@ -121,8 +121,9 @@ def scalar_at(tree: Node, path: Path) -> Scalar | None:
     return node if isinstance(node, Scalar) else None
 
 
-def parse(text: str) -> Table:
-    """The tree of one document, which is a table. Raises InvalidRequest with the place."""
+def parse(text: str, form: str = "cluster/1") -> Table:
+    """The tree of one document, which is a table. form: what its `vws` should say. Raises InvalidRequest with the
+    place."""
     start = Place(1, 1)
     try:
         too_long = len(text.encode()) > BYTES_MAX
@@ -131,7 +132,7 @@ def parse(text: str) -> Table:
     if too_long:
         fault(start, f"the file has more than {BYTES_MAX} bytes", possible="long texts in files of their own")
     try:
-        return _Reader(yaml.parse(text, Loader=_LOADER)).document()
+        return _Reader(yaml.parse(text, Loader=_LOADER), form).document()
     except yaml.reader.ReaderError as error:
         fault(_place_at(text, int(error.position)), "a control character is no text", asked=repr(error.character)[:20])
     except yaml.MarkedYAMLError as error:
@@ -163,19 +164,20 @@ def _said(error: yaml.MarkedYAMLError, text: str) -> str:
 class _Reader:
     """Takes the events of one document, one after the other, and makes the tree of them."""
 
-    def __init__(self, events: Iterator[Any]) -> None:
+    def __init__(self, events: Iterator[Any], form: str) -> None:
         self.events = events
+        self._possible = f"vws: {form}, and what follows"
 
     def document(self) -> Table:
         next(self.events)  # of the stream
         event = next(self.events)
         if isinstance(event, yaml.StreamEndEvent):
-            fault(Place(1, 1), "the file is empty", possible="vws: cluster/1, and what follows")
+            fault(Place(1, 1), "the file is empty", possible=self._possible)
         if event.tags:
             fault(_place(event.start_mark), "a %TAG line names types of programs; leave it out")
         tree = self.node(next(self.events), 0)
         if not isinstance(tree, Table):
-            fault(tree.place, "the file is no table of keys and values", possible="vws: cluster/1, and what follows")
+            fault(tree.place, "the file is no table of keys and values", possible=self._possible)
         next(self.events)  # the document's end
         event = next(self.events)
         if not isinstance(event, yaml.StreamEndEvent):

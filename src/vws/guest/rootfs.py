@@ -160,10 +160,11 @@ def _disk_modules(kernel: Unpacked, modules: Iterable[str]) -> dict[str, Entry]:
 
 def _programs(table: Mapping[str, tuple[str, str]], packages: Mapping[str, Unpacked]) -> dict[str, Source]:
     found = {path: Source(name, packages[name].root / inner) for path, (name, inner) in table.items()}
-    for source in found.values():
-        if not source.path.is_file():
+    for path, (name, inner) in table.items():
+        if not found[path].path.is_file():
             raise BuildError(
-                f"{source.package} has no {source.path.name} where it was looked for. Next: say its path there."
+                f"programs: the package {name} has no file /{inner}, which is to be {path}. Next: its path there after "
+                f"a colon ({name}:/usr/...; dpkg -L {name} or apt-file list {name} tells it)."
             )
     return found
 

@@ -39,10 +39,12 @@ JOURNAL = 8
 ROOT = 2
 
 # Files that go; a folder: all files below it. `*` stands for any name, or a part of one. A system's root may lie in the
-# root of the disk, and the demo appliance keeps what is in /vws there.
+# root of the disk, and the demo appliance keeps what is in /vws there. Root's own ssh keys open the other members of a
+# context, and its munge key all of a cluster's: of neither can be told who put it there.
 GO = (
     "etc/ssh/ssh_host_*",
     "etc/dropbear/*",
+    "etc/munge/munge.key",
     "etc/machine-id",
     "etc/vws/context",
     "etc/vws/env",
@@ -63,6 +65,7 @@ GO = (
     "run",
     "vws",
     "root/.ssh/authorized_keys",
+    "root/.ssh/id_*",
     "root/.*_history",
     "home/*/.ssh/authorized_keys",
     "home/*/.*_history",

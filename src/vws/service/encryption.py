@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vws.core.errors import Conflict, InvalidRequest
+from vws.core.manifest import made_sha256
 from vws.core.site import Image, ImageFile
 from vws.service import conversion
 from vws.service.disk_check import Found, examine_disk
@@ -60,10 +61,10 @@ def encrypt_image(
     disk, path = encrypted_disk(chain, work / "encrypted.qcow2", bytes_max, passphrase)
     rest = tuple(file for file in image.files if file.role not in ("disk", "base"))
     made = replace(
-        image, id="", sha256=disk.sha256, files=(disk, *rest), size_bytes=sum(f.size_bytes for f in (disk, *rest)),
+        image, id="", files=(disk, *rest), size_bytes=sum(f.size_bytes for f in (disk, *rest)),
         base="", removed_at=None, retired_at=None, damaged="",
     )  # fmt: skip
-    return made, (disk, path)
+    return replace(made, sha256=made_sha256(made)), (disk, path)
 
 
 def no_disk(name: str) -> Conflict:

@@ -133,7 +133,7 @@ class Exports:
         content: Content = self._stored
         if any(file.base for file in image.files):
             flat, content = self._flattened(image)
-            documents, left_out = (), "what is said of it (vws image show): flattened it is another image"
+            documents, left_out = (), "what is said of it (vws image documents): flattened it is another image"
         if kind == "bundle" and any(file.role == "disk" and file.format != "qcow2" for file in flat.files):
             raise InvalidRequest(
                 "a bundle holds a qcow2 disk only", field="format", asked=kind, possible="--format oci, or raw"

@@ -19,7 +19,7 @@ from typing import Any
 from vws import __version__
 from vws.core.errors import NotFound
 from vws.core.image_names import check_new_name, show_tag
-from vws.core.manifest import digest
+from vws.core.manifest import digest, made_sha256
 from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile
 from vws.service.access import Caller
 from vws.service.disk_check import examine_disk
@@ -113,8 +113,9 @@ class Flattening:
 def flat_image(image: Image, disk: ImageFile, name: str, owner: str) -> Image:
     """The image with a disk that stands alone. It has no id yet."""
     files = (disk, *(file for file in image.files if file.role not in ("disk", "base")))
-    return replace(
-        image, id="", name=name, owner=owner, sha256=disk.sha256, size_bytes=sum(file.size_bytes for file in files),
+    made = replace(
+        image, id="", name=name, owner=owner, size_bytes=sum(file.size_bytes for file in files),
         files=files, disk_mib_min=disk.virtual_size_mib, base="", created_at=0.0, removed_at=None, shared=(),
         retired_at=None, damaged="",
     )  # fmt: skip
+    return replace(made, sha256=made_sha256(made))

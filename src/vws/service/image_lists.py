@@ -65,10 +65,11 @@ class ImageLists:
         """Follow a list from now on. url: where it is published; message: the list itself, if it was handed in.
         dn: the subject of the endorser's certificate, /C=.../CN=...; ca_pem: the authority that issued it.
 
-        Raises InvalidRequest with field "list", "ca" or "endorser", NameTaken if it is followed already, Unavailable if
-        it cannot be fetched.
+        Raises InvalidRequest with field "list", "ca", "endorser" or "shared", NameTaken if it is followed already,
+        Unavailable if it cannot be fetched.
         """
         caller.must_be(Role.ADMIN)
+        sharing = self._images.check_shared(shared)
         ca = smime.slashed(smime.check_authority(ca_pem).subject)
         found = self._verified(self._message(url, message), dn, ca_pem)
         now = self._site.clock.now()
@@ -81,7 +82,7 @@ class ImageLists:
             dn=dn,
             ca=ca,
             ca_pem=ca_pem,
-            shared=tuple(shared),
+            shared=sharing,
             images=(),
             created_at=0.0,
             expires_at=0.0,

@@ -38,7 +38,7 @@ from vws.core.image_access import (
 )
 from vws.core.image_names import LATEST, PUBLIC, check_new_name, read_reference, show_tag
 from vws.core.image_quota import check_quota, held_bytes, quota_of, quota_reached
-from vws.core.manifest import digest
+from vws.core.manifest import digest, made_sha256
 from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile, ImageTag, Role
 from vws.core.trust import check_attestation
 from vws.faultpoints import reach
@@ -85,7 +85,7 @@ class Images:
         """Raise what `add` is sure to raise for a file of that size (None: not known), so that it need not be sent."""
         caller.must_be(Role.ADMIN, Role.USER)
         must_own_name(self._site.present, check_new_name(name)[0], self.user(caller))
-        self._check_shared(shared or ())
+        self.check_shared(shared or ())
         quota_mib = self._quota_mib(caller.subject)
         if quota_mib is not None and (bytes_sent or 0) > quota_mib << 20:
             held = held_bytes(list(self._site.present.images.values()), caller.subject)
@@ -115,7 +115,7 @@ class Images:
         """
         caller.must_be(Role.ADMIN, Role.USER)
         tag = check_new_name(name)
-        sharing = self._check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
+        sharing = self.check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
         parts = temporary.with_suffix(".parts")
         try:
             bytes_max = self._site.settings.image_bytes_max
@@ -125,8 +125,10 @@ class Images:
                 passphrase = new_passphrase()
                 found = encrypt_found(found, parts, bytes_max, passphrase)
             check_passphrase(found, passphrase)
-            sha256 = _sha256_of(found, encrypt) or sha256 or disk_check.digest(temporary)
+            sha256 = sha256 or disk_check.digest(temporary)
             image = _image_of(found, sha256, self._site.ids.new("img"), tag[0], caller.subject, sharing)
+            if encrypt:  # the same upload in the clear is another image, and its sha256 would tell what is in this one
+                image = replace(image, sha256=made_sha256(image))
             return self._keep(caller, tag, image, found, once, passphrase)
         except OSError as error:
             raise Unavailable(
@@ -181,7 +183,7 @@ class Images:
         if source.simulated:
             raise Conflict(f"the image {asked[:60]} is simulated: it has no files", field="id", asked=asked[:60])
         self.check_upload(caller, name, source.size_bytes, shared)
-        sharing = self._check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
+        sharing = self.check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
         work = self.begin().with_suffix(".parts")
         passphrase = new_passphrase()
         try:
@@ -355,7 +357,7 @@ class Images:
     def share(self, caller: Caller, asked: str, shared: Iterable[str], once: Once | None = None) -> Image | Answer:
         """Say who may use an image from now on: names of VOs, `public` for all, none for its owner alone. What was
         granted stays granted."""
-        sharing = self._check_shared(shared)
+        sharing = self.check_shared(shared)
 
         def decide(draft: Draft) -> Image:
             image = self._own(draft, caller, asked)
@@ -528,8 +530,9 @@ class Images:
             raise Forbidden(f"the image {asked[:60]} belongs to another user", asked=asked[:60])
         return image
 
-    def _check_shared(self, shared: Iterable[str]) -> tuple[str, ...]:
-        """In one order and once each; an empty name is nobody's (a query cannot hold an empty list)."""
+    def check_shared(self, shared: Iterable[str]) -> tuple[str, ...]:
+        """In one order and once each; an empty name is nobody's (a query cannot hold an empty list). Raises
+        InvalidRequest with field "shared"."""
         sharing = tuple(sorted(filter(None, set(shared))))
         vos = self._site.settings.chosen.membership.vos
         for each in sharing:
@@ -539,12 +542,6 @@ class Images:
                     possible=f"{PUBLIC} for everybody" + (f", or {', '.join(sorted(vos)[:20])}" if vos else ""),
                 )  # fmt: skip
         return sharing
-
-
-def _sha256_of(found: Found, encrypt: bool) -> str:
-    """Of an image that was encrypted here, its disk's: the same upload in the clear is another image, and its sha256
-    would tell what is in this one."""
-    return next((file.sha256 for file, _ in found.files if encrypt and file.role == "disk"), "")
 
 
 def _image_of(found: Found, sha256: str, id: str, name: str, owner: str, shared: tuple[str, ...]) -> Image:
@@ -586,8 +583,8 @@ def _is_over(draft: Draft, image: Image) -> bool:
 
 
 def _in_use(name: str, users: list[str], deltas: list[Image]) -> InUse:
-    by = [f"{len(users)} leases ({', '.join(users[:5])})"] if users else []
-    by += [f"{len(deltas)} images that are deltas on it"] if deltas else []
+    by = [f"{', '.join(users[:5])}" + (f" and {len(users) - 5} more" if users[5:] else "")] if users else []
+    by += [f"images that are deltas on it ({len(deltas)})"] if deltas else []
     return InUse(
         f"the image {name} is used by {' and '.join(by)}",
         field="id",

@@ -19,6 +19,7 @@ from vws.core.bill import Bill, read_bill
 from vws.core.certificates import crl_facts, with_crl
 from vws.core.draft import Draft
 from vws.core.errors import InvalidRequest, NameTaken, NotFound, Unavailable
+from vws.core.image_access import lineage
 from vws.core.image_gate import REFUSED
 from vws.core.image_policy import Asked, Decision, Facts, ImageRefused, judge
 from vws.core.lifecycle import UNORDERED
@@ -96,13 +97,22 @@ class Trust:
 
     def _judge(self, image: Image, asked: Asked, now: float) -> Decision:
         in_force, of = self._book.in_force, digest(image)
-        revoked = self._site.present.revocations.get(of)
+        revoked = self._revoked(image)
         if in_force.blocked:
             why = f"the site's image policy cannot be read, so that nothing may run: {in_force.problem}"
             return Decision(image.name, of, False, "the image policy", why, "the same when its administrator mended it")
-        if in_force.policy is None or revoked is not None:
-            return judge(None, asked, Facts(image.name, of, image.created_at, revoked.reason if revoked else ""), now)
+        if in_force.policy is None or revoked:
+            return judge(None, asked, Facts(image.name, of, image.created_at, revoked), now)
         return judge(in_force.policy, asked, self._facts(image, of, now), now)
+
+    def _revoked(self, image: Image) -> str:
+        """Why nobody may run an image; "": it was not revoked, nor was one that it is a delta of: most of what boots is
+        that one's."""
+        for each in lineage(self._site.present, image):
+            made = self._site.present.revocations.get(digest(each))
+            if made is not None:
+                return made.reason if each is image else f"with {each.name}, which it was saved on: {made.reason}"
+        return ""
 
     @property
     def _membership(self) -> Membership:
@@ -133,9 +143,9 @@ class Trust:
         """What a node is told of the image of a workspace. Whether an attestation had expired is asked as of when the
         workspace was made; whether its signer or the image itself was revoked, as of now."""
         of = digest(image)
-        revoked = self._site.present.revocations.get(of)
-        if revoked is not None:
-            return Vouched(of, refused=f"the image {image.name} was revoked: {revoked.reason}")
+        revoked = self._revoked(image)
+        if revoked:
+            return Vouched(of, refused=f"the image {image.name} was revoked: {revoked}")
         group = next((group for group in lease.groups if group.name == workspace.group), None)
         if group is None or not group.signers:
             return Vouched(of)
@@ -315,7 +325,8 @@ class Trust:
                 id = self._site.ids.new("rev")
                 made = draft.put_revocation(Revocation(id, of, image.name, reason, caller.subject, draft.now))
                 draft.say("image.revoked", image=image.id, name=image.name, digest=of, reason=reason)
-            images = {each.id for each in draft.present.images.values() if digest(each) == of}
+            present = draft.present
+            images = {i.id for i in present.images.values() if of in map(digest, lineage(present, i))}
             return _affect(draft, made, lambda group: group.image in images, f"{image.name} was revoked", end)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)

@@ -14,7 +14,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Uploads:
         format: str | None = None,
         encrypt: bool = False,
     ) -> Upload:
-        """A new upload; the one that the caller began under the same key, name and size, if there is one.
+        """A new upload; the one that the caller began under the same key, if all else was asked for alike.
 
         Raises what `Images.check_upload` does, TooLarge, LimitReached (too many open ones), Unavailable without room.
         """
@@ -85,9 +85,9 @@ class Uploads:
         self._images.check_upload(caller, name, size_bytes, sharing)
         with self._lock:
             mine = [upload for upload in self._all() if upload.owner == caller.subject]
+            asked = Upload("", caller.subject, name, size_bytes, key, sharing, format, 0, encrypt=encrypt)
             for upload in mine:
-                same = (upload.key, upload.name, upload.size_bytes, upload.encrypt) == (key, name, size_bytes, encrypt)
-                if key and same:
+                if key and replace(upload, id="", created_at=0, offset=0) == asked:
                     return upload
             if len(mine) >= OPEN_MAX:
                 raise LimitReached(
@@ -95,9 +95,7 @@ class Uploads:
                     possible=f"at most {OPEN_MAX}; they end when they are completed, dropped or a day old",
                 )  # fmt: skip
             check_room(self._directory, size_bytes, 0, self._site.settings.image_bytes_max, reserve=False)
-            id = self._site.ids.new("upl")
-            now = self._site.clock.now()
-            upload = Upload(id, caller.subject, name, size_bytes, key, sharing, format, now, encrypt=encrypt)
+            upload = replace(asked, id=self._site.ids.new("upl"), created_at=self._site.clock.now())
             self._note(upload)
         reach("service.upload.begun")
         return upload
