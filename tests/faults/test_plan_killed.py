@@ -26,8 +26,8 @@ shutdown_s = 1.0
 learn = false
 """
 GROUP = {"image": "demo", "count": 2, "cpus": 16, "memory_mib": 48, "disk_mib": 10}
-SOFT_S, HARD_S, AHEAD_S = 16, 5, 15
-RESTART_S = 5.0
+SOFT_S, HARD_S, AHEAD_S = 26, 5, 24
+RESTART_S = 8.0
 # Where it dies when granting, suspending and resuming (the second that happens after the reservation has begun: the
 # first is its end); "": whenever that is seen.
 MOMENTS = {
