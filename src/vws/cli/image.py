@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from vws.cli import image_names, output
 from vws.cli.image_build import build
 from vws.cli.image_documents import documents
 from vws.cli.image_export import export_image
-from vws.cli.image_fetch import Sha256, Source, at_hand
+from vws.cli.image_fetch import Sha256, Source, at_hand, sha256_of
 from vws.cli.image_keys import encrypt, read_key_file
 from vws.cli.image_lists import LIST_COMMANDS
 from vws.cli.image_names import shared_with, state_of
@@ -109,8 +108,7 @@ def listed(session: Session, file: Path, name: str) -> Json | None:
     other: Json | None = next(session.client.images(name=f"{name}:{tag}"), None)
     if other is None or other["damaged"] or other["retired_at"] is not None:
         return None
-    with file.open("rb") as content:
-        return other if hashlib.file_digest(content, "sha256").hexdigest() == other["sha256"] else None
+    return other if sha256_of(file) == other["sha256"] else None
 
 
 def send(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 from vws.cli import output
 from vws.cli.failures import failed, failure_of
 from vws.cli.names import NAME
-from vws.cli.session import Session, pass_session, site_options
+from vws.cli.session import Session, pass_session, site_options, user_cache
 from vws.cli.sizes import show_bytes
 from vws.core.errors import VwsError
 
@@ -22,7 +21,7 @@ FILES = (".yaml", ".yml", ".vws", ".qcow2")
 
 def cache_folder() -> Path:
     """Where builds keep what they download."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vws" / "build"
+    return user_cache() / "build"
 
 
 @click.command()

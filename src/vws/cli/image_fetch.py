@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
@@ -23,6 +22,7 @@ import click
 
 from vws.cli.failures import Failed, failed
 from vws.cli.progress import transfer
+from vws.cli.session import user_cache
 
 if TYPE_CHECKING:  # loaded where it is used: no other command needs it
     import httpx
@@ -72,8 +72,8 @@ def at_hand(source: str, sha256: str | None, *, to_stderr: bool) -> Iterator[Pat
     odd = "" if Path(source).is_file() else "no ordinary file"
     if odd or not Path(source).stat().st_size:
         raise failed(f"{source} is {odd or 'empty'}", kept="nothing was imported", next_step="a file with an image")
-    if sha256 is not None and _sha256(Path(source)) != sha256:
-        raise _another(source, _sha256(Path(source)))
+    if sha256 is not None and (found := sha256_of(Path(source))) != sha256:
+        raise _another(source, found)
     yield Path(source)
 
 
@@ -84,21 +84,17 @@ def _fetched(url: str, sha256: str | None, to_stderr: bool) -> Iterator[Path]:
         raise failed(
             f"{_shown(url)} is no address of a file", kept="nothing was imported", next_step="https://HOST/FILE"
         )
-    folder = _cache() / hashlib.sha256(url.encode()).hexdigest()
+    folder = user_cache() / "fetched" / hashlib.sha256(url.encode()).hexdigest()
     target = folder / "whole" / (PurePosixPath(unquote(parts.path)).name or "image")[:200]
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not target.exists() or time.time() - target.stat().st_mtime > KEPT_S:
         _fetch(url, folder / "part", to_stderr)
         (folder / "part").replace(target)
-    if sha256 is not None and (found := _sha256(target)) != sha256:
+    if sha256 is not None and (found := sha256_of(target)) != sha256:
         shutil.rmtree(folder)
         raise _another(_shown(url), found)
     yield target
     shutil.rmtree(folder)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vws" / "fetched"
 
 
 def _shown(url: str) -> str:
@@ -192,7 +188,8 @@ def _keep_validator(part: Path, headers: httpx.Headers) -> None:
     part.with_name("validator.json").write_text(json.dumps(kept))
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, as 64 digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -30,6 +30,11 @@ def connect(session: Session) -> Any:
     return Client.from_dir(session.explicit_directory) if session.explicit_directory else Client.from_environment()
 
 
+def user_cache() -> Path:
+    """Where the command line keeps what it can fetch again (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vws"
+
+
 class Session:
     """One invocation of `vws`. Tests hand in a `connect` of their own."""
 

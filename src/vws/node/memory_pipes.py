@@ -29,6 +29,7 @@ from pathlib import Path
 
 from vws.faultpoints import reach
 from vws.node.sealed_memory import Sealing, is_whole, opened
+from vws.node.state import fsync_directory
 from vws.ports import HypervisorError
 
 PARTIAL, COMPLETE = b"LibvirtQemudPart", b"LibvirtQemudSave"
@@ -79,7 +80,7 @@ class _Saving:
             new = self._sealed()
             if new is not None and _marked(self._pipe, self.over):
                 new.replace(self._memory)
-                _sync_folder(self._memory.parent)
+                fsync_directory(self._memory.parent)
                 self.whole = True
         except OSError as error:
             self.fault = f"its memory cannot be saved: {error.strerror}; it goes on as it was"
@@ -269,7 +270,7 @@ def adopt(memory: Path) -> None:
     new = _new(memory)
     if not memory.exists() and is_whole(new):
         new.replace(memory)
-        _sync_folder(memory.parent)
+        fsync_directory(memory.parent)
 
 
 def forget(memory: Path) -> None:
@@ -303,11 +304,3 @@ def _open_reader(path: Path) -> int:
     with contextlib.suppress(OSError):
         fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return reader
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -198,10 +198,11 @@ def write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
             os.fsync(fd)
     os.replace(new, path)
     if durable:
-        _fsync_directory(path.parent)
+        fsync_directory(path.parent)
 
 
-def _fsync_directory(directory: Path) -> None:
+def fsync_directory(directory: Path) -> None:
+    """What was made, renamed or removed in it outlives a power cut."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
