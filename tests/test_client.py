@@ -282,6 +282,27 @@ def test_a_tunnel(here, ann):  # noqa: F811
             tunnel.read()
 
 
+def test_who_closes_a_tunnel_may_be_overtaken_by_another_thread(here, ann):  # noqa: F811
+    (node,) = here.enroll("one")
+    workspace = here.lease()["workspaces"][0]
+    node.obey()
+    tunnel, begun = ann.tunnel(workspace["id"]), time.monotonic()
+    stop = tunnel._stop
+
+    def overtaken() -> None:
+        stop()
+        tunnel._thread.join()
+        stop()
+
+    tunnel._stop = overtaken
+    with ThreadPoolExecutor(2) as pool:
+        closed = [pool.submit(tunnel.close) for _ in range(2)]
+        assert [each.result(30) for each in closed] == [None, None]
+    tunnel.close()
+    assert tunnel.read() == b""
+    assert time.monotonic() - begun < 30
+
+
 def test_the_console(here, ann):  # noqa: F811
     (node,) = here.enroll("one")
     workspace = ann.request_lease([GROUP], 600)["workspaces"][0]

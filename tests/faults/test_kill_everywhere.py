@@ -9,6 +9,7 @@ by `vws site start`.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,11 @@ def state_of(client, name):
     return client.workspace(name)["state"]
 
 
+def is_over(short: dict[str, Any]) -> bool:
+    """Its few seconds may have passed while its node was dead; nothing else may keep it from coming up."""
+    return short["state"] == "ended" or (short["state"] == "failed" and "its time was over" in short["reason"])
+
+
 def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) -> list[str]:
     """The story; returns the ids of the leases in it."""
     group = {"image": "demo", "count": 3, "cpus": 1, "memory_mib": 64, "disk_mib": 10}
@@ -50,8 +56,8 @@ def lead_a_life(site: SiteUnderFire, name: str, *, agents_away: bool = False) ->
     site.until(lambda c: {state_of(c, first), state_of(c, second)} == {"running"}, "running again")
     assert site.insist(lambda c: c.lease(lease["id"]))["end"] == lease["end"] + 100, "extended once"
     site.insist(lambda c: c.cancel_lease(lease["id"]))
-    for each in (lease, short):
-        site.until(lambda c, id=each["id"]: c.lease(id)["state"] == "ended", "ended")
+    site.until(lambda c: c.lease(lease["id"])["state"] == "ended", "ended")
+    site.until(lambda c: is_over(c.lease(short["id"])), "over")
     return [lease["id"], short["id"]]
 
 
@@ -76,7 +82,8 @@ def test_killed_at_any_step_the_site_ends_up_as_agreed(site, point):
     assert site.remains() == {}, "something is left on a node"
     with site.client() as client:
         leases = {lease["id"]: lease for lease in client.leases()}
-        assert [leases[id]["state"] for id in ids] == ["ended", "ended"]
+        assert leases[ids[0]]["state"] == "ended"
+        assert is_over(leases[ids[1]])
         ours = [w for id in ids for w in leases[id]["workspaces"]]
         assert {w["state"] for w in ours} == {"terminated"}
         assert len({w["addresses"][0] for w in ours}) == 4, "no address was given twice"

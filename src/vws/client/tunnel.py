@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vws.client.connection import Connection
@@ -31,13 +32,13 @@ class Tunnel:
     """A byte stream to a guest. One thread may read while another writes."""
 
     def __init__(self, connection: Connection, path: str) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._over = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="vws-tunnel", daemon=True)
         self._thread.start()
         try:
             self._socket = self._have_done(_connected(connection, path))
         except BaseException:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._stop()
             raise
 
     def read(self) -> bytes:
@@ -67,12 +68,12 @@ class Tunnel:
     recv, send = read, write
 
     def close(self) -> None:
-        """More than once does no harm."""
+        """More than once does no harm, from two threads at once neither."""
         try:
             self._have_done(self._socket.close())
         except _Ended:
             return
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._stop()
 
     def __enter__(self) -> Tunnel:
         return self
@@ -82,9 +83,22 @@ class Tunnel:
 
     def _run(self) -> None:
         try:
-            self._loop.run_forever()
+            self._loop.run_until_complete(self._until_over())
         finally:
             self._loop.close()
+
+    async def _until_over(self) -> None:
+        await self._over.wait()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in others:
+            each.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _stop(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._over.set)
+        except RuntimeError:
+            pass  # the loop is closed: another thread was first
 
     def _have_done(self, work: Coroutine[Any, Any, T]) -> T:
         """What the connection's thread makes of it; _Ended if that is no more."""
@@ -96,6 +110,8 @@ class Tunnel:
         while True:
             try:
                 return asked.result(LOOK_AGAIN_S)
+            except CancelledError:
+                raise _Ended from None
             except TimeoutError:
                 if asked.done():
                     raise
