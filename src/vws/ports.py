@@ -97,7 +97,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Filter:
-    """What a listing is limited to; None means any. `live`: only what has not ended (removed, released)."""
+    """What a listing is limited to; None means any. `live`: only what has not ended (removed, released). content: of
+    images (core/site.py: Image)."""
 
     owner: str | None = None
     lease: str | None = None
@@ -108,6 +109,7 @@ class Filter:
     series: str | None = None
     cluster: str | None = None
     pool: str | None = None
+    content: str | None = None
     live: bool = False
     states: tuple[str, ...] = field(default=())
 

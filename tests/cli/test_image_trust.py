@@ -182,6 +182,23 @@ def test_images_are_revoked_and_reinstated(site, vws) -> None:
     assert json.loads(vws("image", "trust", "list", "--images", "--json").stdout)[0]["reason"] == "a bad kernel"
 
 
+def test_what_was_made_from_a_revoked_image_says_so_and_comes_back_with_it(vws) -> None:
+    bundle(Path("mine.vws"), FILES)
+    vws("image", "import", "mine.vws", "--name", "mine:1", "--share", "public")
+    vws("image", "copy", "mine:1", "copy", by="ann")
+    first = json.loads(vws("image", "show", "mine:1", "--json").stdout)
+    assert f"mine:1 ({first['id']}, sha256:{first['digest'][:12]}), copied" in vws("image", "show", "copy").stdout
+    vws("image", "revoke", "mine:1", "--reason", "a bad kernel")
+    vws("image", "remove", "mine:1")
+    listed = vws("image", "list", by="ann").stdout.splitlines()
+    assert [line.split()[1] for line in listed if line.startswith("copy")] == ["revoked"]
+    assert "by root: a bad kernel" in vws("image", "show", "copy", by="ann").stdout
+    assert json.loads(vws("image", "show", "copy", "--json").stdout)["revoked"]["reason"] == "a bad kernel"
+    assert "may run again" in vws("image", "reinstate", f"sha256:{first['digest'][:12]}").stdout
+    assert json.loads(vws("image", "show", "copy", "--json").stdout)["revoked"] is None
+    assert "is not revoked" in vws("image", "reinstate", "copy", status=1).stderr
+
+
 def test_the_policy_is_shown_with_warnings(site, vws) -> None:
     shown = vws("image", "policy", "show", by="ann")
     assert POLICY.strip() in shown.stdout

@@ -32,6 +32,7 @@ from vws.core.site import (
     Group,
     GroupRoles,
     Image,
+    ImageFile,
     Lease,
     LeaseKind,
     LeaseState,
@@ -40,6 +41,8 @@ from vws.core.site import (
     Nic,
     Node,
     OnFailure,
+    Origin,
+    OriginKind,
     Plan,
     PlanPhase,
     Role,
@@ -569,6 +572,17 @@ def test_all_signers_are_loaded_and_revocations_that_hold(grounded, put):
     assert snapshot.signers == (signer(1), revoked)
     assert snapshot.revocations == (revocation(1),)
     assert grounded.get(type(revoked), revoked.id) == revoked
+
+
+def test_images_have_their_origins_and_are_found_by_their_disk(grounded, put):
+    origin = Origin(OriginKind.SAME_DISK, "img-000001", "ab" * 32, "cd" * 32, "debian:12")
+    disk = ImageFile("disk", "99" * 32, 1, "qcow2", 1)
+    made = [image(2, origins=(origin,)), image(3, removed_at=NOW), image(4, files=(disk,))]
+    put(images=tuple(made))
+    assert grounded.get(Image, "img-000002").origins == (origin,)
+    found = grounded.page(Image, Filter(content="cd" * 32), after=None, limit=9).items
+    assert [each.id for each in found] == ["img-000001", "img-000002", "img-000003"], "removed ones too"
+    assert grounded.page(Image, Filter(content="99" * 32), after=None, limit=9).items == (made[2],)
 
 
 def test_live_signers_have_names_of_their_own_and_a_digest_is_revoked_once(grounded, put):

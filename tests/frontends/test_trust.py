@@ -11,6 +11,7 @@ from tests.frontends.conftest import Running, asked
 from vws.core.chosen import Chosen
 from vws.core.membership import VO, Membership
 from vws.frontends.rest import trust_models as models
+from vws.frontends.rest.image_models import Image as ImageShown
 from vws.service.access import SITE
 
 
@@ -95,6 +96,22 @@ def test_a_revoked_image_is_listed_and_may_be_reinstated(ruled):
     assert ruled.bob.post("/v1/leases", json=asked()).json()["detail"].endswith("was revoked: a bad kernel")
     assert ruled.root.post("/v1/images/demo/reinstate").status_code == 200
     assert ruled.bob.post("/v1/leases", json=asked()).status_code == 201
+
+
+def test_an_image_says_what_it_was_made_from_and_that_it_is_revoked_with_that(ruled):
+    ruled.root.post("/v1/images/demo/copies", json={"name": "copy:2"})
+    made = ImageShown(**ruled.root.get("/v1/images/copy:2").json())
+    first = ImageShown(**ruled.root.get("/v1/images/demo").json())
+    assert (made.revoked, made.withdrawn, first.origins) == (None, "", [])
+    assert [(o.how, o.image, o.name, o.digest) for o in made.origins] == [("copied", first.id, "demo", first.digest)]
+    ruled.root.post("/v1/images/demo/revoke", json={"reason": "a bad kernel"})
+    ruled.root.delete("/v1/images/demo")
+    for shown in (ruled.root.get("/v1/images/copy:2").json(), *ruled.root.get("/v1/images").json()["items"]):
+        revoked = ImageShown(**shown).revoked
+        assert revoked is not None
+        assert (revoked.reason, revoked.name, revoked.digest) == ("a bad kernel", "demo", first.digest)
+    assert ruled.root.post("/v1/images/demo/reinstate").status_code == 200
+    assert ruled.root.get("/v1/images/copy:2").json()["revoked"] is None
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact, orders_for
 from vws.core.errors import Forbidden, InvalidRequest, NameTaken, NotFound
 from vws.core.image_access import ImageUser, put_tag
+from vws.core.image_origin import made_from
 from vws.core.image_policy import ImageRefused
 from vws.core.lifecycle import Command, Observation
 from vws.core.manifest import digest
 from vws.core.membership import VO, Membership
-from vws.core.site import Document, DocumentKind, LeaseState
+from vws.core.site import Document, DocumentKind, LeaseState, OriginKind
 from vws.core.terms import GroupRequest, LeaseRequest, When
 from vws.core.trust import MEDIA_TYPE, why_not_vouched, write_envelope
 from vws.ports import Filter
@@ -331,9 +332,11 @@ def test_a_revoked_image_is_refused_to_all_until_it_is_reinstated(ruled):
 
 def test_with_an_image_all_that_was_saved_on_it_is_revoked(rig):
     rig.enroll("n1")
-    base = demo(rig)
-    saved = replace(base, id="img-saved", name="saved", cmdline="saved", sha256="ab" * 32, base=base.id)
-    again = replace(saved, id="img-again", name="again", cmdline="quiet", sha256="cd" * 32, base=saved.id)
+    base, present = demo(rig), rig.site.present
+    origins = made_from(present, base, OriginKind.SAVED)
+    saved = replace(base, id="img-saved", name="saved", cmdline="saved", base=base.id, origins=origins)
+    origins = made_from(present, saved, OriginKind.SAVED)
+    again = replace(saved, id="img-again", name="again", cmdline="quiet", base=saved.id, origins=origins)
 
     def enter(draft):
         for number, image in enumerate((saved, again)):
@@ -346,7 +349,7 @@ def test_with_an_image_all_that_was_saved_on_it_is_revoked(rig):
     assert [each.id for each in rig.services.trust.revoke_image(ADMIN, "demo", reason="a bad kernel").leases] == [
         lease.id
     ]
-    with pytest.raises(ImageRefused, match="it was revoked: with demo, which it was saved on: a bad kernel"):
+    with pytest.raises(ImageRefused, match="it was revoked: with demo, which it was made from: a bad kernel"):
         rig.leases.request(ANN, asked["again"])
     (order,) = orders(rig)
     assert "the image again was revoked: with demo" in why_not_vouched(order, order.vouched)

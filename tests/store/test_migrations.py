@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -17,7 +18,20 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.store.builders import ground, lease
 from vws.core.errors import Conflict, InvalidRequest, NameTaken, Unavailable
-from vws.core.site import Answer, Capacity, Changes, Document, Event, Group, Lease, LeaseKind, LeaseState
+from vws.core.manifest import digest
+from vws.core.site import (
+    Answer,
+    Capacity,
+    Changes,
+    Document,
+    Event,
+    Group,
+    Image,
+    Lease,
+    LeaseKind,
+    LeaseState,
+    OriginKind,
+)
 from vws.core.traits import Traits
 from vws.ports import Filter
 from vws.store import schema
@@ -121,15 +135,61 @@ FIRST_RELEASE = (
 )
 
 
-def make_first_release(url):
+def migrate(url, until):
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     database = open_database(url)
     with database.migrating() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, until)
     database.close()
+
+
+def make_first_release(url):
+    migrate(url, "0001")
     execute(url, *FIRST_RELEASE)
+
+
+def image_before_origins(id, disk, base=""):
+    file = f'[{{"role": "disk", "sha256": "{disk * 64}", "size_bytes": 1, "format": "qcow2", "virtual_size_mib": 1, '
+    file += '"base": "", "encryption": "", "data_bytes": 0}]'
+    values = f"'{id}', '{id}', 'ann', 'ef', 1, 'disk', '{file}', '', 'root', 'ssh', 0, 0, false, 1.5, NULL"
+    return f"INSERT INTO images VALUES ({values}, true, 1, '[]', '{base}', NULL, '')".replace(": ", r"\: ")
+
+
+def provenance_before_origins(id, image, content, url):
+    written = content.encode().hex()
+    shown = f"X'{written}'" if url.startswith("sqlite") else f"decode('{written}', 'hex')"
+    return f"INSERT INTO image_documents VALUES ('{id}', '{image}', 'provenance', 'json', {shown}, 1.5, 'ann')"
+
+
+def test_what_was_made_from_others_before_it_was_kept_is_found_out_where_it_can_be(new_url):
+    migrate(new_url, "0016")
+    said = {"buildType": "urn:vws:build:flatten:1", "externalParameters": {"image": "img-saved"}}
+    provenance = json.dumps({"predicate": {"buildDefinition": said}})
+    execute(
+        new_url,
+        image_before_origins("img-first", "a"),
+        image_before_origins("img-saved", "b", "img-first"),
+        image_before_origins("img-flat", "c"),
+        image_before_origins("img-sealed", "d"),
+        provenance_before_origins("doc-1", "img-flat", provenance, new_url),
+        provenance_before_origins("doc-2", "img-first", "not even JSON", new_url),
+        "INSERT INTO events (at, actor, kind, owner, lease, workspace, node, image, data, seq, revision) VALUES "
+        """(1.5, 'ann', 'image.encrypted', 'ann', '', '', '', 'img-sealed', '{"source"\\: "img-flat"}', 1, 1)""",
+    )
+    store = SqlStore.open(new_url)
+    images = {each.id: each for each in store.load().images}
+    assert [(o.how, o.image) for o in images["img-sealed"].origins] == [
+        (OriginKind.ENCRYPTED, "img-flat"),
+        (OriginKind.FLATTENED, "img-saved"),
+        (OriginKind.SAVED, "img-first"),
+    ]
+    assert images["img-first"].origins == ()
+    assert images["img-saved"].origins[0].digest == digest(images["img-first"])
+    (found,) = store.page(Image, Filter(content="a" * 64), after=None, limit=9).items
+    assert found.id == "img-first"
+    store.close()
 
 
 def test_a_site_of_the_first_release_is_taken_over_with_all_it_holds(new_url):

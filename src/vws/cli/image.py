@@ -177,6 +177,8 @@ def card_of(i: Json) -> str:
         ("name", ", ".join(i["tags"])),
         ("id", i["id"]),
         ("state", (i["damaged"] and f"damaged: {i['damaged']}") or state_of(i)),
+        ("revoked", _revoked(i.get("revoked"))),
+        ("withdrawn", i.get("withdrawn", "")),
         ("digest", i["digest"]),
         ("uploaded file", i["sha256"]),
         ("size", "simulated: known to fake nodes only" if i["simulated"] else show_bytes(i["size_bytes"])),
@@ -189,10 +191,26 @@ def card_of(i: Json) -> str:
         ("owner", i["owner"]),
         ("for", shared_with(i)),
         ("delta on", i["base"]),
+        ("made from", _origins(i.get("origins") or [])),
         ("imported", output.moment(i["created_at"])),
     ]
     files = [(f["role"], f"{f['format']}, {show_bytes(f['size_bytes'])}, {f['sha256']}") for f in i.get("files") or ()]
     return output.card([*facts, *files])
+
+
+def _revoked(revoked: Json | None) -> str:
+    return f"since {output.moment(revoked['since'])} by {revoked['by']}: {revoked['why']}" if revoked else ""
+
+
+HOW = {"same-disk": "which has the same disk"}
+
+
+def _origins(origins: list[Json]) -> str:
+    """The nearest first."""
+    return "; ".join(
+        f"{o['name'] or 'an image of others'} ({o['image']}, sha256:{o['digest'][:12]}), {HOW.get(o['how'], o['how'])}"
+        for o in origins
+    )
 
 
 @image.command()

@@ -83,7 +83,7 @@ def copy(session: Session, name: str, new: str, flat: bool) -> None:
     """Have an image of your own with the files and documents of another, which stays when that one goes.
 
     Its files are not kept twice. With --flat a saved workspace, which is a delta on its image, becomes one disk again:
-    another image, of which nothing is said but what it was made from.
+    another image, of which nothing is said but what it was made from. Who revokes that, revokes the copy.
 
     \b
     Examples:
@@ -221,6 +221,10 @@ def state_of(image: Json) -> str:
         return "removed"
     if image["damaged"]:
         return "damaged"
+    if image.get("revoked"):
+        return "revoked"
+    if image.get("withdrawn"):
+        return "withdrawn"
     return "going" if image["retired_at"] is not None else "ready"
 
 

@@ -180,6 +180,9 @@ def revoke_signer(session: Session, name: str, reason: str, end: bool) -> None:
 def revoke_image(session: Session, name: str, reason: str, end: bool) -> None:
     """Let nobody run an image any more, whatever it is called and whoever brings it again. What runs is listed.
 
+    So is what was made from it: copies, flattened and encrypted ones, saved workspaces, and whatever was exported and
+    brought again with the very same disk.
+
     \b
     Examples:
       vws image revoke debian-12 --reason 'its kernel lets guests out'
@@ -212,11 +215,15 @@ def _concerned(session: Session, told: Json, said: str) -> None:
 @click.argument("name", metavar="IMAGE", type=NAME)
 @pass_session
 def reinstate(session: Session, name: str) -> None:
-    """Let an image that was revoked run again, as the policy says.
+    """Let an image that was revoked run again, as the policy says, with all that was made from it.
+
+    One that was removed meanwhile is named by what it was called when it was revoked, or by its digest, as
+    `vws image trust list --images` has them.
 
     \b
     Examples:
       vws image reinstate debian-12
+      vws image reinstate sha256:4f1c2a9be07d
     """
     told = session.client.reinstate_image(name)
     if session.as_json:

@@ -6,7 +6,7 @@ plainly: names are given to who came first, so that there is one is no secret. W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from vws.core.draft import Draft
@@ -176,25 +176,17 @@ def leases_using(present: Present, image: str) -> list[str]:
     """The names of the leases that have it or are to have it, waiting and planned ones too, sorted."""
     found = {w.lease for w in list(present.workspaces.values()) if w.image == image}
     leases = list(present.leases.values())
-    return sorted(lease.name for lease in leases if lease.id in found or any(_has(g, image) for g in lease.groups))
+    return sorted(lease.name for lease in leases if lease.id in found or any(has(g, {image}) for g in lease.groups))
 
 
-def _has(group: Group, image: str) -> bool:
-    """To boot, or as a disk that is shared."""
-    return group.image == image or any(disk.image == image for disk in group.disks)
+def has(group: Group, images: Collection[str]) -> bool:
+    """One of the images to boot, or as a disk that is shared."""
+    return group.image in images or any(disk.image in images for disk in group.disks)
 
 
 def deltas_on(present: Present, image: str) -> list[Image]:
     """The images whose disk is a delta on that image's."""
     return [each for each in list(present.images.values()) if each.base == image]
-
-
-def lineage(present: Present, image: Image) -> Iterator[Image]:
-    """The image, the one that its disk is a delta of, and so on; bases stay on record as long as their deltas."""
-    yield image
-    while image.base and image.base in present.images:
-        image = present.images[image.base]
-        yield image
 
 
 def due_saves(present: Present, image: str) -> list[Save]:

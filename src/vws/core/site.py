@@ -105,6 +105,30 @@ class ImageFile:
         return self.data_bytes or self.size_bytes
 
 
+class OriginKind(StrEnum):
+    """How an image was made from another. SAME_DISK: it was brought, with the very disk of one that was there."""
+
+    COPIED = auto()
+    FLATTENED = auto()
+    ENCRYPTED = auto()
+    SAVED = auto()
+    SAME_DISK = "same-disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """An image that another was made from, as it was then: it may have been removed since (core/image_origin.py).
+
+    how: the next one was made from it. image: its id. name: what it was called; "": not told to who brought the other.
+    """
+
+    how: OriginKind
+    image: str
+    digest: str
+    content: str
+    name: str
+
+
 def chain_of(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
     """Of an image's files its disk and those that it is a delta of, the nearest first; (): it has no disk."""
     left = {file.sha256: file for file in files if file.role == "base"}
@@ -126,6 +150,7 @@ class Image:
     base: the id of the image that its disk is a delta of; "": none.
     retired_at: since when it is granted to nobody any more, as it is to be removed when its leases are over.
     damaged: what is wrong with a file of it, found by `verify`; nothing new is granted while that is so.
+    origins: what it was made from, the nearest first, and what that was made from.
     """
 
     id: str
@@ -147,6 +172,13 @@ class Image:
     base: str = ""
     retired_at: float | None = None
     damaged: str = ""
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """The sha256 of what holds its guest's system: its disk, or the initrd of one that has none; "": simulated."""
+        found = {file.role: file.sha256 for file in self.files}
+        return found.get("disk") or found.get("initrd", "")
 
     @property
     def disk(self) -> ImageFile | None:
@@ -263,8 +295,9 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What nobody may run any more, whatever it is called: by the digest of what boots. name: of the image when it was
-    revoked. lifted_at: since when it may be run again."""
+    """What nobody may run any more, whatever it is called: by the digest of what boots, and by the disk in it (content,
+    as `Image` has it; "": by the digest alone). name: of the image when it was revoked. lifted_at: since when it may be
+    run again."""
 
     id: str
     digest: str
@@ -273,6 +306,7 @@ class Revocation:
     by: str
     made_at: float
     lifted_at: float | None = None
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)

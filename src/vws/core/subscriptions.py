@@ -3,7 +3,8 @@
 An image that was fetched from a list is vouched for by the list alone: while the list is in force and has the image in
 that version. Afterwards nothing new is leased with it; what runs, runs to its end. So an endorser who takes an image
 off the list, or stops renewing it, is heard at every site within the list's lifetime, whether anybody there looks or
-not. The check is made where the site's policy is asked (core/image_gate.py), of the record and the clock alone.
+not. What was made from the image (core/image_origin.py) is held to the list's word like the image itself. The check is
+made where the site's policy is asked (core/image_gate.py), of the record and the clock alone.
 
 A list never goes back: one that was made before the one on record is refused, since whoever can replay an old list
 could bring back an image that was withdrawn.
@@ -87,10 +88,24 @@ def why_not_vouched(subscription: Subscription, image: str, now: float) -> str:
     return ""
 
 
+def why_not_listed(present: Present, image: Image, now: float) -> str:
+    """Why no list vouches any more for an image that came from one, or for one that it was made from; "": it is not so.
+    One list that does is enough, for the same disk whoever fetched it."""
+    same: dict[str, list[str]] = {image.content or image.id: [image.id]}
+    for each in image.origins:
+        same.setdefault(each.content or each.image, []).append(each.image)
+    return next(filter(None, (_why_unlisted(present, ids, now) for ids in same.values())), "")
+
+
+def _why_unlisted(present: Present, images: list[str], now: float) -> str:
+    reasons = [why_not_vouched(each, id, now) for id in images for each in present.listing(id)]
+    return reasons[0] if reasons and all(reasons) else ""
+
+
 def not_listed(present: Present, image: Image, now: float) -> Decision | None:
-    """The refusal of an image that came from image lists of which none vouches for it any more; None: it is not so."""
-    reasons = [why_not_vouched(each, image.id, now) for each in present.listing(image.id)]
-    if not reasons or not all(reasons):
+    """The refusal of an image for which no list vouches any more; None: it is not so."""
+    reason = why_not_listed(present, image, now)
+    if not reason:
         return None
     possible = "another image; or a newer list from its endorser (vws image list-refresh)"
-    return Decision(image.name, digest(image), False, "its image list", reasons[0], possible)
+    return Decision(image.name, digest(image), False, "its image list", reason, possible)

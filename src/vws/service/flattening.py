@@ -2,7 +2,8 @@
 
 The disk is written by a confined program, like every conversion, from the files that the record names as its chain, and
 looked at like a stranger's. The image is another one than the delta: other bytes, so another digest, and nothing that
-was said of the delta (signatures, a bill of materials) is said of it. What it was made from is in its provenance.
+was said of the delta (signatures, a bill of materials) is said of it. What it was made from is on record, and in its
+provenance.
 
 How far it is can be asked meanwhile. A service that is killed in between leaves nothing but a file that it sweeps.
 """
@@ -19,8 +20,9 @@ from typing import Any
 from vws import __version__
 from vws.core.errors import NotFound
 from vws.core.image_names import check_new_name, show_tag
+from vws.core.image_origin import made_from
 from vws.core.manifest import digest, made_sha256
-from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile
+from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile, OriginKind
 from vws.service.access import Caller
 from vws.service.disk_check import examine_disk
 from vws.service.exports import Exports
@@ -63,8 +65,10 @@ class Flattening:
             with self._told(caller, image, path):
                 self._exports.write_flat(image, path)
                 disk = examine_disk(path, "disk", "qcow2", self._site.settings.image_bytes_max)
+            origins = made_from(self._site.present, image, OriginKind.FLATTENED)
+            flat = replace(flat_image(image, disk, tag[0], caller.subject), origins=origins)
             return self._images.enter_made(
-                caller, tag, flat_image(image, disk, tag[0], caller.subject), (disk, path),
+                caller, tag, flat, (disk, path),
                 lambda kept: [self._provenance(image, kept, show_tag(*tag), caller)],
                 lambda draft, kept: kept, once,
             )  # fmt: skip

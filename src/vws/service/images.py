@@ -37,9 +37,10 @@ from vws.core.image_access import (
     remove_tag,
 )
 from vws.core.image_names import LATEST, PUBLIC, check_new_name, read_reference, show_tag
+from vws.core.image_origin import made_from, remembering, traced
 from vws.core.image_quota import check_quota, held_bytes, quota_of, quota_reached
 from vws.core.manifest import digest, made_sha256
-from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile, ImageTag, Role
+from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile, ImageTag, OriginKind, Role
 from vws.core.trust import check_attestation
 from vws.faultpoints import reach
 from vws.ports import Blobs, Filter, Page
@@ -121,14 +122,16 @@ class Images:
             bytes_max = self._site.settings.image_bytes_max
             found = examine(temporary, parts, declared, bytes_max, passphrase)
             reach("service.image.unpacked")
+            sha256 = sha256 or disk_check.digest(temporary)
+            image = _image_of(found, sha256, self._site.ids.new("img"), tag[0], caller.subject, sharing)
+            image = self._traced(caller, image)
             if encrypt:
                 passphrase = new_passphrase()
                 found = encrypt_found(found, parts, bytes_max, passphrase)
-            check_passphrase(found, passphrase)
-            sha256 = sha256 or disk_check.digest(temporary)
-            image = _image_of(found, sha256, self._site.ids.new("img"), tag[0], caller.subject, sharing)
-            if encrypt:  # the same upload in the clear is another image, and its sha256 would tell what is in this one
+                # The same upload in the clear is another image, and its sha256 would tell what is in this one.
+                image = _with_files(image, found)
                 image = replace(image, sha256=made_sha256(image))
+            check_passphrase(found, passphrase)
             return self._keep(caller, tag, image, found, once, passphrase)
         except OSError as error:
             raise Unavailable(
@@ -137,6 +140,17 @@ class Images:
             ) from None
         finally:
             _discard(temporary, parts)
+
+    def _traced(self, caller: Caller, image: Image) -> Image:
+        """With what is known of its disk, which may have been here before."""
+        twins, after = list[Image](), None
+        while image.content:
+            page = self._site.store.page(Image, Filter(content=image.content), after=after, limit=1000)
+            twins += page.items
+            after = page.next
+            if after is None:
+                break
+        return traced(self._site.present, image, twins, self.user(caller))
 
     def _keep(
         self, caller: Caller, tag: tuple[str, str], image: Image, found: Found, once: Once | None,
@@ -188,7 +202,9 @@ class Images:
         passphrase = new_passphrase()
         try:
             made, new = encrypt_image(source, self.files, work, self._site.settings.image_bytes_max, passphrase)
-            image = replace(made, id=self._site.ids.new("img"), name=tag[0], owner=caller.subject, shared=sharing)
+            origins = made_from(self._site.present, source, OriginKind.ENCRYPTED)
+            new_id = self._site.ids.new("img")
+            image = replace(made, id=new_id, name=tag[0], owner=caller.subject, shared=sharing, origins=origins)
 
             def decide(draft: Draft) -> Image:
                 self._live(draft, caller, source.id)  # so that what the two share is still there
@@ -245,7 +261,7 @@ class Images:
         other = next((i for i in images if (i.sha256, i.owner) == (image.sha256, image.owner)), None)
         if other is None:
             check_quota(images, caller.subject, image.files, self._quota_mib(caller.subject))
-        kept = self._put(draft, replace(image, created_at=draft.now)) if other is None else _granted_again(draft, other)
+        kept = self._put(draft, replace(image, created_at=draft.now)) if other is None else _again(draft, other, image)
         put_tag(draft, self._site.ids.new("tag"), kept, *tag, self.user(caller))
         reach("service.image.entered")
         return kept
@@ -375,8 +391,9 @@ class Images:
         def decide(draft: Draft) -> Image:
             image = self._live(draft, caller, asked)
             copy = replace(
-                image, id=self._site.ids.new("img"), name=tag[0], owner=caller.subject, shared=(), retired_at=None
-            )
+                image, id=self._site.ids.new("img"), name=tag[0], owner=caller.subject, shared=(), retired_at=None,
+                origins=made_from(draft.present, image, OriginKind.COPIED),
+            )  # fmt: skip
             kept = self._enter(draft, caller, tag, copy)
             if kept.id == copy.id:
                 self._ring.copy(draft, image, kept)
@@ -562,8 +579,15 @@ def _image_of(found: Found, sha256: str, id: str, name: str, owner: str, shared:
     )
 
 
-def _granted_again(draft: Draft, image: Image) -> Image:
-    return image if image.retired_at is None else draft.put_image(replace(image, retired_at=None))
+def _with_files(image: Image, found: Found) -> Image:
+    files = tuple(file for file, _ in found.files)
+    return replace(image, files=files, size_bytes=sum(file.size_bytes for file in files))
+
+
+def _again(draft: Draft, image: Image, came: Image) -> Image:
+    """What is there already, brought or made once more: it is granted again, and was made from what that was."""
+    after = remembering(replace(image, retired_at=None), came.origins)
+    return image if after == image else draft.put_image(after)
 
 
 def _retire(draft: Draft, image: Image, users: list[str]) -> Image:

@@ -19,8 +19,8 @@ from vws.core.deployment import FileKey, VouchedOf, WorkspaceKeys
 from vws.core.draft import Draft
 from vws.core.errors import Conflict, Forbidden, NotFound
 from vws.core.image_access import may_change
+from vws.core.image_origin import revocation_of
 from vws.core.lifecycle import UNORDERED
-from vws.core.manifest import digest
 from vws.core.site import Changes, Image, Role, Workspace
 from vws.service.access import Caller
 from vws.service.images import Images
@@ -85,7 +85,7 @@ class Keys:
 
     def _is_entitled(self, draft: Draft, workspace: Workspace, image: Image) -> bool:
         """Revocations reach what runs: a guest goes on, and may be suspended, but boots no more."""
-        if digest(image) in draft.present.revocations:
+        if revocation_of(draft.present, image) is not None:
             return False
         if image.id != workspace.image:
             return True

@@ -23,8 +23,9 @@ from vws.core.draft import Draft
 from vws.core.errors import Conflict, InvalidRequest, NotFound, Unavailable, VwsError
 from vws.core.image_access import must_own_name, user_of
 from vws.core.image_names import check_new_name, show_tag
+from vws.core.image_origin import made_from
 from vws.core.manifest import digest
-from vws.core.site import Answer, Document, DocumentKind, Image, Role, Save, Workspace
+from vws.core.site import Answer, Document, DocumentKind, Image, OriginKind, Role, Save, Workspace
 from vws.faultpoints import reach
 from vws.ports import Filter, Page
 from vws.service.access import Caller
@@ -154,7 +155,8 @@ class Saves:
             delta = examine_disk(path, "disk", "qcow2", self._site.settings.image_bytes_max)
             base: Image = self._site.present.images.get(save.base) or self._site.store.get(Image, save.base)
             owner = self._owner(save)
-            image = saves.saved_image(base, save, delta)
+            origins = made_from(self._site.present, base, OriginKind.SAVED)
+            image = replace(saves.saved_image(base, save, delta), origins=origins)
             ended = self._images.enter_made(
                 owner, (save.name, save.tag), image, (image.files[0], path),
                 lambda kept: [self._provenance(save, base, kept, quiesced)],

@@ -19,8 +19,9 @@ from vws.core.bill import Bill, read_bill
 from vws.core.certificates import crl_facts, with_crl
 from vws.core.draft import Draft
 from vws.core.errors import InvalidRequest, NameTaken, NotFound, Unavailable
-from vws.core.image_access import lineage
+from vws.core.image_access import has
 from vws.core.image_gate import REFUSED
+from vws.core.image_origin import reaches, revocation_meant, revocation_of, why_revoked
 from vws.core.image_policy import Asked, Decision, Facts, ImageRefused, judge
 from vws.core.lifecycle import UNORDERED
 from vws.core.manifest import digest
@@ -106,13 +107,9 @@ class Trust:
         return judge(in_force.policy, asked, self._facts(image, of, now), now)
 
     def _revoked(self, image: Image) -> str:
-        """Why nobody may run an image; "": it was not revoked, nor was one that it is a delta of: most of what boots is
-        that one's."""
-        for each in lineage(self._site.present, image):
-            made = self._site.present.revocations.get(digest(each))
-            if made is not None:
-                return made.reason if each is image else f"with {each.name}, which it was saved on: {made.reason}"
-        return ""
+        """Why nobody may run an image; "": it was not revoked, nor was one that it was made from."""
+        made = revocation_of(self._site.present, image)
+        return "" if made is None else why_revoked(made, image)
 
     @property
     def _membership(self) -> Membership:
@@ -313,7 +310,8 @@ class Trust:
     def revoke_image(
         self, caller: Caller, asked: str, *, reason: str, end: bool = False, once: Once | None = None
     ) -> Affected | Answer:
-        """Let nobody run an image any more, whatever it is called and whoever brings it again."""
+        """Let nobody run an image any more, nor what was made from it, whatever it is called and whoever brings it
+        again."""
         caller.must_be(Role.ADMIN)
         _check_reason(reason)
         image = self._find(caller, asked)
@@ -323,28 +321,32 @@ class Trust:
             made = draft.present.revocations.get(of)
             if made is None:
                 id = self._site.ids.new("rev")
-                made = draft.put_revocation(Revocation(id, of, image.name, reason, caller.subject, draft.now))
+                made = Revocation(id, of, image.name, reason, caller.subject, draft.now, content=image.content)
+                draft.put_revocation(made)
                 draft.say("image.revoked", image=image.id, name=image.name, digest=of, reason=reason)
-            present = draft.present
-            images = {i.id for i in present.images.values() if of in map(digest, lineage(present, i))}
-            return _affect(draft, made, lambda group: group.image in images, f"{image.name} was revoked", end)
+            images = {each.id for each in draft.present.images.values() if reaches(made, each)}
+            return _affect(draft, made, lambda group: has(group, images), f"{image.name} was revoked", end)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
     def reinstate_image(self, caller: Caller, asked: str, once: Once | None = None) -> Revocation | Answer:
-        """Let an image run again, as the policy says."""
+        """Let an image run again, as the policy says: one on record, or one that was removed, by its digest or by what
+        it was called when it was revoked. NotFound if it is not revoked itself."""
         caller.must_be(Role.ADMIN)
-        image = self._find(caller, asked)
-        of = digest(image)
+        image = self._still_found(caller, asked)
 
         def decide(draft: Draft) -> Revocation:
-            made = draft.present.revocations.get(of)
-            if made is None:
-                raise NotFound(f"the image {image.name} is not revoked", field="id", asked=asked[:60])
-            draft.say("image.reinstated", image=image.id, name=image.name, digest=of)
+            made = revocation_meant(draft.present, asked, image)
+            draft.say("image.reinstated", image=image.id if image else "", name=made.name, digest=made.digest)
             return draft.put_revocation(replace(made, lifted_at=draft.now))
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def _still_found(self, caller: Caller, asked: str) -> Image | None:
+        try:
+            return self._find(caller, asked)
+        except NotFound:
+            return None
 
     def revocations(self, caller: Caller) -> list[Revocation]:
         caller.must_be(Role.ADMIN, Role.USER)

@@ -53,6 +53,7 @@ from vws.core.site import (
     Network,
     Nic,
     Node,
+    Origin,
     Plan,
     Revocation,
     Role,
@@ -68,7 +69,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0016"
+REVISION = "0017"
 
 
 class Choice(TypeDecorator[Any]):
@@ -189,8 +190,10 @@ images = Table(
     _text("base"),
     _time_if("retired_at"),
     _text("damaged"),
+    _nested("origins", tuple[Origin, ...]),
     _truth("live"),
     _whole("revision"),
+    _text("content"),
 )
 
 image_tags = Table(
@@ -258,6 +261,7 @@ revocations = Table(
     _text("by"),
     _time("made_at"),
     _time_if("lifted_at"),
+    _text("content"),
     _truth("live"),
     _whole("revision"),
 )
@@ -655,6 +659,7 @@ Index(None, addresses.c.owner, addresses.c.id)
 Index(None, leases.c.cluster, leases.c.id)
 Index(None, saves.c.workspace, saves.c.id)
 Index(None, images.c.name, images.c.id)
+Index(None, images.c.content, images.c.id)
 Index(None, image_documents.c.image, image_documents.c.id)
 Index(None, sealed_keys.c.of)
 for _name in ("owner", "lease", "workspace", "node", "image"):

@@ -299,6 +299,8 @@ def _row(value: Any, revision: int) -> dict[str, Any]:
     row["revision"] = revision
     if type(value) is Node:
         row["state"] = str(value.state)
+    if type(value) is Image:
+        row["content"] = value.content
     return row
 
 
@@ -405,7 +407,7 @@ def _long_ago(connection: Connection) -> float | None:
 
 
 def _conditions(table: Table, where: Filter) -> Iterator[ColumnElement[bool]]:
-    for name in ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster", "pool"):
+    for name in ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster", "pool", "content"):
         wanted = getattr(where, name)
         if wanted is not None:
             yield _column(table, name) == wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from vws.core.site import DocumentKind
+from vws.core.site import DocumentKind, OriginKind
 from vws.frontends.rest.image_names import NEW_NAME
 from vws.frontends.rest.models import Asked
 
@@ -18,6 +18,27 @@ class ImageFile(BaseModel):
     base: str = Field(description="The sha256 of the disk that this one is a delta of; empty: it stands alone.")
     encryption: str = Field(description="luks: what is in it is encrypted; empty: it is in the clear.")
     data_bytes: int = Field(description="What of it is no hole, and so is sent to nodes; 0: not known.")
+
+
+class Origin(BaseModel):
+    """What an image was made from, as it was then; it may be removed since."""
+
+    how: OriginKind = Field(description="The next one was made from it. same-disk: it was brought, with the same disk.")
+    image: str = Field(description="Its id.")
+    digest: str
+    content: str = Field(description="The sha256 of its disk, or of the initrd of one that has none.")
+    name: str = Field(description="What it was called then; empty if it was not for who brought the image.")
+
+
+class Revoked(BaseModel):
+    """Why nobody may run an image."""
+
+    since: float
+    reason: str
+    by: str
+    name: str = Field(description="What was revoked was called so.")
+    digest: str = Field(description="Of what was revoked: of the image, or of one that it was made from.")
+    why: str = Field(description="The reason, and what the image has to do with what was revoked.")
 
 
 class Image(BaseModel):
@@ -40,6 +61,11 @@ class Image(BaseModel):
     base: str = Field(description="The id of the image that its disk is a delta of, or empty.")
     retired_at: float | None = Field(description="Since when it is granted to nobody any more.")
     damaged: str = Field(description="What is wrong with its files where they are kept, or empty.")
+    origins: list[Origin] = Field(description="What it was made from, the nearest first, and what that was made from.")
+    revoked: Revoked | None = Field(description="Since when, and why, nobody may run it; null: that is not so.")
+    withdrawn: str = Field(
+        description="Why the image list that it, or what it was made from, came from vouches for it no more; or empty."
+    )
     digest: str = Field(description="The sha256 of its manifest: what is signed.")
     encrypted: bool = Field(description="Its disk is encrypted; only nodes that run it get the key.")
     tags: list[str] = Field(description="What it is called now: NAME, or NAME:TAG.")

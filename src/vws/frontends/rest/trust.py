@@ -88,7 +88,8 @@ def revoke_image(id: Named, body: models.RevocationRequest, call: ChangeHere) ->
     responses=CHANGING,
 )
 def reinstate_image(id: Named, call: ChangeHere) -> Response:
-    """Let an image that was revoked run again, as the policy says."""
+    """Let an image that was revoked run again, as the policy says. One that was removed is named by its digest, or by
+    what it was called when it was revoked."""
     return call.mutate(lambda once: call.services.trust.reinstate_image(call.caller, id, once), to_json)
 
 

@@ -87,12 +87,13 @@ class Signers(BaseModel):
 
 class RevokedImage(BaseModel):
     id: str
-    digest: str = Field(description="Of what boots; nobody runs it, whatever it is called.")
+    digest: str = Field(description="Of what boots; nobody runs it, nor what was made from it, whatever it is called.")
     name: str = Field(description="Of the image when it was revoked.")
     reason: str
     by: str
     made_at: float
     lifted_at: float | None
+    content: str = Field(description="The sha256 of its disk, which is revoked with it; empty: it is not.")
 
 
 class RevokedImages(BaseModel):

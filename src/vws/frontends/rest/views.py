@@ -16,8 +16,11 @@ from typing import Any
 from vws.core.agreement import Series
 from vws.core.draft import Draft
 from vws.core.image_names import show_tag
+from vws.core.image_origin import revocation_of, why_revoked
 from vws.core.manifest import digest
+from vws.core.present import Present
 from vws.core.site import Document, Event, Image, ImageTag, Lease, Maintenance, Node, PlanPhase, Token, Workspace
+from vws.core.subscriptions import why_not_listed
 from vws.core.wire import to_json
 from vws.service import Services
 from vws.service.access import Caller
@@ -25,10 +28,19 @@ from vws.service.access import Caller
 Json = dict[str, Any]
 
 
-def _image(image: Image, tags: Iterable[ImageTag]) -> Json:
+def _image(image: Image, tags: Iterable[ImageTag], present: Present, now: float) -> Json:
     shown: Json = to_json(image)
     names = [show_tag(tag.name, tag.tag) for tag in tags]
-    return shown | {"digest": digest(image), "encrypted": image.encrypted, "tags": names}
+    shown |= {"digest": digest(image), "encrypted": image.encrypted, "tags": names}
+    return shown | {"revoked": _revoked(image, present), "withdrawn": why_not_listed(present, image, now)}
+
+
+def _revoked(image: Image, present: Present) -> Json | None:
+    made = revocation_of(present, image)
+    if made is None:
+        return None
+    told = {name: getattr(made, name) for name in ("reason", "by", "name", "digest")}
+    return told | {"since": made.made_at, "why": why_revoked(made, image)}
 
 
 def json_text(value: Any) -> str:
@@ -191,11 +203,12 @@ class Views:
         }
 
     def image(self, image: Image) -> Json:
-        return _image(image, self._services.site.present.tags_of(image.id))
+        site = self._services.site
+        return _image(image, site.present.tags_of(image.id), site.present, site.clock.now())
 
     def image_in(self, image: Image, draft: Draft) -> Json:
         """The image as it will be called once the draft is committed."""
-        return _image(image, draft.tags_of(image.id))
+        return _image(image, draft.tags_of(image.id), draft.present, draft.now)
 
     @staticmethod
     def image_tag(tag: ImageTag) -> Json:

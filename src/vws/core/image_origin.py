@@ -1,0 +1,108 @@
+"""What images were made from, so that what is said of one reaches all that is in it made anew.
+
+A copy, a flattened delta, an encrypted disk, a saved workspace: each is another image, mostly of another digest, and
+most of what boots is still the first one's. Who takes that back means all of them. So an image keeps what it was made
+from, and what that was made from, as it was then: id, digest and content. It needs no record of those images any more.
+
+Who exports an image and brings it again says nothing of it. Where its disk is the same to the bit (exports as qcow2 of
+what is kept so, bundles, OCI layouts), that is seen, and it has the origins of all that had this disk. A disk that was
+converted, or written to elsewhere, is another one: nothing can be known of it.
+
+What is revoked is revoked with its disk: the same disk with another kernel or command line is the same system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from vws.core.errors import InvalidRequest, NotFound
+from vws.core.image_access import ImageUser, called, may_use
+from vws.core.image_names import read_reference
+from vws.core.manifest import digest
+from vws.core.present import Present
+from vws.core.site import Image, Origin, OriginKind, Revocation
+
+
+def made_from(present: Present, source: Image, how: OriginKind) -> tuple[Origin, ...]:
+    """The origins of what is made from `source`."""
+    return (_origin(present, source, how), *source.origins)
+
+
+def _origin(present: Present, image: Image, how: OriginKind) -> Origin:
+    name = called(present, image) if present.tags_of(image.id) else image.name
+    return Origin(how, image.id, digest(image), image.content, name)
+
+
+def traced(present: Present, image: Image, twins: Iterable[Image], user: ImageUser) -> Image:
+    """An image that `user` brings, with what is known of it by the images on record, removed ones too, that have or had
+    the same disk. Of those that are not for this user no name is told."""
+    found = list[Origin]()
+    for twin in sorted(twins, key=lambda twin: (not may_use(twin, user), twin.id)):
+        of_twin = twin.origins if found else (_origin(present, twin, OriginKind.SAME_DISK), *twin.origins)
+        found += of_twin if may_use(twin, user) else (replace(each, name="") for each in of_twin)
+    return remembering(image, found)
+
+
+def remembering(image: Image, origins: Iterable[Origin]) -> Image:
+    """The image with these origins beside its own, each once."""
+    known = {image.id: None} | {each.image: each for each in image.origins}
+    for each in origins:
+        known.setdefault(each.image, each)
+    return replace(image, origins=tuple(filter(None, known.values())))
+
+
+# ---------------------------------------------------------------- revoked
+
+
+def revocation_of(present: Present, image: Image) -> Revocation | None:
+    """Why nobody may run an image: it was revoked, or one that it was made from."""
+    return next((made for made in list(present.revocations.values()) if reaches(made, image)), None)
+
+
+def reaches(made: Revocation, image: Image) -> bool:
+    return any(digest == made.digest or (content and content == made.content) for digest, content in _within(image))
+
+
+def _within(image: Image) -> Iterator[tuple[str, str]]:
+    """Digest and content of an image and of all that it was made from."""
+    yield digest(image), image.content
+    yield from ((each.digest, each.content) for each in image.origins)
+
+
+def why_revoked(made: Revocation, image: Image) -> str:
+    """In words."""
+    if made.digest == digest(image):
+        return made.reason
+    if made.content and made.content == image.content:
+        return f"with {made.name}, which has the same disk: {made.reason}"
+    return f"with {made.name}, which it was made from: {made.reason}"
+
+
+def revocation_meant(present: Present, asked: str, image: Image | None) -> Revocation:
+    """The one of an image that is called so, or was when it was revoked. image: what is called so now. Raises NotFound,
+    InvalidRequest if it may be several."""
+    own = present.revocations.get(digest(image)) if image is not None else None
+    if own is not None:
+        return own
+    reference = read_reference(asked, "id")
+    digits = reference.digest or "none"
+    revoked = list(present.revocations.values())
+    found = [made for made in revoked if made.digest.startswith(digits) or made.name == str(reference)]
+    if len(found) > 1:
+        digests = ", ".join(f"sha256:{made.digest[:12]}" for made in found[:5])
+        raise InvalidRequest(
+            f"several revoked images were called {asked[:60]}", field="id", asked=asked[:60], possible=digests
+        )
+    if not found:
+        raise _not_revoked(present, asked, image)
+    return found[0]
+
+
+def _not_revoked(present: Present, asked: str, image: Image | None) -> NotFound:
+    problem, possible = "is not revoked", "vws image trust list --images shows what is"
+    made = revocation_of(present, image) if image is not None else None
+    if image is not None and made is not None:
+        problem = f"is not revoked itself, but {why_revoked(made, image)}"
+        possible = f"vws image reinstate sha256:{made.digest[:12]}"
+    return NotFound(f"the image {asked[:60]} {problem}", field="id", asked=asked[:60], possible=possible)

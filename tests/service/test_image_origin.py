@@ -1,0 +1,191 @@
+"""Images made from others are revoked and withdrawn with them: copied, flattened, encrypted, saved, brought again."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from tests.core.test_image_lists import LIST
+from tests.service.conftest import ADMIN, ANN, BOB
+from tests.service.disk_images import disk
+from tests.service.test_exports import add, debian, exported, with_delta  # noqa: F401 - fixtures
+from tests.service.test_image_lists import DN, ca, endorser, image_of, lists, publisher  # noqa: F401 - fixtures
+from vws.core.errors import NotFound
+from vws.core.image_origin import made_from
+from vws.core.image_policy import ImageRefused
+from vws.core.manifest import digest
+from vws.core.site import LeaseState, OriginKind, Role
+from vws.core.terms import GroupRequest, LeaseRequest
+from vws.service.access import Caller
+from vws.store.sql import SqlStore
+
+pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
+
+
+@pytest.fixture
+def store(tmp_path):
+    """One is enough: how origins are kept is tests/contract/test_store.py's."""
+    opened = SqlStore.open(f"sqlite:///{tmp_path / 'site.db'}")
+    yield opened
+    opened.close()
+
+
+def named(caller):
+    return f"{caller.subject}s"
+
+
+def copied(rig, source, tmp_path, caller):
+    return rig.services.images.copy(caller, source.id, named(caller))
+
+
+def encrypted(rig, source, tmp_path, caller):
+    return rig.services.images.encrypt(caller, source.id, named(caller))
+
+
+def saved(rig, source, tmp_path, caller):
+    delta = with_delta(rig, source, tmp_path)
+    of = made_from(rig.site.present, source, OriginKind.SAVED)
+    made = replace(delta, origins=of, owner=caller.subject)
+    rig.site.change("site", lambda draft: draft.put_image(made))
+    return made
+
+
+def flattened(rig, source, tmp_path, caller):
+    delta = saved(rig, source, tmp_path, caller)
+    made = rig.services.flattening.copy(caller, delta.id, named(caller))
+    rig.services.images.remove(caller, delta.id)
+    return made
+
+
+def brought_again(rig, source, tmp_path, caller):
+    exported(rig, source, "qcow2", tmp_path / "out", caller)
+    return add(rig, tmp_path / "out", named(caller), caller)
+
+
+def brought_again_encrypted(rig, source, tmp_path, caller):
+    exported(rig, source, "qcow2", tmp_path / "out", caller)
+    temporary = rig.services.images.begin()
+    shutil.copyfile(tmp_path / "out", temporary)
+    return rig.services.images.add(caller, temporary, named(caller), encrypt=True)
+
+
+def flattened_and_brought_again(rig, source, tmp_path, caller):
+    flat = flattened(rig, source, tmp_path, ADMIN)
+    exported(rig, flat, "qcow2", tmp_path / "out")
+    rig.services.images.remove(ADMIN, flat.id)
+    return add(rig, tmp_path / "out", named(caller), caller)
+
+
+HOW = [copied, encrypted, flattened, brought_again, brought_again_encrypted, flattened_and_brought_again]
+
+
+def lease(rig, image, caller=ANN):
+    group = GroupRequest(image.id, 1, memory_mib=128, disk_mib=100)
+    return rig.leases.request(caller, LeaseRequest((group,), 600))
+
+
+@pytest.mark.parametrize("make", [*HOW, saved], ids=lambda make: make.__name__)
+def test_with_an_image_all_that_was_made_from_it_is_revoked(rig, debian, tmp_path, make):  # noqa: F811
+    rig.enroll("n1")
+    made = make(rig, debian, tmp_path, ANN)
+    assert debian.id in [origin.image for origin in made.origins]
+    running = lease(rig, made)
+    rig.obey()
+    told = rig.services.trust.revoke_image(ADMIN, debian.id, reason="a bad kernel")
+    assert [each.id for each in told.leases] == [running.id], "what runs is listed"
+    with pytest.raises(ImageRefused, match=r"was revoked: (with debian, which .*: )?a bad kernel"):
+        lease(rig, made)
+    told = rig.services.trust.revoke_image(ADMIN, debian.id, reason="a bad kernel", end=True)
+    assert [each.state for each in told.leases] == [LeaseState.ENDING], "and ended if that is asked for"
+    rig.services.trust.reinstate_image(ADMIN, debian.id)
+    lease(rig, made)
+
+
+@pytest.mark.parametrize("make", [copied, brought_again_encrypted, flattened_and_brought_again])
+def test_it_is_remembered_when_the_first_is_gone_and_the_service_was_restarted(rig, debian, tmp_path, make):  # noqa: F811
+    rig.enroll("n1")
+    made = make(rig, debian, tmp_path, ANN)
+    rig.services.images.remove(ADMIN, debian.id)
+    rig.restart()
+    assert debian.id not in rig.site.present.images
+    rig.services.trust.revoke_image(ADMIN, debian.id, reason="a bad kernel")
+    with pytest.raises(ImageRefused, match="a bad kernel"):
+        lease(rig, made)
+
+
+def test_what_is_brought_after_it_was_revoked_and_removed_is_revoked_too(rig, debian, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    exported(rig, debian, "qcow2", tmp_path / "out")
+    rig.services.trust.revoke_image(ADMIN, "debian", reason="a bad kernel")
+    rig.services.images.remove(ADMIN, "debian")
+    with pytest.raises(ImageRefused, match="a bad kernel"):
+        lease(rig, add(rig, tmp_path / "out", "mine", BOB), BOB)
+
+
+def test_of_a_disk_that_was_converted_nothing_is_known(rig, debian, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    exported(rig, debian, "raw", tmp_path / "out")
+    made = add(rig, tmp_path / "out", "mine", ANN)
+    assert made.origins == ()
+
+
+def test_another_image_is_not_reached(rig, debian, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    other = add(rig, disk(tmp_path / "other.qcow2", "qcow2", size_bytes=4 << 20), "other", ANN)
+    rig.services.trust.revoke_image(ADMIN, "debian", reason="a bad kernel")
+    assert lease(rig, other)
+
+
+def test_who_copies_what_he_has_already_has_it_from_there_as_well(rig, tmp_path):
+    own = add(rig, disk(tmp_path / "debian.qcow2", "qcow2"), "mine", ANN)
+    theirs = add(rig, tmp_path / "debian.qcow2", "debian")
+    assert own.origins == ()
+    kept = rig.services.images.copy(ANN, theirs.id, "copy")
+    assert kept.id == own.id
+    assert [(o.how, o.image) for o in kept.origins] == [(OriginKind.COPIED, theirs.id)]
+    assert rig.services.images.copy(ANN, theirs.id, "copy") == kept
+
+
+def test_what_lists_took_back_is_leased_no_more_whatever_was_made_of_it(rig, ca, publisher, lists, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    url = publisher.publish(publisher.image("sl6"))
+    followed = lists.subscribe(ADMIN, url=url, message=None, dn=DN, ca_pem=ca.pem, shared=("public",))
+    source = image_of(rig, lists.fetch(ADMIN, followed.id, "sl6"))
+    again = brought_again(rig, source, tmp_path, BOB)
+    made = [copied(rig, source, tmp_path, ANN), encrypted(rig, source, tmp_path, ANN), again]
+    assert all(lease(rig, each, BOB if each is again else ANN) for each in made)
+    rig.services.images.remove(ADMIN, source.id)
+    publisher.publish(publisher.image("sl7"), version="8", created_at=LIST.created_at + 60)
+    lists.refresh(ADMIN, followed.id)
+    for each in made:
+        with pytest.raises(ImageRefused, match="took it off the image list"):
+            lease(rig, each, BOB if each is again else ANN)
+    lists.unsubscribe(ADMIN, followed.id)
+    assert lease(rig, made[0])
+
+
+def test_a_key_is_not_given_for_what_was_encrypted_from_a_revoked_image(rig, debian, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    running = lease(rig, encrypted(rig, debian, tmp_path, ANN))
+    (workspace,) = rig.site.present.members(running.id)
+    asked = (Caller(workspace.node, Role.NODE), workspace.node, workspace.id)
+    assert rig.services.keys.hand_out(*asked).files
+    rig.services.trust.revoke_image(ADMIN, "debian", reason="a bad kernel")
+    assert not rig.services.keys.hand_out(*asked).files
+
+
+def test_what_was_removed_since_is_reinstated_by_name_or_digest(rig, debian, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    made = copied(rig, debian, tmp_path, ANN)
+    for asked in ("debian", f"sha256:{digest(debian)[:12]}"):
+        again = add(rig, tmp_path / "debian.qcow2", "debian")
+        rig.services.trust.revoke_image(ADMIN, "debian", reason="a bad kernel")
+        rig.services.images.remove(ADMIN, again.id)
+        with pytest.raises(ImageRefused, match="a bad kernel"):
+            lease(rig, made)
+        rig.services.trust.reinstate_image(ADMIN, asked)
+        assert lease(rig, made)
+    with pytest.raises(NotFound, match="is not revoked"):
+        rig.services.trust.reinstate_image(ADMIN, "debian")
