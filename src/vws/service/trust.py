@@ -427,7 +427,7 @@ def _check_reason(reason: str) -> None:
             "a reason is needed, for those who will be refused",
             field="reason",
             asked=reason[:60],
-            possible=f"one line of at most {REASON_LENGTH_MAX} characters",
+            possible=f"one line of 1 to {REASON_LENGTH_MAX} printable characters",
         )
 
 
