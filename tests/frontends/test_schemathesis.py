@@ -29,7 +29,7 @@ SITUATIONAL = {
 
 
 def described(request):
-    request.node._nodeid = request.node.nodeid  # by which schemathesis 4.32 names what it runs; pytest 9.2 has it no more
+    request.node._nodeid = request.node.nodeid  # by which schemathesis 4.32 names what it runs, gone from pytest 9.2
     return schemathesis.openapi.from_dict(bare_app().openapi())
 
 
