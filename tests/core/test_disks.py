@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.core.builders import World, image, node
+from tests.core.builders import World, file, image, node
 from vws.core.deployment import orders_for
-from vws.core.disks import Disk, checked_disks, completed, granted_mib
+from vws.core.disks import Disk, checked_disks, completed, declared_disks, described, granted_mib
 from vws.core.errors import CannotFit, InvalidRequest
 from vws.core.site import ImageFile
 from vws.core.terms import DISK_MIB_MAX, GroupRequest
@@ -134,3 +134,59 @@ def test_a_node_is_told_of_every_disk(world) -> None:
         ("genomes", 100, False, True),
         ("shared", 0, True, True),
     ]
+
+
+# ---------------------------------------------------------------- declared by an image
+
+WORDS = Disk("words", 16, "ext4", "words", "/srv/words", brought=True)
+SCRATCH = Disk("scratch", 200, "ext4", mount="/scratch")
+
+
+@pytest.fixture
+def declaring() -> World:
+    files = (file("root", 64), file("words", 16, role="data-words"))
+    return World(node(1, disk_mib=1000), images=(image("demo", files=files, beside=(SCRATCH, WORDS)),))
+
+
+def test_a_workspace_has_the_disks_that_its_image_declares(declaring) -> None:
+    lease = declaring.grant(group(Disk("mine", 10)))
+    (granted,) = lease.groups
+    words = Disk("words", 16, mount="/srv/words", image="img-demo", private=True, brought=True)
+    assert granted.disks == (Disk("mine", 10), SCRATCH, words)
+    assert (granted.root_mib, granted.disk_mib) == (64, 64 + 10 + 200 + 16), "all of it is set aside"
+    present = declaring.present
+    orders = orders_for(present.nodes["nod-001"], present.on_node("nod-001"), present.leases, present.images, now=0)
+    (order,) = orders.workspaces
+    assert {disk.name: disk.file and disk.file.role for disk in order.disks} == {
+        "mine": None, "scratch": None, "words": "data-words",
+    }  # fmt: skip
+    assert order.beside == (SCRATCH, WORDS), "by which the node comes to the digest that was signed"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [Disk("scratch", 50), Disk("other", 50, mount="/scratch"), Disk("scratch", 50, "swap")],
+)
+def test_what_a_lease_asks_for_stands_in_the_place_of_what_is_declared(declaring, asked) -> None:
+    (granted,) = declaring.grant(group(asked)).groups
+    assert [(disk.name, disk.size_mib) for disk in granted.disks] == [(asked.name, 50), ("words", 16)]
+
+
+def test_declared_disks_count_among_those_that_a_workspace_may_have(declaring) -> None:
+    with pytest.raises(InvalidRequest, match="too many disks"):
+        declaring.grant(group(*(Disk(f"d{n}", 1) for n in range(7))))
+
+
+def test_what_is_described_is_read_again_and_nothing_of_other_images() -> None:
+    assert declared_disks(described((WORDS, SCRATCH)), "disks") == (SCRATCH, WORDS)
+    for said, problem in (
+        ([{"name": "a", "size_mib": 1, "image": "genomes"}], "larger|another image|shared"),
+        ([{"name": "a", "size_mib": 1, "private": True}], "nothing to copy"),
+        ([{"name": "a", "size_mib": "1"}], "whole number"),
+        ([{"name": "a", "size_mib": 1, "filesystem": "swap", "brought": True}], "nobody swaps"),
+        ([{"name": "a", "size_mib": 1, "mount": "/x/../etc"}], "no place to mount"),
+        ({"a": 1}, "an array"),
+        ([{"name": "a", "size_mib": 0, "image": "genomes"}], "another image"),
+    ):
+        with pytest.raises(InvalidRequest, match=problem):
+            declared_disks(said, "disks")

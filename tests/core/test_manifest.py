@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from vws.core.disks import Disk
 from vws.core.manifest import digest, manifest
 from vws.core.site import Image, ImageFile
 
@@ -41,6 +42,7 @@ def test_the_manifest_is_these_bytes_on_every_site_and_version():
         {"files": (KERNEL, replace(DISK, base="ee" * 32))},
         {"files": (KERNEL, replace(DISK, size_bytes=1))},
         {"files": (KERNEL, replace(DISK, virtual_size_mib=1))},
+        {"beside": (Disk("data", 1, mount="/etc"),)},
     ],
 )
 def test_whatever_changes_what_runs_changes_the_digest(change):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.factory.conftest import needs_root
 from tests.factory.test_disk import NET_RAW, layout
+from vws.core.disks import Disk, described
 from vws.core.errors import InvalidRequest
 from vws.core.recipe import By, Init, Recipe
 from vws.factory import base, disk
@@ -81,6 +82,36 @@ def test_a_bundle_says_how_it_boots_and_a_recipe_has_the_last_word(system, tmp_p
     assert (ours.name, ours.version, ours.user, ours.memory_mib) == ("mine", "2", "root", 192)
     assert (ours.by, ours.init, ours.cmdline) == (By.KERNEL, Init.VWS, "quiet")
     assert ours.roles == {"worker": "works", "head": "leads"}
+
+
+def of_two_disks(system: Path, tmp_path: Path, mount: str = "/srv/words") -> Path:
+    """A bundle that brings a disk with `word` on it, and declares a blank one."""
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/word").write_text("theirs")
+    disks = [Disk("words", 32, "ext4", mount=mount, brought=True), Disk("page", 64, "swap")]
+    said = {"format": "vws-appliance/1", "boot": "disk", "disks": described(disks)}
+    (tmp_path / "appliance.json").write_text(json.dumps(said))
+    with tarfile.open(tmp_path / "two.vws", "w") as bundle:
+        bundle.add(tmp_path / "appliance.json", "appliance.json")
+        bundle.add(image(system, tmp_path / "disk.qcow2"), "disk.qcow2")
+        bundle.add(image(tmp_path / "words", tmp_path / "data.qcow2"), "data-words.qcow2")
+    return tmp_path / "two.vws"
+
+
+def test_what_further_disks_bring_is_in_the_tree_where_they_are_mounted(system, tmp_path):
+    found, tree = taken(of_two_disks(system, tmp_path), tmp_path)
+    assert (tree / "srv/words/word").read_text() == "theirs"
+    assert found.recipe.beside == (Disk("page", 64, "swap"), Disk("words", 32, "ext4", mount="/srv/words"))
+
+
+@pytest.mark.parametrize("mount", ["/srv/away/x", "/etc/owned", "/usr"])
+def test_a_disk_that_would_lead_out_of_the_tree_is_refused(system, tmp_path, mount):
+    (tmp_path / "elsewhere").mkdir()
+    (system / "srv").mkdir()
+    (system / "srv/away").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidRequest, match="a disk words with files, and no empty folder to have them in"):
+        taken(of_two_disks(system, tmp_path, mount), tmp_path)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_what_is_no_system_is_refused(system, tmp_path):

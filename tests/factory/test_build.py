@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from tests.cli.conftest import client, home, vws
 from tests.factory.conftest import needs_root
 from tests.guest.conftest import CACHE, ROOT
 from tests.guest.machine import Machine, make_key, make_seed, unpack
+from vws.core.manifest import digest
+from vws.core.site import Image
 from vws.factory import apart, bundle, debian
 from vws.factory.apart import build_apart
+from vws.service.image_check import examine
 
 __all__ = ["client", "home", "vws"]
 
@@ -62,8 +66,17 @@ def build(tmp_path, cache) -> Build:
 # ---------------------------------------------------------------- well
 
 
+DISKS = """\
+files: [{path: /srv/words/word, text: "theirs\\n"}]
+disks:
+  words: {size: 16MiB, mount: /srv/words}
+  scratch: {size: 10GiB, mount: /scratch, label: scratch}
+  page: {size: 64MiB, filesystem: swap}
+"""
+
+
 def test_steps_are_told_with_their_times_and_then_what_came_of_it(build, tmp_path):
-    done = build(TINY)
+    done = build(TINY + DISKS)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].strip() == "0.0 s  packages of 1 programs"
@@ -71,11 +84,20 @@ def test_steps_are_told_with_their_times_and_then_what_came_of_it(build, tmp_pat
     assert lines[-2].startswith("tiny.vws is built in ")
     assert lines[-1] == "Next: vws image import tiny.vws --name tiny"
     assert (tmp_path / "tiny.sbom.cdx.json").exists()
-    again = build(TINY, "--out", "again.vws", "--json")
+    again = build(TINY + DISKS, "--out", "again.vws", "--json")
     told = json.loads(again.stdout)
     assert told["path"] == str(tmp_path / "again.vws")
     assert (tmp_path / "again.vws").read_bytes() == (tmp_path / "tiny.vws").read_bytes()
     assert not list((tmp_path / "cache/work").glob("build-*"))
+    found = examine(tmp_path / "tiny.vws", tmp_path / "parts")
+    assert {disk.name: (disk.size_mib, disk.filesystem, disk.mount, disk.brought) for disk in found.beside} == {
+        "page": (64, "swap", "", False),
+        "scratch": (10240, "ext4", "/scratch", False),
+        "words": (16, "ext4", "/srv/words", True),
+    }
+    assert [file.role for file, _ in found.files] == ["kernel", "initrd", "disk", "data-words"]
+    image = Image("", "", "", "", 0, found.boot, tuple(file for file, _ in found.files), found.cmdline)
+    assert digest(replace(image, beside=found.beside)) == told["digest"] != digest(image)
 
 
 # ---------------------------------------------------------------- refused
@@ -104,6 +126,15 @@ def test_a_program_that_its_package_has_not_is_named(build):
     done = build(TINY.replace(": curl}", ": 'curl:/usr/bin/other'}"))
     assert done.returncode == 1
     assert "the package curl has no file /usr/bin/other, which is to be" in done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("said", ["size: 8MiB, mount: /srv/words", "size: 1GiB, filesystem: xfs, mount: /srv/words"])
+def test_a_further_disk_that_cannot_be_filled_is_told(build, said):
+    done = build(TINY + DISKS.replace("size: 16MiB, mount: /srv/words", said))
+    assert done.returncode == 1
+    assert "the build left 1 files below /srv/words, which are to be on it" in done.stderr
+    assert "ext4, at least 16MiB; or another mount" in done.stderr
 
 
 @pytest.mark.soak

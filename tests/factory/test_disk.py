@@ -56,6 +56,36 @@ def test_a_tree_in_memory_is_on_it(tmp_path):
     assert not (tmp_path / "one.raw").exists()
 
 
+def test_what_is_below_a_mount_point_is_on_the_disk_that_is_mounted_there(tmp_path):
+    tree = {"srv/data/in/deep": file(b"deep"), "srv/data/one": file(b"1"), "etc/a": file(b"a"), "srv/empty": folder()}
+    inodes = disk.inodes_of_tree(tree, tmp_path, 1_700_000_000)
+    found = disk.split(inodes, ("/srv/data", "/srv/data/in", "/srv/empty", "/none"))
+    paths = {mount: [each.path for each in on] for mount, on in found.items()}
+    assert paths == {
+        "": ["etc", "etc/a", "srv", "srv/data", "srv/empty"],
+        "/srv/data": ["", "in", "one"],
+        "/srv/data/in": ["", "deep"],
+    }
+    raw = made(tmp_path, "data", found["/srv/data"], tmp_path, layout(16))
+    assert "Mode:  0755" in asked(raw, "stat /")
+    assert asked(raw, "cat /one") == "1"
+
+
+def test_a_file_of_two_names_on_two_disks_is_two_files(tmp_path):
+    for name in ("a/x", "b/x"):
+        (tmp_path / "tree" / name).parent.mkdir(parents=True)
+    (tmp_path / "tree/a/x").write_text("both")
+    for name in ("b/x", "b/y"):
+        (tmp_path / "tree" / name).hardlink_to(tmp_path / "tree/a/x")
+    inodes, _ = disk.inodes_of_folder(tmp_path / "tree", time.time() + 10)
+    (top, one, other) = disk.split(inodes, ("/b",))["/b"]
+    assert [(each.path, each.content, each.same_as) for each in (top, one, other)] == [
+        ("", "", ""), ("x", "b/x", ""), ("y", "b/y", "x"),
+    ]  # fmt: skip
+    raw = made(tmp_path, "b", (top, one, other), tmp_path / "tree", layout(16))
+    assert (asked(raw, "cat /x"), asked(raw, "cat /y")) == ("both", "both")
+
+
 @root_only
 def test_all_of_a_file_is_kept_whatever_the_order_of_its_folder(tmp_path):
     """Two folders that were filled in another order, at another time, give the same bytes."""

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vws.core.disks import Disk
 from vws.core.errors import InvalidRequest
 from vws.core.recipe import By, FileEntry, Init, Recipe
 from vws.core.recipe_keys import read_recipe, schema
@@ -86,6 +87,17 @@ def test_the_schema_is_the_one_that_is_installed():
         (DEBIAN + "files:\n  - {path: /x, text: a, mode: 0644}\n", 5, 'write it in quotes: "0644"', "octal digits"),
         (DEBIAN + "disk: {size: 1KB}\n", 4, "disk.size cannot be read", "512MiB"),
         (DEBIAN + "disk: {size: 4MiB}\n", 4, "disk.size is 4MiB", "from 16 MiB"),
+        (DEBIAN + "disks:\n  Data: {size: 1GiB}\n", 5, "cannot have a 'Data'", "lower-case"),
+        (DEBIAN + "disks:\n  data: {mount: /data}\n", 5, "disks.data says no size", "size: a size such as"),
+        (DEBIAN + "disks: {a1: {size: 1GiB, file: x}}\n", 4, "disks.a1 has no key 'file'", "filesystem"),
+        (DEBIAN + "disks:\n  a1:\n    size: 1GiB\n    filesystem: zfs\n", 7, "disks.a1.filesystem is 'zfs'", "ext4 or"),
+        (
+            DEBIAN + "disks:\n  a1: {size: 1GiB,\n    filesystem: swap, mount: /x}\n",
+            6,
+            "swap is not mounted",
+            "no mount",
+        ),
+        (DEBIAN + "disks:\n  a1: {size: 1GiB, mount: /etc/x}\n", 5, "/etc/x is needed before", "/srv/data"),
         (DEBIAN + "boot: {by: uefi}\n", 4, "boot.by is 'uefi'", "kernel or loader"),
         (DEBIAN + "users:\n  Ann: {}\n", 5, "cannot have a 'Ann'", "lower-case"),
         (DEBIAN + "commands:\n  - run: a\n    within: 1y\n", 6, "commands[0].within cannot be read", "90s"),
@@ -107,6 +119,8 @@ def test_what_is_wrong_is_told_with_its_line(recipe, text, line, said, possible)
         (DEBIAN + "programs: {/usr/bin/curl: curl}\n", "programs: programs are for a system in memory"),
         (DEBIAN + "boot: {by: loader}\n", "boot.by: a boot loader starts a system with an init of its own"),
         (DEBIAN + "services: {enable: [ssh]}\n", "services: there are no units without systemd"),
+        (DEBIAN + "disks: {a: {size: 1, mount: /x}, b: {size: 1, mount: /x}}\n", "disks.b.mount: the disk a has the"),
+        (HEAD + "programs: {/usr/bin/a: a1}\ndisks: {a: {size: 1, mount: /data}}\n", "disks.a.mount: /data is on the"),
         (HEAD + "programs: {/bin/curl: curl}\n", "files: /bin/curl would not be seen"),
         (HEAD + "programs: {/usr/bin/curl: curl}\nusers: {ann: {}}\n", "users: a system in memory has no users"),
         (HEAD + "programs: {/usr/bin/curl: curl}\ncommands: [{run: a}]\n", "a system in memory has no commands"),
@@ -116,6 +130,13 @@ def test_what_does_not_go_together_is_told(recipe, text, said):
     error = refused(recipe(text))
     assert said in error.problem
     assert error.possible
+
+
+def test_further_disks_of_a_chain_are_added_up_by_their_names(recipe):
+    recipe(DEBIAN + "disks: {page: {size: 1GiB, filesystem: swap}, data: {size: 1GiB, mount: /srv}}\n", "base.yaml")
+    found = load(recipe(HEAD + "from: base.yaml\ndisks: {data: {size: 2GiB, label: d}}\n")).recipe
+    assert found.beside == (Disk("data", 2048, "ext4", "d"), Disk("page", 1024, "swap"))
+    assert found.mounted_mib == found.disk_mib, "none of them can be filled"
 
 
 def test_a_shells_variables_are_the_shells(recipe):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.guest.conftest import ROOT
 from tests.live.sites import RealSite
+from vws.factory import bundle
+from vws.guest.debs import sha256_of
 
+DEMO = ROOT / "build/appliance/demo.vws"
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
 DISKS = [
@@ -17,6 +23,12 @@ DISKS = [
     {"name": "page", "size_mib": 32, "filesystem": "swap"},
     {"name": "ours", "image": "words", "mount": "/ours"},
     {"name": "mine", "image": "words", "private": True, "size_mib": 24, "mount": "/mine"},
+]
+# Declared by the image: one that it brings, one that is blank, and one that the lease has another in the place of.
+DECLARED = [
+    {"name": "notes", "size_mib": 16, "filesystem": "ext4", "mount": "/srv/notes", "brought": True},
+    {"name": "extra", "size_mib": 16, "filesystem": "ext4", "mount": "/extra"},
+    {"name": "page", "size_mib": 512, "filesystem": "swap"},
 ]
 SWAP = "/proc/swaps"
 
@@ -28,21 +40,39 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealSite]:
         made.start()
         image = _words(tmp_path_factory.mktemp("words"))
         made.ask(lambda c: c.upload_image(image, "words"))
-        made.lease(2, "two", duration_s=7200, group={"disks": DISKS})
+        declaring = _declaring(tmp_path_factory.mktemp("declaring"))
+        made.ask(lambda c: c.upload_image(declaring, "declaring"))
+        made.lease(2, "two", duration_s=7200, group={"disks": DISKS, "image": "declaring"})
         yield made
     finally:
         made.stop()
 
 
-def _words(folder: Path) -> Path:
-    """A raw disk of 8 MiB with a file system."""
+def _declaring(folder: Path) -> Path:
+    """The demo appliance, which declares disks."""
+    said = bundle.unpack(DEMO, folder)
+    data = folder / "data-notes.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", _words(folder, 16), data], check=True)
+    said["files"][data.name] = {"sha256": sha256_of(data)}
+    (folder / "appliance.json").write_text(json.dumps(said | {"disks": DECLARED}))
+    with tarfile.open(folder / "declaring.vws", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in ("appliance.json", *said["files"]):
+            tar.add(folder / name, name)
+    return folder / "declaring.vws"
+
+
+def _words(folder: Path, size_mib: int = 8) -> Path:
+    """A raw disk with a file system."""
     (folder / "tree").mkdir()
     (folder / "tree/word").write_text("theirs\n")
     image = folder / "words.raw"
     with image.open("wb") as file:
-        file.truncate(8 << 20)
+        file.truncate(size_mib << 20)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", folder / "tree", image], check=True)
     return image
+
+
+DECLARED_SIZES = {"vws-notes": "16", "vws-extra": "16"}
 
 
 def ready(site: RealSite, name: str) -> None:
@@ -56,8 +86,16 @@ def test_it_swaps_where_it_may_and_has_what_was_granted(site: RealSite) -> None:
     assert (kind, int(size_kib)) == ("partition", 32 * 1024 - 4), "without the page of its header"
     sizes = "for d in /sys/block/vd?; do echo $(cat $d/serial) $(($(cat $d/size) / 2048)); done"
     found = dict(line.split() for line in site.ssh("two-1", sizes).splitlines() if line.startswith("vws-"))
-    assert found == {"vws-scratch": "16", "vws-page": "32", "vws-ours": "8", "vws-mine": "24"}
-    assert site.ask(lambda c: c.workspace("two-1"))["disk_mib"] == 128 + 16 + 32 + 24, "what it takes on its node"
+    assert found == {"vws-scratch": "16", "vws-page": "32", "vws-ours": "8", "vws-mine": "24"} | DECLARED_SIZES
+    assert site.ask(lambda c: c.workspace("two-1"))["disk_mib"] == 128 + 16 + 32 + 24 + 32, "what it takes on its node"
+
+
+def test_it_has_the_disks_that_its_image_declares(site: RealSite) -> None:
+    for name in ("two-1", "two-2"):
+        site.until(lambda _, name=name: site.ssh(name, "grep -c ' /extra ' /proc/mounts; true") == "1", "mounted")
+        assert site.ssh(name, "cat /srv/notes/word") == "theirs"
+    site.ssh("two-1", "echo my own > /srv/notes/word; sync")
+    assert site.ssh("two-2", "cat /srv/notes/word") == "theirs", "each has a copy of its own"
 
 
 def test_a_copy_is_its_own_and_what_is_shared_is_nobodys(site: RealSite) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.conftest import ADMIN, ANN
 from tests.service.disk_images import disk, qemu_img
-from tests.service.test_exports import add, appliance, debian, exported  # noqa: F401 - fixtures
+from tests.service.test_exports import add, appliance, debian, exported, two_disks  # noqa: F401 - fixtures
 from vws.core.deployment import WorkspaceFact, orders_for
 from vws.core.errors import CommandRefused, Conflict, Forbidden, InvalidRequest, NotFound
 from vws.core.lifecycle import Observation
@@ -105,6 +105,19 @@ def test_an_appliance_keeps_its_kernel_and_one_without_a_disk_is_refused(rig, ap
     assert bare.disk is None
     with pytest.raises(Conflict, match="no disk"):
         encrypted(rig, bare, "none")
+
+
+def test_what_further_disks_bring_is_encrypted_too(rig, two_disks):  # noqa: F811
+    made = encrypted(rig, two_disks)
+    assert made.beside == two_disks.beside
+    sealed = {file.role: file for file in made.files if file.encryption}
+    assert set(sealed) == {"disk", "data-words"}
+    key = rig.services.keys.export(ADMIN, made.id)
+    for file in sealed.values():
+        assert opens(next((rig.directory / "blobs").rglob(file.sha256)), key)
+    _, workspace = running(rig, made)
+    given = rig.services.keys.hand_out(node_of(workspace), workspace.node, workspace.id)
+    assert {each.sha256 for each in given.files} == {file.sha256 for file in sealed.values()}
 
 
 def test_the_disk_of_an_encrypted_appliance_brought_alone_is_another_image(rig, appliance):  # noqa: F811

@@ -14,6 +14,7 @@ import pytest
 from tests.service.conftest import ADMIN, ANN
 from tests.service.disk_images import disk, qemu_img, same_content
 from tests.service.test_image_check import FILES, bundle
+from vws.core.disks import Disk, described
 from vws.core.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from vws.core.image_formats import DISKS, EXPORTED
 from vws.core.manifest import MEDIA_TYPE, digest, manifest
@@ -85,6 +86,48 @@ def test_an_appliance_comes_in_again_as_the_same_to_the_digest(rig, appliance, t
     assert found.disk_mib_min == appliance.disk_mib_min
     said = {kind: content for kind, _, content in found.documents}
     assert said == SAID
+
+
+WORDS, PAGE = Disk("words", 3, "ext4", mount="/srv/words", brought=True), Disk("page", 64, "swap")
+
+
+@pytest.fixture
+def two_disks(rig, tmp_path):
+    """An appliance that brings a disk beside the root's, and declares one to swap on."""
+    files = FILES | {name: disk(tmp_path / name, "qcow2").read_bytes() for name in ("disk.qcow2", "data-words.qcow2")}
+    return add(rig, bundle(tmp_path / "two.vws", files, {"disks": described((PAGE, WORDS))}), "two")
+
+
+@pytest.mark.parametrize("kind", ["bundle", "oci"])
+def test_the_disks_that_an_appliance_declares_go_out_with_it(rig, two_disks, tmp_path, kind):
+    assert two_disks.beside == (PAGE, WORDS)
+    assert rig.store.get(Image, two_disks.id).beside == (PAGE, WORDS)
+    exported(rig, two_disks, kind, tmp_path / "out")
+    found = examine(tmp_path / "out", tmp_path / "parts", kind)
+    assert {file for file, _ in found.files} == set(two_disks.files)
+    assert digest(replace(two_disks, beside=found.beside)) == digest(two_disks)
+    assert "its further disks" in exported(rig, two_disks, "raw", tmp_path / "raw").left_out
+
+
+def _without(said):
+    return {key: value for key, value in said.items() if key != "data-words.qcow2"}
+
+
+@pytest.mark.parametrize(
+    ("disks", "files", "problem"),
+    [
+        (described((WORDS,)), _without, "not those that appliance.json names"),
+        ([], dict, "not those that appliance.json names"),
+        (described((replace(WORDS, size_mib=4),)), dict, "the disk words has 3 MiB, declared are 4"),
+        ([{"name": "words"}], dict, "disks in appliance.json cannot be had"),
+        (described((replace(WORDS, name="other"),)), dict, "not those that appliance.json names"),
+    ],
+)
+def test_a_bundle_whose_disks_are_not_those_that_it_declares_is_refused(tmp_path, disks, files, problem):
+    content = disk(tmp_path / "any", "qcow2").read_bytes()
+    held = files(FILES | {"disk.qcow2": content, "data-words.qcow2": content})
+    with pytest.raises(InvalidRequest, match=problem):
+        examine(bundle(tmp_path / "b.vws", held, {"disks": disks}), tmp_path / "parts")
 
 
 def test_a_raw_disk_goes_out_as_an_oci_layout_too(rig, tmp_path):

@@ -116,6 +116,8 @@ def disk_text(disk: Json, image: str = "") -> str:
     """One that was granted, in words. image: what its image is called."""
     size = f" {show_size(disk['size_mib'])}" if disk["size_mib"] else ""
     kind = f" ({'copy of ' if disk.get('private') else ''}{image or disk['image']})" if disk["image"] else ""
+    if disk.get("brought"):
+        kind = " (filled by its image)"
     swap = " swap" if disk["filesystem"] == "swap" and disk["name"] != "swap" else ""
     mount = f" at {disk['mount']}" if disk["mount"] else ""
     return f"{disk['name']}{size}{swap}{kind}{mount}"

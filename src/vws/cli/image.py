@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vws.cli import image_names, output
+from vws.cli.disks import disk_text
 from vws.cli.image_build import build
 from vws.cli.image_documents import documents
 from vws.cli.image_export import export_image
@@ -188,6 +189,7 @@ def card_of(i: Json) -> str:
         ("up when", {"ssh": "its ssh server answers", "boot": "it runs"}.get(i["ready"], i["ready"])),
         ("memory at least", show_size(i["memory_mib_min"]) if i["memory_mib_min"] else ""),
         ("disk at least", show_size(i["disk_mib_min"]) if i["disk_mib_min"] else ""),
+        ("further disks", ", ".join(map(disk_text, i.get("beside") or ()))),
         ("owner", i["owner"]),
         ("for", shared_with(i)),
         ("delta on", i["base"]),

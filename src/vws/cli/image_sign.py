@@ -80,6 +80,7 @@ class OnSite:
     user: str
     ready: str
     files: tuple[Any, ...]
+    beside: tuple[Any, ...]
 
 
 @click.command()
@@ -189,13 +190,15 @@ def _keep(session: Session, name: str, content: bytes) -> Json:
 
 def _on_site(session: Session, name: str) -> tuple[Any, str, str]:
     """(what boots, the image's name, the sha256 of its bill of materials or "")."""
+    from vws.core.disks import Disk
     from vws.core.manifest import digest
     from vws.core.site import ImageFile
     from vws.core.wire import from_json
 
     said = session.client.image(name)
     files = from_json(tuple[ImageFile, ...], said.get("files") or [], "files")
-    image = OnSite(said["boot"], said["cmdline"], said["user"], said["ready"], files)
+    beside = from_json(tuple[Disk, ...], said.get("beside") or [], "beside")
+    image = OnSite(said["boot"], said["cmdline"], said["user"], said["ready"], files, beside)
     if digest(image) != said["digest"]:
         raise failed(
             f"the site names another digest for {name} than what it says of it comes to",
@@ -222,7 +225,7 @@ def _examined(path: Path) -> tuple[Any, str, str]:
         found = examine(path, Path(folder) / "parts")
         files = tuple(file for file, _ in found.files)
         bills = [content for kind, _, content in found.documents if kind is DocumentKind.SBOM]
-    image = OnSite(found.boot, found.cmdline, found.user, found.ready, files)
+    image = OnSite(found.boot, found.cmdline, found.user, found.ready, files, found.beside)
     return image, path.name, hashlib.sha256(bills[-1]).hexdigest() if bills else ""
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from vws.core.admission import HeldBefore, nothing_before
 from vws.core.bargain import SHORTEST_S, Held, Offer, last
-from vws.core.disks import DISK_MIB_MAX, Disk, granted_mib
+from vws.core.disks import DISK_MIB_MAX, Disk, checked_disks, granted_mib, with_declared
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
@@ -303,17 +303,22 @@ def resolve(present: Present, request: LeaseRequest, owner: str, *, now: int) ->
 
 
 def _with_images(present: Present, group: GroupRequest, user: ImageUser, where: str) -> GroupRequest:
-    """Its disks of images with these images' ids, and copies with the size that they are to have."""
-    disks = tuple(
+    """Its disks of images with these images' ids, copies with the size that they are to have; and the disks that the
+    image which it boots declares."""
+    found = tuple(
         _with_image(present, disk, user, f"{where}.disks[{i}]") if disk.image else disk
         for i, disk in enumerate(group.disks)
     )
+    image = find_image(present, group.image, user, f"{where}.image")
+    disks = checked_disks(with_declared(found, image.beside, image.id), f"{where}.disks")
     disk_mib = group.root_mib + granted_mib(disks)
     check_number(disk_mib, f"{where}.disk_mib", 1, DISK_MIB_MAX, "MiB in all")
     return replace(group, disks=disks, disk_mib=disk_mib)
 
 
 def _with_image(present: Present, disk: Disk, user: ImageUser, where: str) -> Disk:
+    if disk.brought:
+        return disk
     image = _disk_image(present, disk, user, f"{where}.image")
     size_mib = _copy_mib(image, disk, f"{where}.size_mib") if disk.private else 0
     return replace(disk, image=image.id, size_mib=size_mib)

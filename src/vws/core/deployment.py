@@ -115,6 +115,7 @@ class WorkspaceOrder:
     command: a script that the guest runs once and then powers itself off; "": none.
     nics: its interfaces, the main one first; none: a single one on the node's own network, with `mac` and `address`.
     member: what its cluster calls it, which is its host name then; "": it is in none.
+    beside: what the image declares of disks, whatever of them are among `disks`: its digest has it.
     vouched: what says that the image may boot. isolated: on the node's own network it reaches the gateway alone.
     """
 
@@ -147,6 +148,7 @@ class WorkspaceOrder:
     member: str = ""
     vouched: Vouched | None = None
     isolated: bool = False
+    beside: tuple[Disk, ...] = ()
 
     @property
     def hostname(self) -> str:
@@ -410,7 +412,7 @@ def _group_of(workspace: Workspace, lease: Lease) -> Group:
 
 
 def _disk_order(disk: Disk, images: Mapping[str, Image]) -> DiskOrder:
-    file = images[disk.image].disk if disk.image else None
+    file = images[disk.image].file_of(disk) if disk.image else None
     return DiskOrder(disk.name, disk.size_mib, disk.filesystem, disk.label, disk.mount, disk.image, file, disk.private)
 
 
@@ -451,6 +453,7 @@ def _order(workspace: Workspace, lease: Lease, image: Image, images: Mapping[str
         command=lease.command,
         disks=tuple(_disk_order(disk, images) for disk in group.disks),
         isolated=group.isolated,
+        beside=image.beside,
     )
 
 

@@ -1,10 +1,12 @@
 """The disks that a workspace has beside its root's: what may be said of one, and how much room it is granted.
 
 Four kinds, told by what is said: a blank disk (a size), one to swap on (the file system `swap`), the disk of an image
-that all who have it share and none may write to, and a private copy of that. What is written to a disk takes room on
-its node, so the size of each but a shared one is counted to its workspace, in full and from the start: no guest can
-write more than what was set aside for it, and a node that has agreed never runs out. A shared disk lies in the node's
-cache of images once, whoever uses it, and is not counted.
+that all who have it share and none may write to, and a private copy of that. An image may declare disks too, which its
+workspaces have unless their lease asks for others; what is on one may have come with the image (`brought`).
+
+What is written to a disk takes room on its node, so the size of each but a shared one is counted to its workspace, in
+full and from the start: no guest can write more than what was set aside for it, and a node that has agreed never runs
+out. A shared disk lies in the node's cache of images once, whoever uses it, and is not counted.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from vws.core.errors import InvalidRequest
+from vws.core.wire import from_json
 
 DISKS_MAX: Final = 8
 DISK_MIB_MAX: Final = 1024 * 1024 * 1024
@@ -37,7 +40,8 @@ class Disk:
     It is blank at first, and has that file system and label made on it; or it is the disk of `image` (a name or an
     id). That is shared by all who have it and written to by none; with `private` each has its own, which is what it
     writes and the image beneath. size_mib: what is granted, 0 of a shared one; of a copy 0 means as large as its image,
-    until that is known.
+    until that is known. brought: it is not the root's disk of `image` that it is a copy of, but the one of this name
+    which that brings beside it.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Disk:
     mount: str = ""
     image: str = ""
     private: bool = False
+    brought: bool = False
 
     @property
     def shared(self) -> bool:
@@ -89,6 +94,36 @@ def checked_disks(disks: Sequence[Disk], where: str) -> tuple[Disk, ...]:
     return found
 
 
+def with_declared(asked: Sequence[Disk], declared: Iterable[Disk], image: str) -> tuple[Disk, ...]:
+    """The disks of a workspace that asked for some, of an image (an id) that declares others. One with the name, the
+    mount or the label of a declared disk stands in its place."""
+    added = (_of_image(disk, image) if disk.brought else disk for disk in declared if not any(_twice(asked, disk)))
+    return (*asked, *added)
+
+
+def _of_image(disk: Disk, image: str) -> Disk:
+    """A copy of what the image brings: file system and label are on it."""
+    return replace(disk, image=image, private=True, filesystem="", label="")
+
+
+def described(disks: Iterable[Disk]) -> list[dict[str, Any]]:
+    """Disks that an image declares, as its manifest and bundles say it."""
+    said = ("brought", "filesystem", "label", "mount", "name", "size_mib")
+    return [{key: getattr(disk, key) for key in said} for disk in sorted(disks, key=lambda disk: disk.name)]
+
+
+def declared_disks(said: Any, where: str) -> tuple[Disk, ...]:
+    """What was `described`, of whomever. Raises InvalidRequest."""
+    disks = checked_disks(from_json(tuple[Disk, ...], said, where), where)
+    for i, disk in enumerate(disks):
+        if disk.image or disk.private:
+            raise InvalidRequest(
+                f"{where}[{i}] is the disk of another image", field=f"{where}[{i}].image", asked=disk.image[:60],
+                possible="a blank disk, or one that the image brings",
+            )  # fmt: skip
+    return disks
+
+
 def _twice(before: Sequence[Disk], disk: Disk) -> Iterator[Fault]:
     for field in ("name", "mount", "label"):
         said = getattr(disk, field)
@@ -108,6 +143,8 @@ def faults(disk: Disk) -> Iterator[Fault]:
     if not _MOUNT.fullmatch(disk.mount) or {".", ".."} & set(disk.mount.split("/")):
         yield Fault("mount", f"{disk.mount[:60]!r} is no place to mount a disk", "an absolute path, such as /data")
     yield from _faults_of_image(disk) if disk.image else _faults_of_blank(disk)
+    if disk.brought and disk.filesystem == SWAP:
+        yield Fault("filesystem", "nobody swaps on a disk that has something on it", "another filesystem, or none")
 
 
 def _faults_of_blank(disk: Disk) -> Iterator[Fault]:

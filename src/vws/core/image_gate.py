@@ -40,7 +40,7 @@ def _admitted(draft: Draft, group: Group, image: Image, owner: str, cluster: str
         _must_have_no_way_out(draft, group, decision, cluster, where)
     for i, disk in enumerate(group.disks):
         shared = draft.present.images.get(disk.image)
-        if shared is not None:
+        if shared is not None and shared != image:
             must_be_allowed(_judged(draft, shared, owner), f"{where}.disks[{i}].image")
     return replace(group, signers=tuple(sorted(decision.keys)), isolated=decision.isolated)
 

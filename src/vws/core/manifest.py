@@ -7,7 +7,8 @@ who may use it, when it came) is not, so that a copy on another site has the sam
 
 The form is RFC 8785's: keys sorted, no spaces, UTF-8. There are strings and whole numbers only, of which JSON has one
 spelling each. A file that is a delta names the disk under it by its sha256; nothing a header says of it counts. What is
-in the clear says nothing of encryption, so that its digest is what it was before there was any.
+in the clear says nothing of encryption, so that its digest is what it was before there was any; nor is anything said
+of disks beside the root's where none is declared. One that is may hide what the root's has at its mount point.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
+from vws.core.disks import Disk, described
 from vws.core.site import ImageFile
 
 FORMAT = "vws-manifest/1"
@@ -37,30 +39,36 @@ class Bootable(Protocol):
     def ready(self) -> str: ...
     @property
     def files(self) -> tuple[ImageFile, ...]: ...
+    @property
+    def beside(self) -> tuple[Disk, ...]: ...
 
 
 def manifest(image: Bootable) -> bytes:
     """Canonical JSON of all that decides what boots. The order in which the files are on record does not matter."""
-    return _manifest(image.boot, image.cmdline, image.user, image.ready, image.files)
+    return _manifest(image.boot, image.cmdline, image.user, image.ready, image.files, image.beside)
 
 
 def digest(image: Bootable) -> str:
     """The sha256 of the manifest, 64 hexadecimal digits."""
-    return _digest(image.boot, image.cmdline, image.user, image.ready, image.files)
+    return _digest(image.boot, image.cmdline, image.user, image.ready, image.files, image.beside)
 
 
 def made_sha256(image: Bootable) -> str:
     """What stands for the upload of an image that the site made itself (`Image.sha256`): its file's if it has but one,
     as that file brought again is the same image; else its digest, which is no file's."""
-    return image.files[0].sha256 if len(image.files) == 1 else digest(image)
+    return image.files[0].sha256 if len(image.files) == 1 and not image.beside else digest(image)
 
 
 @lru_cache(4096)
-def _digest(boot: str, cmdline: str, user: str, ready: str, files: tuple[ImageFile, ...]) -> str:
-    return hashlib.sha256(_manifest(boot, cmdline, user, ready, files)).hexdigest()
+def _digest(
+    boot: str, cmdline: str, user: str, ready: str, files: tuple[ImageFile, ...], beside: tuple[Disk, ...]
+) -> str:
+    return hashlib.sha256(_manifest(boot, cmdline, user, ready, files, beside)).hexdigest()
 
 
-def _manifest(boot: str, cmdline: str, user: str, ready: str, files: Sequence[ImageFile]) -> bytes:
+def _manifest(
+    boot: str, cmdline: str, user: str, ready: str, files: Sequence[ImageFile], beside: Sequence[Disk]
+) -> bytes:
     entries = [
         {
             "base": file.base,
@@ -74,4 +82,5 @@ def _manifest(boot: str, cmdline: str, user: str, ready: str, files: Sequence[Im
         for file in sorted(files, key=lambda file: (file.role, file.sha256))
     ]
     said = {"boot": boot, "cmdline": cmdline, "files": entries, "format": FORMAT, "ready": ready, "user": user}
+    said |= {"disks": described(beside)} if beside else {}
     return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -126,6 +126,6 @@ def _needs(lease: Lease, images: Mapping[str, Image]) -> Iterator[tuple[str, tup
 def files_of(group: Group, images: Mapping[str, Image]) -> dict[str, ImageFile]:
     """By sha256, the files of a group's image and the disks of others that it shares, as far as they are on record."""
     image = images.get(group.image)
-    shared = (images[disk.image].disk for disk in group.disks if disk.image in images)
+    shared = (images[disk.image].file_of(disk) for disk in group.disks if disk.image in images)
     files = (*(image.files if image else ()), *(file for file in shared if file is not None))
     return {file.sha256: file for file in files}

@@ -4,6 +4,9 @@ A recipe says what is in an appliance and how that boots, never how it is to be 
 versions of packages are to give the same bytes, wherever they are put together. Hence no variables, no conditions, no
 time of day.
 
+What a build leaves below the mount point of a further disk is on that disk, as it would be seen nowhere else; where
+there is nothing, the disk is blank, and costs nothing until somebody writes to it.
+
 Recipes build on each other (`from:`). A chain of them is one recipe: tables and lists are added up, the base's first,
 and what the last one says of anything else stands. So packages of the whole chain are installed first, then files,
 users, services and commands follow, each in the chain's order.
@@ -11,11 +14,13 @@ users, services and commands follow, each in the chain's order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from typing import Any, NoReturn
 
+from vws.core.disks import DISKS_MAX, Disk, completed
 from vws.core.errors import InvalidRequest
 
 DISK_MIB_DEFAULT = 1024
@@ -25,6 +30,9 @@ KERNEL_DEFAULT = "linux-image-cloud-amd64"
 CMDLINE_DEFAULT = "console=ttyS0 panic=-1 quiet random.trust_cpu=on mitigations=off cryptomgr.notests no_timer_check"
 # Where the programs of a system in memory may be: the rest of its disk is not seen.
 ON_THE_DISK = ("/usr/", "/data/")
+# What a machine needs before its further disks are mounted, and what is not on any disk.
+NEVER_BESIDE = re.compile(r"/(?:usr|var|(?:bin|boot|dev|etc|lib|lib32|lib64|proc|run|sbin|sys|tmp)(?:/.*)?)")
+FILLED_MIB_MIN = 16
 
 
 class By(StrEnum):
@@ -112,6 +120,16 @@ class DiskEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherDisk:
+    """A disk beside the root's, that a workspace has unless its lease asks for another."""
+
+    size_mib: int
+    filesystem: str = ""
+    label: str = ""
+    mount: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """None: it does not say, so that the base's word stands. programs: PACKAGE or PACKAGE:PATH by path."""
 
@@ -129,6 +147,7 @@ class Recipe:
     kernel: Kernel = Kernel()
     boot: Boot = Boot()
     disk: DiskEntry = DiskEntry()
+    disks: Mapping[str, FurtherDisk] = field(default_factory=dict)
     memory_mib: int | None = None
     user: str | None = None
     ready: str | None = None
@@ -151,8 +170,22 @@ class Recipe:
         return self.disk.size_mib or DISK_MIB_DEFAULT
 
     @property
+    def mounted_mib(self) -> int:
+        """The disks that a build may fill."""
+        return self.disk_mib + sum(disk.size_mib for disk in self.beside if disk.mount)
+
+    @property
+    def beside(self) -> tuple[Disk, ...]:
+        """Its further disks, by name, none of them filled."""
+        return tuple(disk_of(name, said) for name, said in sorted(self.disks.items()))
+
+    @property
     def cmdline(self) -> str:
         return CMDLINE_DEFAULT if self.boot.cmdline is None else self.boot.cmdline
+
+
+def disk_of(name: str, said: FurtherDisk) -> Disk:
+    return completed(Disk(name, said.size_mib, said.filesystem, said.label, said.mount))
 
 
 def joined(base: Any, ours: Any) -> Any:
@@ -180,8 +213,21 @@ def check_whole(recipe: Recipe, *, on_image: bool) -> None:
         _wrong("boot.by", "a boot loader starts a system with an init of its own", "init: system, or by: kernel")
     if recipe.init is Init.VWS and (recipe.services.enable or recipe.services.disable):
         _wrong("services", "there are no units without systemd", "services.run, or boot: {init: system}")
+    _check_disks(recipe)
     if recipe.programs:
         _check_in_memory(recipe)
+
+
+def _check_disks(recipe: Recipe) -> None:
+    if len(recipe.disks) > DISKS_MAX:
+        _wrong("disks", f"there are {len(recipe.disks)}", f"at most {DISKS_MAX}")
+    for key in ("mount", "label"):
+        seen: dict[str, str] = {}
+        for disk in recipe.beside:
+            said = getattr(disk, key)
+            if said and said in seen:
+                _wrong(f"disks.{disk.name}.{key}", f"the disk {seen[said]} has the {key} {said} too", "each its own")
+            seen[said] = disk.name
 
 
 def _check_in_memory(recipe: Recipe) -> None:
@@ -192,8 +238,12 @@ def _check_in_memory(recipe: Recipe) -> None:
         _wrong("services", "a system in memory has no services of its own", "a Debian one: debian, instead of programs")
     if recipe.init is not Init.VWS:
         _wrong("boot.init", "a system in memory is VWS's own", "init: vws")
+    for disk in recipe.beside:
+        if disk.mount == "/data":
+            _wrong(f"disks.{disk.name}.mount", "/data is on the root disk of a system in memory", "/data/..., /srv")
+    seen = (*ON_THE_DISK, *(f"{disk.mount}/" for disk in recipe.beside if disk.mount))
     for path in (*recipe.programs, *(each.path for each in recipe.files)):
-        if not path.startswith(ON_THE_DISK):
+        if not path.startswith(seen):
             _wrong("files", f"{path} would not be seen: of the disk only /usr and /data are", "/usr/..., /data/...")
 
 

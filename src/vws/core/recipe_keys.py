@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from vws.core.disks import DISKS_MAX, FILESYSTEMS, faults
+from vws.core.disks import NAME_LENGTH_MAX as DISK_NAME_LENGTH_MAX
 from vws.core.recipe import (
+    NEVER_BESIDE,
     Boot,
     By,
     CommandEntry,
     Debian,
     DiskEntry,
     FileEntry,
+    FurtherDisk,
     Init,
     Kernel,
     Recipe,
     Services,
     UserEntry,
+    disk_of,
 )
 from vws.core.shapes import (
     VERBATIM,
@@ -38,7 +43,7 @@ from vws.core.shapes import (
     without_parameters,
 )
 from vws.core.terms import DISK_MIB_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, NAME_LENGTH_MAX, NAME_PATTERN
-from vws.core.yaml_tree import Scalar, fault, parse
+from vws.core.yaml_tree import Scalar, Table, fault, parse, place_of, show_path
 
 VERSION: Final = "recipe/1"
 DISK_MIB_MIN: Final = 16
@@ -50,6 +55,11 @@ _NAME: Final = Text(
     f"a name: lower-case letters, digits and inner hyphens, at most {NAME_LENGTH_MAX} characters",
     NAME_PATTERN,
     length_max=NAME_LENGTH_MAX,
+)
+_DISK_NAME: Final = Text(
+    f"a disk's name: lower-case letters, digits and inner hyphens, at most {DISK_NAME_LENGTH_MAX} characters",
+    r"[a-z0-9](?:[a-z0-9-]{0,14}[a-z0-9])?",
+    length_max=DISK_NAME_LENGTH_MAX,
 )
 _SOURCE: Final = Text(
     "the path of a file beside the recipe or in a folder below, such as files/motd",
@@ -162,6 +172,19 @@ DISK: Final = Record(
         "label": Key(Text("letters, digits, _ and -", "[A-Za-z0-9_-]+", length_max=16), "Of its file system."),
     },
 )
+FURTHER_DISK: Final = Record(
+    "a disk beside the root's",
+    FurtherDisk,
+    {
+        "size": Key(size(1, DISK_MIB_MAX), "How large it is.", required=True, field="size_mib"),
+        "filesystem": Key(
+            Choice(tuple(FILESYSTEMS)),
+            "Made on it if there is none; swap is used. Default: ext4 if it is to be mounted or has a label.",
+        ),
+        "label": Key(Text("letters, digits, _ and -", "[A-Za-z0-9_-]+", length_max=16), "Of its file system."),
+        "mount": Key(_PATH, "Where it is mounted; what the build leaves below that is on it."),
+    },
+)
 RECIPE: Final = Record(
     "a recipe",
     Recipe,
@@ -182,7 +205,11 @@ RECIPE: Final = Record(
         "commands": Key(ListOf(COMMAND), "Run in the appliance once all else is there, one after the other."),
         "kernel": Key(KERNEL, "The kernel."),
         "boot": Key(BOOT, "How it boots."),
-        "disk": Key(DISK, "Its disk."),
+        "disk": Key(DISK, "Its root disk."),
+        "disks": Key(
+            TableOf(FURTHER_DISK, _DISK_NAME, DISKS_MAX),
+            "Disks beside the root's, by name, that a lease gets unless it asks for others.",
+        ),
         "memory": Key(size(MEMORY_MIB_MIN, MEMORY_MIB_MAX), "The least that it runs in.", field="memory_mib"),
         "user": Key(_ACCOUNT, "As whom one logs in. Default: root."),
         "ready": Key(Choice(("ssh", "boot")), "Up when its ssh server answers, or when it runs. Default: ssh."),
@@ -199,7 +226,19 @@ def read_recipe(text: str) -> Recipe:
         place = tree.place if said is None else said.place
         fault(place, "the file does not say that it is a recipe", path=("vws",), possible=f"vws: {VERSION}")
     recipe: Recipe = RECIPE.read(Spot(tree, (), VERBATIM))
+    _check_disks(recipe, tree)
     return recipe
+
+
+def _check_disks(recipe: Recipe, tree: Table) -> None:
+    """What is said of each disk goes together."""
+    for name, said in recipe.disks.items():
+        for field, problem, possible in faults(disk_of(name, said)):
+            path = ("disks", name, "size" if field == "size_mib" else field)
+            fault(place_of(tree, path), f"{show_path(path)}: {problem}", path=path, possible=possible)
+        if NEVER_BESIDE.fullmatch(said.mount):
+            path, problem = ("disks", name, "mount"), f"{said.mount} is needed before further disks are mounted"
+            fault(place_of(tree, path), f"{show_path(path)}: {problem}", path=path, possible="such as /srv/data")
 
 
 def schema() -> dict[str, Any]:

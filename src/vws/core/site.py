@@ -82,7 +82,8 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One file of an image, by its sha256; role: disk, base, kernel or initrd; format: qcow2, raw, kernel, initrd.
+    """One file of an image, by its sha256; role: disk, base, kernel or initrd, or data-NAME of a disk NAME which it
+    brings beside the root's; format: qcow2, raw, kernel, initrd.
 
     base: the sha256 of the disk that this one is a delta of, which is then a file of the same image with the role base;
     "": it stands alone. encryption: `luks` if what is in it is encrypted, in LUKS within qcow2; "": it is in the clear.
@@ -129,6 +130,11 @@ class Origin:
     name: str
 
 
+def data_role(name: str) -> str:
+    """Of the file that a disk of that name is brought by."""
+    return f"data-{name}"
+
+
 def chain_of(files: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
     """Of an image's files its disk and those that it is a delta of, the nearest first; (): it has no disk."""
     left = {file.sha256: file for file in files if file.role == "base"}
@@ -148,6 +154,7 @@ class Image:
     sha256: of the file that was uploaded. What boots is bound by its digest (core/manifest.py).
     shared: who may use it beside its owner and administrators: names of VOs, `public` for all.
     base: the id of the image that its disk is a delta of; "": none.
+    beside: the disks that its workspaces have beside the root's, unless their lease says otherwise.
     retired_at: since when it is granted to nobody any more, as it is to be removed when its leases are over.
     damaged: what is wrong with a file of it, found by `verify`; nothing new is granted while that is so.
     origins: what it was made from, the nearest first, and what that was made from.
@@ -173,6 +180,7 @@ class Image:
     retired_at: float | None = None
     damaged: str = ""
     origins: tuple[Origin, ...] = ()
+    beside: tuple[Disk, ...] = ()
 
     @property
     def content(self) -> str:
@@ -183,6 +191,11 @@ class Image:
     @property
     def disk(self) -> ImageFile | None:
         return next((file for file in self.files if file.role == "disk"), None)
+
+    def file_of(self, disk: Disk) -> ImageFile | None:
+        """What a disk of this image is a copy of, or shares."""
+        role = data_role(disk.name) if disk.brought else "disk"
+        return next((file for file in self.files if file.role == role), None)
 
     @property
     def chain(self) -> tuple[ImageFile, ...]:

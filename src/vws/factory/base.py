@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vws.core import qcow2
+from vws.core.disks import Disk, declared_disks
 from vws.core.errors import InvalidRequest
-from vws.core.recipe import Boot, By, DiskEntry, Init, Recipe, joined
+from vws.core.recipe import Boot, By, DiskEntry, FurtherDisk, Init, Recipe, joined
+from vws.core.site import data_role
 from vws.factory import bundle
 from vws.factory.debian import Package
 from vws.factory.disk import CAPABILITY, PART_START
@@ -54,7 +56,31 @@ def take_out(image: Path, tree: Path, folder: Path, log: Log) -> Base:
         if not disk.exists():
             raise _wrong(image, "has no disk")
     _copy_tree(image, disk, tree, folder, log)
-    return Base(_recipe_of(said, disk, tree), packages)
+    beside = _disks_of(image, said)
+    for each in beside:
+        if each.brought:
+            file = folder / f"{data_role(each.name)}.qcow2"
+            _copy_tree(image, file, _below(image, tree, each, file), folder, log)
+    if not (tree / "var/lib/dpkg/status").exists():
+        raise _wrong(image, "holds no Debian system")
+    return Base(_recipe_of(said, disk, tree, beside), packages)
+
+
+def _disks_of(image: Path, said: dict[str, object]) -> tuple[Disk, ...]:
+    try:
+        return declared_disks(said.get("disks", []), "disks")
+    except InvalidRequest as error:
+        raise _wrong(image, f"declares disks that cannot be had: {error.problem}") from None
+
+
+def _below(image: Path, tree: Path, disk: Disk, file: Path) -> Path:
+    """Where in the tree its files go: a folder in which nothing is yet, no link on the way to it."""
+    place = tree / disk.mount.lstrip("/")
+    way = [each for each in (place, *place.parents) if each != tree and each.is_relative_to(tree)]
+    taken = any(each.is_symlink() or (each.exists() and not each.is_dir()) for each in way)
+    if not (disk.mount and file.exists()) or taken or (place.exists() and any(place.iterdir())):
+        raise _wrong(image, f"has a disk {disk.name} with files, and no empty folder to have them in")
+    return place
 
 
 def _wrong(image: Path, problem: str) -> InvalidRequest:
@@ -74,10 +100,8 @@ def _copy_tree(image: Path, disk: Path, tree: Path, folder: Path, log: Log) -> N
     try:
         offset = _offset(image, raw)
         place = f"{raw}?offset={offset}" if offset else str(raw)
-        tree.mkdir()
+        tree.mkdir(parents=True, exist_ok=True)
         log.run(["debugfs", "-R", f'rdump / "{tree}"', place])
-        if not (tree / "var/lib/dpkg/status").exists():
-            raise _wrong(image, "holds no Debian system")
         _restore_modes(place, tree, folder)
         _restore_capabilities(place, tree, folder)
     finally:
@@ -136,7 +160,7 @@ def _files(tree: Path) -> set[str]:
     return {path for path in found if stat.S_ISREG(os.lstat(tree / path).st_mode)}
 
 
-def _recipe_of(said: dict[str, object], disk: Path, tree: Path) -> Recipe:
+def _recipe_of(said: dict[str, object], disk: Path, tree: Path, beside: Sequence[Disk]) -> Recipe:
     info = json.loads(run(["qemu-img", "info", "--output=json", "-f", "qcow2", str(disk)]))
     vws_init = os.path.lexists(tree / MARK)
     direct = said.get("boot") == "direct"
@@ -150,6 +174,7 @@ def _recipe_of(said: dict[str, object], disk: Path, tree: Path) -> Recipe:
     return Recipe(
         boot=boot,
         disk=DiskEntry(-(-int(info["virtual-size"]) // (1 << 20))),
+        disks={each.name: FurtherDisk(each.size_mib, each.filesystem, each.label, each.mount) for each in beside},
         memory_mib=memory_mib if isinstance(memory_mib, int) else None,
         user=str(said["user"]) if "user" in said else None,
         ready=str(said["ready"]) if "ready" in said else None,

@@ -19,8 +19,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vws.core.disks import Disk
+from vws.core.errors import InvalidRequest
 from vws.core.manifest import digest
-from vws.core.recipe import By, Init, Recipe, check_whole
+from vws.core.recipe import FILLED_MIB_MIN, By, Init, Recipe, check_whole
+from vws.core.site import data_role
 from vws.factory import additions, base, boot, bundle, debian, disk, documents, loader
 from vws.factory.debian import DATE_S, Package
 from vws.factory.disk import Inode, Layout
@@ -64,12 +67,11 @@ def build(plan: Plan, out: Path, cache: Path, log: Log) -> Built:
     `cache` keeps what is downloaded for the next time. Raises BuildError or InvalidRequest.
     """
     started = time.monotonic()
-    with _folder(cache / "work", plan.recipe.disk_mib) as folder:
+    with _folder(cache / "work", plan.recipe.mounted_mib) as folder:
         make = _of_programs if plan.recipe.programs else _of_packages
         system = make(plan, cache, folder, log)
         recipe = system.recipe
-        log.step(f"writing the disk: {len(system.inodes)} files on {recipe.disk_mib} MiB")
-        parts = dict(system.parts) | {"disk.qcow2": _disk(system, cache, folder)}
+        parts = dict(system.parts) | _disks(system, cache, folder, log)
         image = bundle.image_of(recipe, parts)
         log.step("writing the bundle")
         tools = _tools(TOOLS if recipe.programs else (*TOOLS, "bubblewrap", "mmdebstrap"))
@@ -155,7 +157,35 @@ def _merged(*packages: Sequence[Package]) -> tuple[Package, ...]:
     return tuple(found[key] for key in sorted(found))
 
 
-def _disk(system: _System, cache: Path, folder: Path) -> Path:
+def _disks(system: _System, cache: Path, folder: Path, log: Log) -> dict[str, Path]:
+    """The root disk, and of the others those that something is on, each by the name of its member."""
+    recipe = system.recipe
+    on = disk.split(system.inodes, (each.mount for each in recipe.beside if each.mount))
+    log.step(f"writing the disk: {len(on[''])} files on {recipe.disk_mib} MiB")
+    made = {"disk.qcow2": _root_disk(replace(system, inodes=on[""]), cache, folder)}
+    for each in recipe.beside:
+        if each.mount in on and each.mount:
+            log.step(f"writing the disk {each.name}: {len(on[each.mount]) - 1} files on {each.size_mib} MiB")
+            made[f"{data_role(each.name)}.qcow2"] = _further_disk(system, each, on[each.mount], folder)
+    return made
+
+
+def _further_disk(system: _System, each: Disk, inodes: Sequence[Inode], folder: Path) -> Path:
+    called = f"disks.{each.name}"
+    if each.filesystem != "ext4" or each.size_mib < FILLED_MIB_MIN:
+        field = "filesystem" if each.filesystem != "ext4" else "size"
+        raise InvalidRequest(
+            f"{called}.{field}: the build left {len(inodes) - 1} files below {each.mount}, which are to be on it",
+            field=f"{called}.{field}", possible=f"ext4, at least {FILLED_MIB_MIN}MiB; or another mount",
+        )  # fmt: skip
+    target = folder / f"{data_role(each.name)}.qcow2"
+    ours = disk.identity(system.recipe.name, f"{system.recipe.version} {each.name}")
+    layout = Layout(each.size_mib, ours, each.label or each.name, system.newest_s, called=called)
+    disk.make_qcow2(inodes, system.contents, target, layout)
+    return target
+
+
+def _root_disk(system: _System, cache: Path, folder: Path) -> Path:
     recipe, target = system.recipe, folder / "disk.qcow2"
     ours = disk.identity(recipe.name, recipe.version)
     layout = Layout(recipe.disk_mib, ours, recipe.disk.label or disk.LABEL, system.newest_s)

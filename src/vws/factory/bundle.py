@@ -10,15 +10,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vws.core.disks import described
 from vws.core.manifest import digest
 from vws.core.recipe import By, Recipe
-from vws.core.site import Image, ImageFile
+from vws.core.site import Image, ImageFile, data_role
 from vws.guest.debs import sha256_of
 
 FORMAT = "vws-appliance/1"
@@ -28,10 +31,10 @@ SBOM, PROVENANCE = "sbom.cdx.json", "provenance.json"
 
 def image_of(recipe: Recipe, parts: Mapping[str, Path]) -> Image:
     """What a site will have on record of these parts, its digest among it."""
-    files = tuple(
-        ImageFile(*_role(name, path), virtual_size_mib=recipe.disk_mib if name == "disk.qcow2" else 0)
-        for name, path in parts.items()
-    )
+    beside = tuple(replace(disk, brought=_member_of(data_role(disk.name)) in parts) for disk in recipe.beside)
+    sizes_mib = {data_role(disk.name): disk.size_mib for disk in beside} | {"disk": recipe.disk_mib}
+    found = (_role(name, path) for name, path in parts.items())
+    files = tuple(ImageFile(*each, virtual_size_mib=sizes_mib.get(each[0], 0)) for each in found)
     by_kernel = recipe.by is By.KERNEL
     return Image(
         *("", recipe.name, "", "", 0),
@@ -41,12 +44,17 @@ def image_of(recipe: Recipe, parts: Mapping[str, Path]) -> Image:
         user=recipe.user or "root",
         ready=recipe.ready or "ssh",
         memory_mib_min=recipe.memory_mib or 0,
+        beside=beside,
     )
 
 
 def _role(name: str, path: Path) -> tuple[str, str, int, str]:
-    role, kind = FORMATS[name]
+    role, kind = FORMATS.get(name) or (name.removesuffix(".qcow2"), "qcow2")
     return role, sha256_of(path), path.stat().st_size, kind
+
+
+def _member_of(role: str) -> str:
+    return next((name for name, (each, _) in FORMATS.items() if each == role), f"{role}.qcow2")
 
 
 def write(out: Path, recipe: Recipe, image: Image, parts: Mapping[str, Path], documents: Mapping[str, bytes]) -> str:
@@ -97,7 +105,7 @@ def _add(bundle: tarfile.TarFile, name: str, content: bytes) -> None:
 def _description(recipe: Recipe, image: Image) -> bytes:
     files: dict[str, dict[str, Any]] = {}
     for file in image.files:
-        name = next(name for name, (role, _) in FORMATS.items() if role == file.role)
+        name = _member_of(file.role)
         files[name] = {"sha256": file.sha256, "size": file.size_bytes}
         if file.virtual_size_mib:
             files[name]["virtual_size_mib"] = file.virtual_size_mib
@@ -115,6 +123,7 @@ def _description(recipe: Recipe, image: Image) -> bytes:
         "user": image.user,
         "roles": dict(recipe.roles),
         "files": files,
+        **({"disks": described(image.beside)} if image.beside else {}),
     }
     return json.dumps(said, indent=2).encode() + b"\n"
 
@@ -122,10 +131,12 @@ def _description(recipe: Recipe, image: Image) -> bytes:
 def unpack(path: Path, folder: Path) -> dict[str, Any]:
     """The bundle's members into `folder`; what its appliance.json says. Raises ValueError for what is no bundle."""
     known = {"appliance.json", *FORMATS, SBOM, PROVENANCE}
+    data = re.compile(r"data-[a-z0-9-]{1,16}\.qcow2")
     try:
         with tarfile.open(path, "r:") as bundle:
             for member in bundle:
-                stream = bundle.extractfile(member) if member.isreg() and member.name in known else None
+                taken = member.isreg() and (member.name in known or data.fullmatch(member.name))
+                stream = bundle.extractfile(member) if taken else None
                 if stream is None:
                     raise ValueError(f"it holds {member.name[:60]!r}")
                 with (folder / member.name).open("wb") as target:

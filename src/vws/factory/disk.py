@@ -3,6 +3,8 @@
 mke2fs can fill a file system from a folder, but takes that folder's times of change and the order in which it happens
 to list its files. So the file system is made empty, with its ids fixed and the libraries' clock stopped
 (E2FSPROGS_FAKE_TIME), and debugfs writes the tree into it, in the order of the names. Nothing is mounted.
+
+A tree may be that of several disks: what is below the mount point of one goes onto that.
 """
 
 from __future__ import annotations
@@ -51,13 +53,15 @@ class Inode:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A disk that is to be. offset: where its file system begins; what is before that is the boot loader's."""
+    """A disk that is to be. offset: where its file system begins; what is before that is the boot loader's. called: by
+    the recipe."""
 
     size_mib: int
     identity: uuid.UUID
     label: str
     now_s: int
     offset: int = 0
+    called: str = "disk"
 
 
 def identity(name: str, version: str) -> uuid.UUID:
@@ -126,6 +130,24 @@ def _check_name(path: str) -> None:
         raise BuildError(f"the file name {path!r} has a quote or a control character, which is not taken in")
 
 
+def split(inodes: Iterable[Inode], mounts: Iterable[str]) -> dict[str, list[Inode]]:
+    """The inodes by the disk that they are on, told by its mount point, the root's by ""; one that nothing is on
+    is not there. mounts: absolute paths. A disk's own root is as its mount point was."""
+    places = sorted((mount.lstrip("/") for mount in mounts), key=len, reverse=True)
+    found: dict[str, list[Inode]] = {}
+    tops: dict[str, Inode] = {}
+    first: dict[tuple[str, str], str] = {}
+    for inode in inodes:
+        if inode.path in places:
+            tops[inode.path] = replace(inode, path="")
+        place = next((each for each in places if inode.path.startswith(f"{each}/")), "")
+        path = inode.path[len(place) :].lstrip("/")
+        same_as = first.setdefault((place, inode.same_as or inode.path), path)
+        on = found.setdefault(place, [tops[place]] if place in tops else [])
+        on.append(replace(inode, path=path, same_as="" if same_as == path else same_as))
+    return {f"/{place}" if place else "": on for place, on in found.items()}
+
+
 def make_qcow2(inodes: Iterable[Inode], contents: Path, target: Path, layout: Layout, start: bytes = b"") -> None:
     """Write `target`, a compressed qcow2 with these inodes. start: what the disk begins with (layout.offset bytes).
 
@@ -178,8 +200,8 @@ def _fill(raw: Path, inodes: list[Inode], contents: Path, layout: Layout, folder
     wrong = [line for line in said.splitlines() if not line.startswith(("debugfs", "Allocated inode:"))]
     if any(word.lower() in line.lower() for line in wrong for word in FULL):
         raise InvalidRequest(
-            f"disk.size: {len(inodes)} files do not fit on a disk of {layout.size_mib} MiB",
-            field="disk.size",
+            f"{layout.called}.size: {len(inodes)} files do not fit on a disk of {layout.size_mib} MiB",
+            field=f"{layout.called}.size",
             asked=f"{layout.size_mib}MiB",
             possible="a larger disk, or fewer packages and files",
         )
@@ -195,7 +217,8 @@ def _lines(inode: Inode, folder: Path) -> Iterator[str]:
     if inode.target:
         yield f'symlink {path} "{inode.target}"'
     elif stat.S_ISDIR(inode.mode):
-        yield f"mkdir {path}"
+        if inode.path:
+            yield f"mkdir {path}"
     else:
         yield f'write "{inode.content}" {path}'
     if not inode.target:

@@ -262,7 +262,7 @@ class ImageCache:
         if fetched != file.sha256:
             partial.unlink(missing_ok=True)
             return False
-        if self._looks and file.role in ("disk", "base"):
+        if self._looks and file.role not in ("kernel", "initrd"):
             self._look(file, partial)
         try:
             _sync(partial)

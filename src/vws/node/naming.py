@@ -20,6 +20,7 @@ from vws.ports import HypervisorError
 _ID = re.compile(r"[a-z]{3}-[0-9a-z]{1,48}")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DATA_ROLE = re.compile(r"data-[a-z0-9](?:[a-z0-9-]{0,14}[a-z0-9])?")
 _MAC = re.compile(r"[0-9a-f][02468ace](?::[0-9a-f]{2}){5}")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _INTERFACE = re.compile(r"[a-z][a-z0-9._-]{0,14}")
@@ -36,6 +37,8 @@ NICS_MAX = DISKS_MAX = 8  # with what else a machine has, all fit into one PCI b
 DISK_NAME_LENGTH_MAX = 20 - len("vws-")
 CA_LENGTH_MAX = 64 << 10
 FORMATS = {"disk": ("qcow2", "raw"), "base": ("qcow2", "raw"), "kernel": ("kernel",), "initrd": ("initrd",)}
+# Of a disk that an image brings beside the root's.
+DATA_FORMATS = ("qcow2",)
 
 
 def _check(good: bool, what: str, value: object) -> None:
@@ -130,7 +133,8 @@ def check_mac(mac: str) -> str:
 
 def check_file(file: ImageFile) -> ImageFile:
     _check(bool(_SHA256.fullmatch(file.sha256)), "the image file's sha256", file.sha256)
-    _check(file.format in FORMATS.get(file.role, ()), "the image file's role and format", f"{file.role} {file.format}")
+    formats = DATA_FORMATS if _DATA_ROLE.fullmatch(file.role) else FORMATS.get(file.role, ())
+    _check(file.format in formats, "the image file's role and format", f"{file.role} {file.format}")
     _check(file.size_bytes > 0, "the image file's size", file.size_bytes)
     return file
 
@@ -212,7 +216,7 @@ def _check_disks(disks: tuple[DiskOrder, ...]) -> None:
         named = bool(_LABEL.fullmatch(disk.name)) and len(disk.name) <= DISK_NAME_LENGTH_MAX
         _check(named, "the disk's name", disk.name)
         if disk.file is not None:
-            _check(check_file(disk.file).role == "disk", "the disk of the image", disk.file.role)
+            _check(check_file(disk.file).role in ("disk", f"data-{disk.name}"), "the disk of the image", disk.file.role)
         _check(not disk.image or disk.file is not None, "the disk without a file of its image", disk.image)
         _check(0 < disk.size_mib <= DISK_MIB_MAX or disk.shared, "the disk's size", disk.size_mib)
         _check(bool(disk.image) or not disk.private, "the copy of no image", disk.name)

@@ -1,4 +1,5 @@
-"""Appliance bundles: a tar of appliance.json, kernel, initrd and perhaps disk.qcow2, in and out.
+"""Appliance bundles: a tar of appliance.json, kernel, initrd and perhaps disk.qcow2, in and out. Of each disk NAME that
+it declares and has something on there is a data-NAME.qcow2.
 
 One file that holds all that boots, and of which each part is bound by its sha256. What does not belong into it is
 refused by its header alone: nothing is unpacked that was not asked for.
@@ -7,13 +8,16 @@ refused by its header alone: nothing is unpacked that was not asked for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vws.core.disks import Disk, declared_disks, described
+from vws.core.errors import InvalidRequest
 from vws.core.image_formats import wrong as _wrong
-from vws.core.site import Document, DocumentKind, Image, ImageFile
+from vws.core.site import Document, DocumentKind, Image, ImageFile, data_role
 from vws.service import tar_stream
 from vws.service.disk_check import BYTES_MAX, Found, digest, examine_disk
 from vws.service.tar_stream import Member, in_memory
@@ -25,6 +29,7 @@ CMDLINE_LENGTH_MAX = 2048
 
 # member of the tar -> (role, format)
 MEMBERS = {"kernel": ("kernel", "kernel"), "initrd": ("initrd", "initrd"), "disk.qcow2": ("disk", "qcow2")}
+_DATA = re.compile(r"(data-[a-z0-9-]{1,16})\.qcow2")
 # How it boots -> the members that it must have.
 NEEDED = {"direct": {"kernel", "initrd"}, "disk": {"disk.qcow2"}}
 # member -> what it is; kept as it came, and never read.
@@ -46,7 +51,7 @@ def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX, passphrase: str 
 
 def _place(name: str) -> str:
     known = (MANIFEST, *MEMBERS, *DOCUMENTS)
-    if name not in known:
+    if name not in known and not _DATA.fullmatch(name):
         raise _wrong(f"an appliance bundle does not hold {name[:60]!r}", f"only {', '.join(known)}")
     return name
 
@@ -67,17 +72,21 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _found(manifest: dict[str, Any], parts: Path, look: Callable[..., ImageFile]) -> Found:
-    present = {name for name in MEMBERS if (parts / name).exists()}
+    beside = _disks(manifest.get("disks", []))
+    data = [f"{data_role(disk.name)}.qcow2" for disk in beside if disk.brought]
+    present = {path.name for path in parts.iterdir()} - {MANIFEST, *DOCUMENTS}
     declared = manifest.get("files")
     boot = str(manifest["boot"])
-    allowed = set(MEMBERS) if boot == "direct" else NEEDED[boot]
-    if not isinstance(declared, dict) or set(declared) != present or not NEEDED[boot] <= present <= allowed:
+    needed, allowed = NEEDED[boot] | set(data), (set(MEMBERS) if boot == "direct" else NEEDED[boot]) | set(data)
+    if not isinstance(declared, dict) or set(declared) != present or not needed <= present <= allowed:
         raise _wrong(
             "the bundle's files are not those that appliance.json names",
-            "kernel, initrd and maybe disk.qcow2; of one that boots from its disk, disk.qcow2",
+            "kernel, initrd and maybe disk.qcow2; of one that boots from its disk, disk.qcow2; and data-NAME.qcow2 of "
+            "each disk that it brings",
         )
-    names = [name for name in MEMBERS if name in present]
+    names = [name for name in (*MEMBERS, *data) if name in present]
     files = tuple((_member(name, declared[name], parts / name, look), parts / name) for name in names)
+    check_sizes(beside, [file for file, _ in files])
     disk = next((file.virtual_size_mib for file, _ in files if file.role == "disk"), 0)
     return Found(
         boot=boot,
@@ -88,7 +97,24 @@ def _found(manifest: dict[str, Any], parts: Path, look: Callable[..., ImageFile]
         memory_mib_min=_whole(manifest, "memory_mib_min"),
         disk_mib_min=disk,
         documents=tuple((*DOCUMENTS[name], _document(parts / name)) for name in DOCUMENTS if (parts / name).exists()),
+        beside=beside,
     )
+
+
+def _disks(said: Any) -> tuple[Disk, ...]:
+    try:
+        return declared_disks(said, "disks")
+    except InvalidRequest as error:
+        raise _wrong(f"disks in appliance.json cannot be had: {error.problem}", error.possible or "") from None
+
+
+def check_sizes(beside: Iterable[Disk], files: Iterable[ImageFile]) -> None:
+    """Raise InvalidRequest if a disk that is brought has another size than is declared."""
+    sizes_mib = {file.role: file.virtual_size_mib for file in files}
+    for disk in beside:
+        found_mib = sizes_mib.get(data_role(disk.name), disk.size_mib)
+        if disk.brought and found_mib != disk.size_mib:
+            raise _wrong(f"the disk {disk.name} has {found_mib} MiB, declared are {disk.size_mib}", "its own size")
 
 
 def _document(path: Path) -> bytes:
@@ -98,7 +124,8 @@ def _document(path: Path) -> bytes:
 
 
 def _member(name: str, declared: Any, path: Path, look: Callable[..., ImageFile]) -> ImageFile:
-    role, kind = MEMBERS[name]
+    data = _DATA.fullmatch(name)
+    role, kind = (data[1], "qcow2") if data else MEMBERS[name]
     sha256 = digest(path)
     if not isinstance(declared, dict) or declared.get("sha256") != sha256:
         raise _wrong(f"the bundle's {name} is not the one that appliance.json describes", "an undamaged copy of it")
@@ -135,14 +162,23 @@ def members(
     image: Image, content: Callable[[ImageFile], Iterable[bytes]], documents: Iterable[Document] = ()
 ) -> list[Member]:
     """The members of the bundle of an image whose disk, if any, is one qcow2 that stands alone."""
-    names = {role: name for name, (role, _) in MEMBERS.items()}
-    files = {names[file.role]: file for file in sorted(image.files, key=lambda file: list(names).index(file.role))}
+    files = dict(sorted(((member_of(file.role), file) for file in image.files), key=lambda each: _place_in(each[0])))
     said = {DOCUMENTS_NAMES[each.kind]: each.content for each in documents if each.kind in DOCUMENTS_NAMES}
     return [
         in_memory(MANIFEST, _described(image, files)),
         *(Member(name, file.size_bytes, partial(content, file)) for name, file in files.items()),
         *(in_memory(name, data) for name, data in sorted(said.items())),
     ]
+
+
+def member_of(role: str) -> str:
+    """The member that holds the file of this role."""
+    return next((name for name, (each, _) in MEMBERS.items() if each == role), f"{role}.qcow2")
+
+
+def _place_in(member: str) -> tuple[int, str]:
+    names = list(MEMBERS)
+    return names.index(member) if member in names else len(names), member
 
 
 def _described(image: Image, files: Mapping[str, ImageFile]) -> bytes:
@@ -155,5 +191,6 @@ def _described(image: Image, files: Mapping[str, ImageFile]) -> bytes:
         "ready": image.ready,
         "user": image.user,
         "files": {name: {"sha256": file.sha256, "size": file.size_bytes} for name, file in files.items()},
+        **({"disks": described(image.beside)} if image.beside else {}),
     }
     return json.dumps(manifest, indent=2).encode() + b"\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vws.core import disk_headers
+from vws.core.disks import Disk
 from vws.core.image_formats import Read, wrong
 from vws.core.site import DocumentKind, ImageFile
 from vws.service.conversion import qemu_img
@@ -24,7 +25,7 @@ BYTES_MAX = 64 << 30
 class Found:
     """What is in an image: its files, each with the path of its bytes, and how it boots (core/site.py: Image).
 
-    documents: what a bundle says of itself, each with its media type.
+    documents: what a bundle says of itself, each with its media type. beside: the disks that it declares.
     """
 
     boot: str
@@ -35,6 +36,7 @@ class Found:
     memory_mib_min: int = 0
     disk_mib_min: int = 0
     documents: tuple[tuple[DocumentKind, str, bytes], ...] = ()
+    beside: tuple[Disk, ...] = ()
 
 
 def digest(path: Path) -> str:

@@ -19,13 +19,14 @@ from vws.service.image_files import ImageFiles
 
 # What LUKS takes beside the disk, for its header.
 HEADER_BYTES = 8 << 20
+IN_THE_CLEAR = ("kernel", "initrd")
 
 
 def encrypted_disk(
     chain: Sequence[tuple[Path, str]], target: Path, bytes_max: int, passphrase: str
 ) -> tuple[ImageFile, Path]:
-    """The disk that is first in `chain`, with all that it is a delta of, encrypted at `target`. Blocks. Raises what
-    conversion.convert does."""
+    """The disk that is first in `chain`, with all that it is a delta of, encrypted at `target`: with the role `disk`.
+    Blocks. Raises what conversion.convert does."""
     (top, kind), *beneath = chain
     limit = bytes_max + HEADER_BYTES
     conversion.convert(top, kind, target, "qcow2", limit, beneath=beneath, passphrase=passphrase)
@@ -41,30 +42,33 @@ def encrypt_found(found: Found, parts: Path, bytes_max: int, passphrase: str) ->
 
 
 def encrypt_one(file: ImageFile, path: Path, parts: Path, bytes_max: int, passphrase: str) -> tuple[ImageFile, Path]:
-    if file.role != "disk" or file.encryption:
+    if file.role in IN_THE_CLEAR or file.encryption:
         return file, path
     parts.mkdir(mode=0o700, exist_ok=True)
-    return encrypted_disk([(path, file.format)], parts / "encrypted.qcow2", bytes_max, passphrase)
+    made, path = encrypted_disk([(path, file.format)], parts / f"encrypted-{file.role}", bytes_max, passphrase)
+    return replace(made, role=file.role), path
 
 
 def encrypt_image(
     image: Image, files: ImageFiles, work: Path, bytes_max: int, passphrase: str
-) -> tuple[Image, tuple[ImageFile, Path]]:
-    """An image on record as an encrypted one, which has no id yet, and its one new file."""
+) -> tuple[Image, list[tuple[ImageFile, Path]]]:
+    """An image on record as an encrypted one, which has no id yet, and its new files."""
     if image.disk is None:
         raise no_disk(f"the image {image.name}")
     work.mkdir(mode=0o700, exist_ok=True)
-    chain = []
-    for file in image.chain:
-        files.blobs.place(file.sha256, work / file.sha256)
-        chain.append((work / file.sha256, file.format))
-    disk, path = encrypted_disk(chain, work / "encrypted.qcow2", bytes_max, passphrase)
-    rest = tuple(file for file in image.files if file.role not in ("disk", "base"))
+    secret = [file for file in image.files if file.role not in IN_THE_CLEAR]
+    for sha256 in {file.sha256 for file in secret}:
+        files.blobs.place(sha256, work / sha256)
+    chain = [(work / file.sha256, file.format) for file in image.chain]
+    new = [encrypted_disk(chain, work / "encrypted-disk", bytes_max, passphrase)]
+    data = (file for file in secret if file not in image.chain)
+    new += [encrypt_one(file, work / file.sha256, work, bytes_max, passphrase) for file in data]
+    kept = (*(file for file, _ in new), *(file for file in image.files if file not in secret))
     made = replace(
-        image, id="", files=(disk, *rest), size_bytes=sum(f.size_bytes for f in (disk, *rest)),
+        image, id="", files=kept, size_bytes=sum(file.size_bytes for file in kept),
         base="", removed_at=None, retired_at=None, damaged="",
     )  # fmt: skip
-    return replace(made, sha256=made_sha256(made)), (disk, path)
+    return replace(made, sha256=made_sha256(made)), new
 
 
 def no_disk(name: str) -> Conflict:

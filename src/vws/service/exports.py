@@ -73,7 +73,7 @@ class Exports:
             raise InvalidRequest(
                 f"the image {image.name} has no disk", field="format", asked=kind, possible="--format bundle or oci"
             )
-        left_out = "" if image.boot == "disk" else "the kernel that it boots with (--format bundle or oci has it)"
+        left_out = _beside_the_disk(image)
         if disk.format == kind and not disk.base:
             left_out = ", and ".join(filter(None, (left_out, _key_of(image))))
             return Export(disk.size_bytes, partial(self._stored, disk), disk.sha256, left_out)
@@ -160,6 +160,13 @@ def _tag_of(kind: str, image: Image, documents: Iterable[Document]) -> str:
     """Of a tar: from all that its bytes come from."""
     said = [kind, image.id, image.name, digest(image), image.memory_mib_min, *(each.id for each in documents)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _beside_the_disk(image: Image) -> str:
+    """What of an image its disk alone has not."""
+    kernel = [] if image.boot == "disk" else ["the kernel that it boots with"]
+    said = ", and ".join(kernel + (["its further disks"] if image.beside else []))
+    return f"{said} (--format bundle or oci has {'it' if len(said.split(', and ')) == 1 else 'both'})" if said else ""
 
 
 def _key_of(image: Image) -> str:

@@ -216,7 +216,7 @@ class Images:
                 draft.say("image.encrypted", owner=kept.owner, image=kept.id, name=tag[0], source=source.id)
                 return kept
 
-            with self.files.entering([new]):
+            with self.files.entering(new):
                 return self._change(caller, decide, once)
         except OSError as error:
             raise Unavailable(
@@ -576,6 +576,7 @@ def _image_of(found: Found, sha256: str, id: str, name: str, owner: str, shared:
         memory_mib_min=found.memory_mib_min,
         disk_mib_min=found.disk_mib_min,
         shared=shared,
+        beside=found.beside,
     )
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from vws.core import manifest as manifests
+from vws.core.disks import Disk, declared_disks
+from vws.core.errors import InvalidRequest
 from vws.core.image_formats import wrong
-from vws.core.site import Document, DocumentKind, Image, ImageFile
+from vws.core.site import Document, DocumentKind, Image, ImageFile, data_role
 from vws.service import tar_stream
-from vws.service.bundles import CMDLINE_LENGTH_MAX, DOCUMENT_BYTES_MAX
+from vws.service.bundles import CMDLINE_LENGTH_MAX, DOCUMENT_BYTES_MAX, check_sizes
 from vws.service.disk_check import BYTES_MAX, Found, digest, examine_disk
 from vws.service.tar_stream import Member, in_memory
 
@@ -31,6 +33,8 @@ LAYER_TYPES = {
     ("kernel", "kernel"): "application/vnd.vws.kernel.v1",
     ("initrd", "initrd"): "application/vnd.vws.initrd.v1",
 }
+# Of a disk that it declares and brings; its role is data-NAME.
+DATA_TYPE = "application/vnd.vws.data.v1+qcow2"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 VERSION = b'{"imageLayoutVersion": "1.0.0"}'
@@ -79,8 +83,8 @@ def members(
 
 
 def _layer(file: ImageFile) -> dict[str, Any]:
-    name = f"{file.role}.{file.format}" if file.role == "disk" else file.role
-    described = _descriptor(LAYER_TYPES[(file.role, file.format)], file.sha256, file.size_bytes)
+    name = file.role if file.role in ("kernel", "initrd") else f"{file.role}.{file.format}"
+    described = _descriptor(LAYER_TYPES.get((file.role, file.format), DATA_TYPE), file.sha256, file.size_bytes)
     return described | {"annotations": {TITLE: name}}
 
 
@@ -119,9 +123,11 @@ def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX, passphrase: str 
     if config.get("format") != manifests.FORMAT or config.get("boot") not in ("disk", "direct"):
         raise _odd("its configuration is not an image's manifest")
     entries = _list(config.get("files"), "files")
-    _check_entries(config["boot"], entries)  # before any is read: a layout may name one blob many times
+    beside = _disks(config.get("disks", []))
+    _check_entries(config["boot"], entries, beside)  # before any is read: a layout may name one blob many times
     look = partial(examine_disk, bytes_max=bytes_max, passphrase=passphrase)
     files = tuple(_file(parts, entry, look) for entry in entries)
+    check_sizes(beside, [file for file, _ in files])
     return Found(
         boot=config["boot"],
         files=files,
@@ -131,7 +137,15 @@ def unpack(path: Path, parts: Path, bytes_max: int = BYTES_MAX, passphrase: str 
         memory_mib_min=_memory(manifest),
         documents=tuple(_documents(parts, _list(manifest.get("layers"), "layers"))),
         disk_mib_min=next((file.virtual_size_mib for file, _ in files if file.role == "disk"), 0),
+        beside=beside,
     )
+
+
+def _disks(said: Any) -> tuple[Disk, ...]:
+    try:
+        return declared_disks(said, "disks")
+    except InvalidRequest as error:
+        raise _odd(f"its disks cannot be had: {error.problem}", error.possible or "") from None
 
 
 def _place(name: str) -> str | None:
@@ -154,8 +168,8 @@ def _file(parts: Path, entry: dict[str, Any], look: Callable[..., ImageFile]) ->
     if entry.get("base"):
         raise _odd("its disk is a delta of another one", "an image that stands alone")
     path = _checked(parts, f"sha256:{entry.get('sha256')}")
-    if entry["role"] == "disk":
-        return look(path, "disk", entry["format"]), path
+    if entry["role"] not in ("kernel", "initrd"):
+        return look(path, entry["role"], entry["format"]), path
     return ImageFile(entry["role"], path.name, path.stat().st_size, entry["format"]), path
 
 
@@ -176,13 +190,14 @@ def _documents(parts: Path, layers: list[Any]) -> Iterator[tuple[DocumentKind, s
         yield DocumentKind(kind), media_type, _checked(parts, layer.get("digest")).read_bytes()
 
 
-def _check_entries(boot: str, entries: list[Any]) -> None:
+def _check_entries(boot: str, entries: list[Any], beside: Iterable[Disk]) -> None:
     kinds = [(each.get("role"), each.get("format")) if isinstance(each, dict) else None for each in entries]
-    if any(kind not in list(LAYER_TYPES) for kind in kinds):
+    data = [data_role(disk.name) for disk in beside if disk.brought]
+    if any(kind not in [*LAYER_TYPES, *((role, "qcow2") for role in data)] for kind in kinds):
         raise _odd("its manifest names a file of an unknown kind")
     roles = sorted(str(kind[0]) for kind in kinds if kind)
     allowed = (["disk"],) if boot == "disk" else (["initrd", "kernel"], ["disk", "initrd", "kernel"])
-    if roles not in allowed:
+    if roles not in [sorted([*each, *data]) for each in allowed]:
         raise _odd(f"an image that boots by {boot} has other files than {', '.join(roles[:5]) or 'none'}")
 
 

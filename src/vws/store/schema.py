@@ -35,6 +35,7 @@ from sqlalchemy import (
 
 from vws.core.caches import CachedFile, CacheTask, NodeCache
 from vws.core.context import ContextSpec, ContextState, DataSpec, Expected, Identity, Ran, RoleState, Value
+from vws.core.disks import Disk
 from vws.core.lifecycle import Desired, State
 from vws.core.site import (
     Address,
@@ -69,7 +70,7 @@ from vws.core.traits import Attribute, Traits
 from vws.core.wire import from_json, to_json
 
 # The migration that makes exactly these tables.
-REVISION = "0017"
+REVISION = "0018"
 
 
 class Choice(TypeDecorator[Any]):
@@ -191,6 +192,7 @@ images = Table(
     _time_if("retired_at"),
     _text("damaged"),
     _nested("origins", tuple[Origin, ...]),
+    _nested("beside", tuple[Disk, ...]),
     _truth("live"),
     _whole("revision"),
     _text("content"),

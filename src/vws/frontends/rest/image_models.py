@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from vws.core.site import DocumentKind, OriginKind
 from vws.frontends.rest.image_names import NEW_NAME
-from vws.frontends.rest.models import Asked
+from vws.frontends.rest.models import Asked, Disk
 
 
 class ImageFile(BaseModel):
@@ -60,6 +60,7 @@ class Image(BaseModel):
     shared: list[str] = Field(description="Names of VOs, or public; empty: its owner and administrators.")
     base: str = Field(description="The id of the image that its disk is a delta of, or empty.")
     retired_at: float | None = Field(description="Since when it is granted to nobody any more.")
+    beside: list[Disk] = Field(description="Disks that its workspaces have, unless their lease asks for others.")
     damaged: str = Field(description="What is wrong with its files where they are kept, or empty.")
     origins: list[Origin] = Field(description="What it was made from, the nearest first, and what that was made from.")
     revoked: Revoked | None = Field(description="Since when, and why, nobody may run it; null: that is not so.")

@@ -291,6 +291,7 @@ class Disk(BaseModel):
     mount: str = Field(description="Where the guest mounts it.")
     image: str = Field(description="The id of the image whose disk it is; empty: it is blank at first.")
     private: bool = Field(description="It is a copy of the image's disk; else that itself, shared and read-only.")
+    brought: bool = Field(description="What is on it came with the image, beside the root's disk.")
 
 
 class Group(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from alembic import op
 
+from vws.core.disks import Disk
 from vws.core.manifest import digest
 from vws.core.site import ImageFile
 from vws.core.wire import from_json
@@ -42,6 +43,7 @@ class Image(NamedTuple):
     user: str
     ready: str
     files: tuple[ImageFile, ...]
+    beside: tuple[Disk, ...] = ()  # none was declared yet
 
     @property
     def content(self) -> str:
