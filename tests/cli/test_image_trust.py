@@ -94,7 +94,9 @@ def test_from_key_to_lease_to_revocation(site, vws, trusted) -> None:
     assert "demo may not run: it is not signed" in refused
     assert "accepted  an image signed by desy" in refused
     refused = vws("lease", "request", "--image", "demo", "--for", "1h", "--memory", "128MiB", by="ann", status=1).stderr
-    assert "Error: the image demo may not be run here: it is not signed (image-policy.toml:2, rule 1)" in refused
+    digest = json.loads(vws("image", "show", "demo", "--json").stdout)["digest"]
+    why = "may not be run here: it is not signed (image-policy.toml:2, rule 1)"
+    assert f"Error: the image demo (sha256:{digest[:12]}) {why}" in refused
     assert "possible: an image signed by desy" in refused
     assert "kept: nothing was leased" in refused
 

@@ -96,6 +96,32 @@ def test_an_unsigned_image_is_refused_with_rule_reason_and_what_would_do(ruled):
     assert not ruled.site.present.leases
 
 
+def test_an_image_is_called_what_was_asked_for_with_its_digest_in_errors_and_events(ruled):
+    second = replace(demo(ruled), id="img-second", cmdline="quiet", sha256="ab" * 32)
+    user = ImageUser("admin", is_admin=True)
+
+    def enter(draft):
+        draft.put_image(second)
+        for number, tag in enumerate(("v2", "stable")):
+            put_tag(draft, f"tag-new{number}", second, "demo", tag, user)
+
+    ruled.site.change("admin", enter)
+
+    def ask(image):
+        ruled.leases.request(ANN, LeaseRequest((GroupRequest(image, memory_mib=64, disk_mib=1),), 600))
+
+    of = f"sha256:{digest(second)[:12]}"
+    for asked, called in (("demo:v2", "demo:v2"), ("demo:stable", "demo:stable"), (second.id, "demo:stable")):
+        with pytest.raises(ImageRefused) as caught:
+            ask(asked)
+        assert f"the image {called} ({of}) may not be run here" in caught.value.problem
+        event = kinds(ruled, "image.refused")[-1]
+        assert (event.data["name"], event.data["digest"], event.image) == (called, digest(second), second.id)
+    assert [ruled.services.trust.test(ANN, asked).image for asked in ("demo", "demo:v2")] == ["demo", "demo:v2"]
+    told = ruled.services.trust.revoke_image(ADMIN, "demo:v2", reason="odd")
+    assert told.value.name == kinds(ruled, "image.revoked")[-1].data["name"] == "demo:v2"
+
+
 def test_the_dry_run_says_the_same_and_records_nothing(ruled):
     request = LeaseRequest((GroupRequest("demo", memory_mib=64, disk_mib=1),), 600)
     answer = ruled.leases.would_fit(ANN, request)
@@ -352,7 +378,8 @@ def test_with_an_image_all_that_was_saved_on_it_is_revoked(rig):
     with pytest.raises(ImageRefused, match="it was revoked: with demo, which it was made from: a bad kernel"):
         rig.leases.request(ANN, asked["again"])
     (order,) = orders(rig)
-    assert "the image again was revoked: with demo" in why_not_vouched(order, order.vouched)
+    named = f"the image again (sha256:{digest(again)[:12]})"
+    assert f"{named} was revoked: with demo" in why_not_vouched(order, order.vouched)
     rig.services.trust.reinstate_image(ADMIN, "demo")
     rig.services.trust.revoke_image(ADMIN, "again", reason="odd")
     rig.leases.request(ANN, asked["saved"])

@@ -16,7 +16,7 @@ from vws.core.disks import DISK_MIB_MAX, Disk, checked_disks, granted_mib, with_
 from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
-from vws.core.image_access import ImageUser, find_image, user_of
+from vws.core.image_access import ImageUser, called_by, find_image, user_of
 from vws.core.image_gate import admitted, say_allowed
 from vws.core.lifecycle import Command
 from vws.core.offers import beyond, not_in_time, refusal, too_soon, why_not
@@ -85,7 +85,7 @@ def draw_up(draft: Draft, request: LeaseRequest, images: Sequence[Image], owner:
     now = int(draft.now)
     kind = LeaseKind.RESERVATION if request.when is When.PERIODIC else LeaseKind(str(request.when))
     start = None if kind.soft else now if request.start is None else request.start
-    asked = tuple(_group(g, image) for g, image in zip(request.groups, images, strict=True))
+    asked = tuple(_group(draft.present, g, image) for g, image in zip(request.groups, images, strict=True))
     return Lease(
         id=id,
         name=_free_name(draft, request.name or f"lease-{id[-6:]}"),
@@ -385,16 +385,11 @@ def _free_name(draft: Draft, name: str) -> str:
     return name
 
 
-def _called(asked: str, image: Image) -> str:
-    """As it was called at that time, by whoever asked; an id or a digest tells people nothing."""
-    return asked.removesuffix(":latest") if not asked.startswith(("img-", "sha256:")) else image.name
-
-
-def _group(request: GroupRequest, image: Image) -> Group:
+def _group(present: Present, request: GroupRequest, image: Image) -> Group:
     return Group(
         request.name,
         image.id,
-        _called(request.image, image),
+        called_by(present, image, request.image),
         request.count,
         request.cpus,
         request.memory_mib,

@@ -130,6 +130,12 @@ def called(present: Present, image: Image) -> str:
     return show_tag(tags[0].name, tags[0].tag) if tags else image.id
 
 
+def called_by(present: Present, image: Image, asked: str) -> str:
+    """What it was asked by, if that is a name; else what people call it: an id or a digest tells them nothing."""
+    reference = read_reference(asked)
+    return str(reference) if reference.name else called(present, image)
+
+
 # ---------------------------------------------------------------- names
 
 

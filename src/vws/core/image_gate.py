@@ -34,7 +34,7 @@ def admitted(
 
 
 def _admitted(draft: Draft, group: Group, image: Image, owner: str, cluster: str, where: str) -> Group:
-    decision = _judged(draft, image, owner)
+    decision = replace(_judged(draft, image, owner), image=group.image_name)
     must_be_allowed(decision, f"{where}.image")
     if decision.isolated and cluster:
         _must_have_no_way_out(draft, group, decision, cluster, where)
@@ -51,7 +51,7 @@ def _must_have_no_way_out(draft: Draft, group: Group, decision: Decision, cluste
         if (network.outgoing or network.pool) and network.name in group.networks:
             name = network.name
             raise ImageRefused(
-                f"the image {decision.image} may have no way out, and the network {name} has one ({decision.rule})",
+                f"the image {decision.named} may have no way out, and the network {name} has one ({decision.rule})",
                 field=f"{where}.networks",
                 asked=name,
                 possible="a network without outgoing, or an image that the policy lets out",
@@ -75,16 +75,18 @@ def refused_now(draft: Draft, lease: Lease) -> str:
             told = {"name": decision.image, "at": "start", "lease_name": lease.name, **decision.told}
             draft.say(REFUSED, owner=lease.owner, image=image, lease=lease.id, **told)
             by = f" ({decision.rule})" if decision.rule else ""
-            return f"its image {decision.image} may not be run any more: {decision.reason}{by}"
+            return f"its image {decision.named} may not be run any more: {decision.reason}{by}"
     return ""
 
 
 def _decisions(draft: Draft, lease: Lease) -> Iterator[tuple[str, Decision]]:
+    asked = {group.image: group.image_name for group in lease.groups}
     used = [id for group in lease.groups for id in (group.image, *(disk.image for disk in group.disks)) if id]
     for id in dict.fromkeys(used):
         image = draft.present.images.get(id)
         if image is not None:  # one that was removed meanwhile is no longer anybody's to judge
-            yield id, _judged(draft, image, lease.owner)
+            decision = _judged(draft, image, lease.owner)
+            yield id, replace(decision, image=asked.get(id, decision.image))
 
 
 def _judged(draft: Draft, image: Image, user: str) -> Decision:

@@ -80,3 +80,8 @@ def check_new_name(text: str, field: str = "name") -> tuple[str, str]:
 def show_tag(name: str, tag: str) -> str:
     """As people write it: `latest` goes without saying."""
     return name if tag == LATEST else f"{name}:{tag}"
+
+
+def with_digest(called: str, digest: str) -> str:
+    """What people call an image, and which it was then: tags move."""
+    return f"{called} (sha256:{digest[:DIGEST_DIGITS_MIN]})" if digest else called

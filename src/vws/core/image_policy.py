@@ -19,6 +19,7 @@ from typing import Any
 from vws.core.bill import Bill, Flaws, Forbidden, flaws_in
 from vws.core.errors import Forbidden as NotYours
 from vws.core.errors import InvalidRequest
+from vws.core.image_names import with_digest
 from vws.core.spans import show_duration
 from vws.core.trust import PACKAGES, UPDATES_UNTIL, Attested, Value, read_time
 
@@ -94,8 +95,9 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the policy says of one image for one user. keys: by each signer's name, the public key (PEM) that counts;
-    {}: nobody vouches for it. envelopes: theirs, JSON. isolated: it may have no network but its node's gateway."""
+    """What the policy says of one image for one user. image: what people call it. keys: by each signer's name, the
+    public key (PEM) that counts; {}: nobody vouches for it. envelopes: theirs, JSON. isolated: it may have no network
+    but its node's gateway."""
 
     image: str
     digest: str
@@ -109,6 +111,11 @@ class Decision:
     needs: tuple[Need, ...] = ()
 
     @property
+    def named(self) -> str:
+        """The image, as people call it, and which it is."""
+        return with_digest(self.image, self.digest)
+
+    @property
     def told(self) -> dict[str, Any]:
         """For an event."""
         vouching = {"signers": sorted(self.keys)} if self.keys else {}
@@ -117,7 +124,7 @@ class Decision:
 
 
 class ImageRefused(NotYours):
-    """`details`: image (its name), digest, rule."""
+    """`details`: image (what people call it), digest, rule."""
 
     code = "image-refused"
 
@@ -139,7 +146,7 @@ def must_be_allowed(decision: Decision, field: str) -> None:
     if not decision.allowed:
         by = f" ({decision.rule})" if decision.rule else ""
         raise ImageRefused(
-            f"the image {decision.image} may not be run here: {decision.reason}{by}",
+            f"the image {decision.named} may not be run here: {decision.reason}{by}",
             field=field,
             asked=decision.image,
             possible=decision.possible or "another image: vws image list",

@@ -71,6 +71,7 @@ class Present:
         self._lease_names: dict[str, str] = {}
         self._listed: dict[str, set[str]] = {}
         self._tagged: dict[tuple[str, str], str] = {}
+        self._tags: dict[str, dict[str, ImageTag]] = {}
         self.outstanding = Outstanding()
         self._ends: list[tuple[int, str]] = []  # of hard leases, those that are over by now or soon first
 
@@ -137,8 +138,7 @@ class Present:
 
     def tags_of(self, image: str) -> list[ImageTag]:
         """The live tags that point at an image, by name and tag."""
-        found = (tag for tag in list(self.image_tags.values()) if tag.image == image)
-        return sorted(found, key=lambda tag: (tag.name, tag.tag))
+        return sorted(self._tags.get(image, {}).values(), key=lambda tag: (tag.name, tag.tag))
 
     def over_by(self, now: float) -> list[Lease]:
         """Live leases that were granted for a time which has ended."""
@@ -181,6 +181,7 @@ class Present:
             _keep(self.images, image.id, image, alive=image.removed_at is None)
         for tag in changes.image_tags:
             _keep(self.image_tags, tag.id, tag, alive=tag.removed_at is None)
+            _keep(self._tags.setdefault(tag.image, {}), tag.id, tag, alive=tag.removed_at is None)
             if tag.removed_at is None:
                 self._tagged[tag.name, tag.tag] = tag.id
         for signer in changes.signers:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vws.core.errors import InvalidRequest
+from vws.core.image_access import called
 from vws.core.image_lists import ImageList, ListedImage, written_time
 from vws.core.image_policy import Decision
 from vws.core.manifest import digest
@@ -108,4 +109,4 @@ def not_listed(present: Present, image: Image, now: float) -> Decision | None:
     if not reason:
         return None
     possible = "another image; or a newer list from its endorser (vws image list-refresh)"
-    return Decision(image.name, digest(image), False, "its image list", reason, possible)
+    return Decision(called(present, image), digest(image), False, "its image list", reason, possible)

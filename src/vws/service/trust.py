@@ -19,8 +19,9 @@ from vws.core.bill import Bill, read_bill
 from vws.core.certificates import crl_facts, with_crl
 from vws.core.draft import Draft
 from vws.core.errors import InvalidRequest, NameTaken, NotFound, Unavailable
-from vws.core.image_access import has
+from vws.core.image_access import called, called_by, has
 from vws.core.image_gate import REFUSED
+from vws.core.image_names import with_digest
 from vws.core.image_origin import reaches, revocation_meant, revocation_of, why_revoked
 from vws.core.image_policy import Asked, Decision, Facts, ImageRefused, judge
 from vws.core.lifecycle import UNORDERED
@@ -98,12 +99,12 @@ class Trust:
 
     def _judge(self, image: Image, asked: Asked, now: float) -> Decision:
         in_force, of = self._book.in_force, digest(image)
-        revoked = self._revoked(image)
+        revoked, name = self._revoked(image), called(self._site.present, image)
         if in_force.blocked:
             why = f"the site's image policy cannot be read, so that nothing may run: {in_force.problem}"
-            return Decision(image.name, of, False, "the image policy", why, "the same when its administrator mended it")
+            return Decision(name, of, False, "the image policy", why, "the same when its administrator mended it")
         if in_force.policy is None or revoked:
-            return judge(None, asked, Facts(image.name, of, image.created_at, revoked), now)
+            return judge(None, asked, Facts(name, of, image.created_at, revoked), now)
         return judge(in_force.policy, asked, self._facts(image, of, now), now)
 
     def _revoked(self, image: Image) -> str:
@@ -118,9 +119,8 @@ class Trust:
     def _facts(self, image: Image, of: str, now: float) -> Facts:
         said = self._said_of(image)
         attested = tuple(judged(each, of, self._on_record(), now) for each in said.attestations)
-        return Facts(
-            image.name, of, image.created_at, attested=attested, bills=said.bills, bill_problem=said.bill_problem
-        )
+        name = called(self._site.present, image)
+        return Facts(name, of, image.created_at, attested=attested, bills=said.bills, bill_problem=said.bill_problem)
 
     def _said_of(self, image: Image) -> Said:
         known = self._said.get(image.id)
@@ -140,23 +140,24 @@ class Trust:
         """What a node is told of the image of a workspace. Whether an attestation had expired is asked as of when the
         workspace was made; whether its signer or the image itself was revoked, as of now."""
         of = digest(image)
+        group = next((group for group in lease.groups if group.name == workspace.group), None)
+        name = with_digest(group.image_name if group else called(self._site.present, image), of)
         revoked = self._revoked(image)
         if revoked:
-            return Vouched(of, refused=f"the image {image.name} was revoked: {revoked}")
-        group = next((group for group in lease.groups if group.name == workspace.group), None)
+            return Vouched(of, refused=f"the image {name} was revoked: {revoked}")
         if group is None or not group.signers:
             return Vouched(of)
         attested = self._facts(image, of, workspace.created_at).attested
         good = [each for each in attested if set(each.keys) & set(group.signers)]
         keys = {pem: None for each in good for name, pem in each.keys.items() if name in group.signers}
         if not keys:
-            return Vouched(of, refused=self._why_nobody(image, group.signers, attested))
+            return Vouched(of, refused=self._why_nobody(name, group.signers, attested))
         return Vouched(of, tuple(each.content.decode() for each in good), tuple(keys))
 
     @staticmethod
-    def _why_nobody(image: Image, signers: tuple[str, ...], attested: tuple[Attested, ...]) -> str:
+    def _why_nobody(name: str, signers: tuple[str, ...], attested: tuple[Attested, ...]) -> str:
         problems = "; ".join(each.problem for each in attested if each.problem) or "its attestation is gone"
-        return f"the image {image.name} is not vouched for any more by {', '.join(signers)}: {problems}"
+        return f"the image {name} is not vouched for any more by {', '.join(signers)}: {problems}"
 
     def recording(self, caller: Caller, ask: Callable[[], T]) -> T:
         """`ask`, whose refusal by the image policy becomes an event."""
@@ -168,7 +169,7 @@ class Trust:
 
     def _record_refusal(self, caller: Caller, refused: ImageRefused) -> None:
         said = refused.details
-        image = next((i.id for i in self._site.present.images.values() if digest(i) == said["digest"]), "")
+        image = self._refused_image(said["image"], said["digest"])
         told = {"name": said["image"], "at": "request", "reason": refused.problem}
         told |= {"digest": said["digest"], "rule": said["rule"]}
 
@@ -179,6 +180,12 @@ class Trust:
             self._site.change(caller.subject, decide)
         except Unavailable as error:
             log.warning("a refusal of the image policy is not on record: %s (%s)", refused.problem, error.problem)
+
+    def _refused_image(self, name: str, of: str) -> str:
+        """The id of the image of that digest; of several the one that is called so."""
+        same = [image for image in list(self._site.present.images.values()) if digest(image) == of]
+        same.sort(key=lambda image: called(self._site.present, image) != name)
+        return same[0].id if same else ""
 
     def test(self, caller: Caller, asked: str, *, user: str | None = None, vo: str | None = None) -> Decision:
         """What the policy would say of an image, for the caller or, asked by an administrator, for others."""
@@ -191,7 +198,8 @@ class Trust:
             raise InvalidRequest(f"there is no VO {vo[:60]}", field="vo", asked=vo[:60], possible=there)
         with self._site.lock:
             who = Asked(name, self._membership.vo_of(name) if vo is None else vo)
-            return self._judge(image, who, self._site.clock.now())
+            decision = self._judge(image, who, self._site.clock.now())
+            return replace(decision, image=called_by(self._site.present, image, asked))
 
     # ------------------------------------------------------------ signers
 
@@ -315,17 +323,17 @@ class Trust:
         caller.must_be(Role.ADMIN)
         _check_reason(reason)
         image = self._find(caller, asked)
-        of = digest(image)
+        of, name = digest(image), called_by(self._site.present, image, asked)
 
         def decide(draft: Draft) -> Affected:
             made = draft.present.revocations.get(of)
             if made is None:
                 id = self._site.ids.new("rev")
-                made = Revocation(id, of, image.name, reason, caller.subject, draft.now, content=image.content)
+                made = Revocation(id, of, name, reason, caller.subject, draft.now, content=image.content)
                 draft.put_revocation(made)
-                draft.say("image.revoked", image=image.id, name=image.name, digest=of, reason=reason)
+                draft.say("image.revoked", image=image.id, name=name, digest=of, reason=reason)
             images = {each.id for each in draft.present.images.values() if reaches(made, each)}
-            return _affect(draft, made, lambda group: has(group, images), f"{image.name} was revoked", end)
+            return _affect(draft, made, lambda group: has(group, images), f"{with_digest(name, of)} was revoked", end)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
