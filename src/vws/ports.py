@@ -98,7 +98,7 @@ class Page:
 @dataclass(frozen=True)
 class Filter:
     """What a listing is limited to; None means any. `live`: only what has not ended (removed, released). content: of
-    images (core/site.py: Image)."""
+    images (core/site.py: Image); tag: of names of images."""
 
     owner: str | None = None
     lease: str | None = None
@@ -110,6 +110,7 @@ class Filter:
     cluster: str | None = None
     pool: str | None = None
     content: str | None = None
+    tag: str | None = None
     live: bool = False
     states: tuple[str, ...] = field(default=())
 
@@ -197,8 +198,11 @@ class Store(Protocol):
         there never was one."""
         ...
 
-    def page(self, kind: type[Any], where: Filter, *, after: str | None, limit: int) -> Page:
-        """Sorted by id (by time of making). InvalidRequest for a cursor that this store did not give."""
+    def page(
+        self, kind: type[Any], where: Filter, *, after: str | None, limit: int, newest_first: bool = False
+    ) -> Page:
+        """Sorted by id (by time of making), the other way round if asked for. InvalidRequest for a cursor that this
+        store did not give."""
         ...
 
     def events(self, where: Filter, *, after: int, limit: int) -> tuple[Event, ...]:

@@ -274,9 +274,9 @@ class FakeClient:
         self._change("copy_image", id, name)
         return image(tags=[name])
 
-    def image_history(self, name: str) -> list[Json]:
+    def image_history(self, name: str, **where: Any) -> Iterator[Json]:
         row = {"name": "demo", "tag": "latest", "image": "img-1", "owner": "admin", "set_at": 900.0, "removed_at": None}
-        return [row, row | {"image": "img-0", "set_at": 800.0, "removed_at": 900.0}]
+        return iter([row, row | {"image": "img-0", "set_at": 800.0, "removed_at": 900.0}])
 
     def verify_image(self, id: str) -> Json:
         self._change("verify_image", id)

@@ -80,6 +80,9 @@ def test_names_are_given_and_taken_away(vws: Run, client: FakeClient) -> None:
     ]  # fmt: skip
     lines = vws("image", "history", "demo").stdout.splitlines()
     assert ("img-1" in lines[1], "now" in lines[1], "img-0" in lines[2]) == (True, True, True)
+    (newest,) = json.loads(vws("image", "history", "demo", "--last", "1", "--json").stdout)
+    assert newest["image"] == "img-1"
+    assert vws("image", "history", "demo", "--last", "0").exit_code == 2
 
 
 def test_who_may_use_an_image_is_said_as_a_whole(vws: Run, client: FakeClient) -> None:

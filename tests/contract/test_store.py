@@ -421,6 +421,15 @@ def test_pages_cover_everything_once(grounded, put, limit):
     assert walk(grounded, Workspace, Filter(), limit) == [f"wsp-{number:06d}" for number in range(1, 11)]
 
 
+def test_pages_begin_with_the_newest_if_asked_for(grounded, put):
+    put(workspaces=tuple(workspace(number) for number in (2, 3, 1, 5, 4)))
+    first = grounded.page(Workspace, Filter(), after=None, limit=2, newest_first=True)
+    put(workspaces=(workspace(6),))
+    rest = grounded.page(Workspace, Filter(), after=first.next, limit=10, newest_first=True)
+    assert [[w.number for w in page.items] for page in (first, rest)] == [[5, 4], [3, 2, 1]]
+    assert rest.next is None
+
+
 def test_a_page_goes_on_where_it_was_though_things_came_and_went(grounded, put):
     put(workspaces=tuple(workspace(number) for number in range(2, 8)))
     first = grounded.page(Workspace, Filter(live=True), after=None, limit=3)

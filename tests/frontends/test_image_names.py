@@ -25,6 +25,9 @@ def test_a_name_moves_keeps_its_history_and_is_taken_away(here, disk):
     assert here.ann.get("/v1/images/site").json()["id"] == second["id"]
     history = here.ann.get("/v1/image-names/site").json()["items"]
     assert [row["image"] for row in history] == [second["id"], first["id"]]
+    newest = here.ann.get("/v1/image-names/site", params={"limit": 1}).json()
+    older = here.ann.get("/v1/image-names/site", params={"limit": 1, "after": newest["next"]}).json()
+    assert [newest["items"], older["items"], older["next"]] == [history[:1], history[1:], None]
     assert here.ann.post(f"/v1/images/{first['id']}/tags", json={"name": "site:old"}).json()["tags"] == ["site:old"]
     assert here.ann.get("/v1/images?name=site").json()["items"][0]["tags"] == ["site:old"]
     assert [i["id"] for i in here.ann.get("/v1/images?name=site:latest").json()["items"]] == [second["id"]]

@@ -49,8 +49,39 @@ def test_pushing_other_bytes_moves_the_tag_and_what_was_granted_stays(rig):
     assert images.image(ANN, "site:1").id == second.id
     assert granted.groups[0].image == first.id
     assert images.image(ANN, first.id).id == first.id
-    history = [(row.image, row.removed_at is None) for row in images.history(ANN, "site:1")]
+    history = [(row.image, row.removed_at is None) for row in past(rig, "site:1")]
     assert history == [(second.id, True), (first.id, False)]
+
+
+def past(rig, name, caller=ANN, limit=100):
+    """All of a name's history, page by page."""
+    found, after = [], None
+    while True:
+        page = rig.services.images.history(caller, name, after=after, limit=limit)
+        found += page.items
+        after = page.next
+        if after is None:
+            return found
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_a_long_history_is_told_in_pages_the_newest_first_of_what_one_may_use(rig, limit):
+    images = rig.services.images
+    mine = upload(rig, disk(), "site:1")
+    shared = upload(rig, disk(b"x"), "other", shared=["public"])
+    for _ in range(3):
+        for image in (shared, mine):
+            images.tag(ANN, image.id, "site:1")
+            images.tag(ANN, image.id, "site:2")
+    assert [row.image for row in past(rig, "site:1", limit=limit)] == [mine.id, shared.id] * 3 + [mine.id]
+    assert len(past(rig, "site", limit=limit)) == 13
+    assert [row.image for row in past(rig, "site:1", BOB, limit)] == [shared.id] * 3
+    assert past(rig, "site:1", limit=limit)[0].removed_at is None
+    images.remove(ANN, mine.id)
+    assert len(past(rig, "site:1", limit=limit)) == 7, "of what was removed, too"
+    for never in ("none", "site:none"):
+        with pytest.raises(NotFound, match="ever called"):
+            past(rig, never)
 
 
 def test_the_same_bytes_are_the_same_image_whatever_it_is_called(rig):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from vws.cli.sizes import show_bytes
 Json = dict[str, Any]
 
 LOOK_S = 0.3
+HISTORY_PAGE_MAX = 1000
 
 
 @click.command()
@@ -124,17 +126,20 @@ COLUMNS: list[output.Column] = [
 
 @click.command()
 @site_options
+@click.option("--last", metavar="NUMBER", type=click.IntRange(1), help="Only the newest so many.  [default: all]")
 @click.argument("name", metavar="NAME[:TAG]", type=NAME)
 @pass_session
-def history(session: Session, name: str) -> None:
-    """Show what a name points at, and what it pointed at before.
+def history(session: Session, name: str, last: int | None) -> None:
+    """Show what a name points at, and what it pointed at before, the newest first.
 
     \b
     Examples:
       vws image history debian
+      vws image history debian --last 20
       vws image history debian:stable --json
     """
-    rows = session.client.image_history(name)
+    page = {} if last is None else {"limit": min(last, HISTORY_PAGE_MAX)}
+    rows = list(islice(session.client.image_history(name, **page), last))
     output.listing(rows, COLUMNS, as_json=session.as_json, empty=f"Nothing that you may use was called {name}.")
 
 

@@ -256,10 +256,10 @@ class Client(Connection):
     def untag_image(self, name: str) -> Json:
         return self._change("DELETE", _path("image-names", name))
 
-    def image_history(self, name: str) -> list[Json]:
-        """What a NAME's tags, or NAME:TAG, point and pointed at, the last first."""
-        items: list[Json] = self._json("GET", _path("image-names", name))["items"]
-        return items
+    def image_history(self, name: str, **where: Any) -> Iterator[Json]:
+        """What a NAME's tags, or NAME:TAG, point and pointed at, the last first; pages are fetched as they are needed.
+        where: limit, of a page."""
+        return self._pages(_path("image-names", name), where)
 
     def share_image(self, id: str, shared: Sequence[str]) -> Json:
         """shared: names of VOs, "public" for all, none for its owner alone."""

@@ -331,17 +331,25 @@ class Images:
             return image.name == name or any(each.name == name for each in tags)
         return any((each.name, each.tag) == (name, tag) for each in tags)
 
-    def history(self, caller: Caller, name: str) -> list[ImageTag]:
+    def history(self, caller: Caller, name: str, *, after: str | None, limit: int) -> Page:
         """What the tags of a name (or NAME:TAG) point and pointed at, the last first; of images that the caller may
         use. NotFound if there never was such a name."""
         caller.must_be(Role.ADMIN, Role.USER)
         wanted, colon, tag = name.partition(":")
-        page = self._site.store.page(ImageTag, Filter(name=wanted), after=None, limit=1000)
-        found = [row for row in page.items if not colon or row.tag == tag]
-        if not found:
-            raise NotFound(f"no image was ever called {name[:60]}", field="name", asked=name[:60])
-        user = self.user(caller)
-        return [row for row in reversed(found) if may_use(self._site.store.get(Image, row.image), user)]
+        where, found = Filter(name=wanted, tag=tag if colon else None), list[ImageTag]()
+        while True:
+            left = limit - len(found)
+            page = self._site.store.page(ImageTag, where, after=after, limit=left, newest_first=True)
+            if not page.items and after is None:
+                raise NotFound(f"no image was ever called {name[:60]}", field="name", asked=name[:60])
+            found += (row for row in page.items if self._may_use(caller, row.image))
+            after = page.next
+            if after is None or len(found) == limit:
+                return Page(tuple(found), after)
+
+    def _may_use(self, caller: Caller, id: str) -> bool:
+        """An image on record, or one that was removed."""
+        return may_use(self._site.present.images.get(id) or self._site.store.get(Image, id), self.user(caller))
 
     # ------------------------------------------------------------ changing
 

@@ -86,6 +86,8 @@ WRITTEN: tuple[tuple[type[Any], str], ...] = (
     (Save, "saves"),
     (NodeCache, "caches"),
 )
+# The fields of a filter that a value has as they are.
+NAMED = ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster", "pool", "content", "tag")
 # What a filter's field means where it is no column of that name.
 MEANINGS: dict[tuple[Table, str], str] = {
     (leases, "lease"): "id",
@@ -192,13 +194,18 @@ class SqlStore:
         found = self._values(kind, _select(kind).where(TABLES[kind].c.id == id))
         return found[0] if found else None
 
-    def page(self, kind: type[Any], where: Filter, *, after: str | None, limit: int) -> Page:
+    def page(
+        self, kind: type[Any], where: Filter, *, after: str | None, limit: int, newest_first: bool = False
+    ) -> Page:
         if limit < 1:
             raise InvalidRequest("a page has at least one item", field="limit", asked=limit, possible="1 or more")
         table = TABLES[kind]
-        query = _select(kind).where(*_conditions(table, where)).order_by(table.c.id).limit(limit + 1)
+        id = table.c.id
+        query = _select(kind).where(*_conditions(table, where)).limit(limit + 1)
+        query = query.order_by(id.desc() if newest_first else id)
         if after is not None:
-            query = query.where(table.c.id > read_cursor(table, after))
+            last = read_cursor(table, after)
+            query = query.where(id < last if newest_first else id > last)
         found = self._values(kind, query)
         items = found[:limit]
         return Page(tuple(items), cursor(table, items[-1].id) if len(found) > limit else None)
@@ -407,7 +414,7 @@ def _long_ago(connection: Connection) -> float | None:
 
 
 def _conditions(table: Table, where: Filter) -> Iterator[ColumnElement[bool]]:
-    for name in ("owner", "lease", "workspace", "node", "image", "name", "series", "cluster", "pool", "content"):
+    for name in NAMED:
         wanted = getattr(where, name)
         if wanted is not None:
             yield _column(table, name) == wanted

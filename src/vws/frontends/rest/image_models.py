@@ -89,6 +89,7 @@ class ImageTag(BaseModel):
 
 class ImageHistory(BaseModel):
     items: list[ImageTag]
+    next: str | None
 
 
 class Sharing(Asked):

@@ -154,10 +154,9 @@ def collect_images(
 @routes.get(
     "/v1/image-names/{name}", operation_id="image_history", response_model=models.ImageHistory, responses=READING
 )
-def image_history(name: Named, call: CallHere) -> Response:
+def image_history(name: Named, call: CallHere, after: After = None, limit: Limit = LIMIT_DEFAULT) -> Response:
     """What a NAME's tags, or NAME:TAG, point and pointed at, the last first."""
-    rows = call.services.images.history(call.caller, name)
-    return call.answer({"items": [call.views.image_tag(row) for row in rows]})
+    return call.page(call.services.images.history(call.caller, name, after=after, limit=limit), call.views.image_tag)
 
 
 @routes.delete("/v1/image-names/{name}", operation_id="untag_image", response_model=models.Image, responses=CHANGING)
