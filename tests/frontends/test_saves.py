@@ -86,8 +86,9 @@ def test_who_saved_what_is_kept_beside_it(here, node, delta):
     said = json.loads(content)
     asked_for = said["predicate"]["buildDefinition"]["externalParameters"]
     assert (asked_for["workspace"]["name"], asked_for["user"], asked_for["cleaned"]) == ("box-1", "ann", True)
-    digest = here.ann.get("/v1/images/mine:2").json()["digest"]
-    assert said["subject"][0]["digest"]["sha256"] == digest
+    image, base = (here.ann.get(f"/v1/images/{name}").json() for name in ("mine:2", "base"))
+    assert said["subject"][0]["digest"]["sha256"] == image["digest"]
+    assert [(o["how"], o["image"], o["digest"]) for o in image["origins"]] == [("saved", base["id"], base["digest"])]
 
 
 def test_a_saved_image_is_leased_with_all_that_is_under_it_and_saved_again(here, node, delta):

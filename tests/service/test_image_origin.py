@@ -12,11 +12,12 @@ from tests.service.conftest import ADMIN, ANN, BOB
 from tests.service.disk_images import disk
 from tests.service.test_exports import add, debian, exported, with_delta  # noqa: F401 - fixtures
 from tests.service.test_image_lists import DN, ca, endorser, image_of, lists, publisher  # noqa: F401 - fixtures
+from vws.core.deployment import orders_for
 from vws.core.errors import NotFound
 from vws.core.image_origin import made_from
 from vws.core.image_policy import ImageRefused
 from vws.core.manifest import digest
-from vws.core.site import LeaseState, OriginKind, Role
+from vws.core.site import Disk, LeaseState, OriginKind, Role
 from vws.core.terms import GroupRequest, LeaseRequest
 from vws.service.access import Caller
 from vws.store.sql import SqlStore
@@ -189,3 +190,23 @@ def test_what_was_removed_since_is_reinstated_by_name_or_digest(rig, debian, tmp
         assert lease(rig, made)
     with pytest.raises(NotFound, match="is not revoked"):
         rig.services.trust.reinstate_image(ADMIN, "debian")
+
+
+def test_who_shares_the_disk_of_a_revoked_image_is_listed_and_not_booted_again(rig, debian, tmp_path):  # noqa: F811
+    (node,) = rig.enroll("n1")
+    made = copied(rig, debian, tmp_path, ANN)
+    data = Disk("data", 0, image=made.id)
+    group = GroupRequest("demo", 1, memory_mib=128, disk_mib=100, disks=(data,))
+    running = rig.leases.request(ANN, LeaseRequest((group,), 600))
+    rig.obey()
+
+    def refused():
+        present, trust = rig.site.present, rig.services.trust
+        args = present.nodes[node.id], present.on_node(node.id), present.leases, present.images
+        (order,) = orders_for(*args, now=0, vouched_of=trust.vouched).workspaces
+        return order.vouched.refused
+
+    assert refused() == ""
+    told = rig.services.trust.revoke_image(ADMIN, "debian", reason="it leaks")
+    assert [each.id for each in told.leases] == [running.id]
+    assert refused() == f"the image anns (sha256:{digest(made)[:12]}) was revoked: it leaks"

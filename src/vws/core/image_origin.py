@@ -13,8 +13,9 @@ What is revoked is revoked with its disk: the same disk with another kernel or c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 
 from vws.core.errors import InvalidRequest, NotFound
 from vws.core.image_access import ImageUser, called, may_use
@@ -57,17 +58,22 @@ def remembering(image: Image, origins: Iterable[Origin]) -> Image:
 
 def revocation_of(present: Present, image: Image) -> Revocation | None:
     """Why nobody may run an image: it was revoked, or one that it was made from."""
-    return next((made for made in list(present.revocations.values()) if reaches(made, image)), None)
+    own, known = present.revocations.get(digest(image)), _within(image)
+    return own or next((made for made in list(present.revocations.values()) if _is_of(made, known)), None)
 
 
 def reaches(made: Revocation, image: Image) -> bool:
-    return any(digest == made.digest or (content and content == made.content) for digest, content in _within(image))
+    return _is_of(made, _within(image))
 
 
-def _within(image: Image) -> Iterator[tuple[str, str]]:
-    """Digest and content of an image and of all that it was made from."""
-    yield digest(image), image.content
-    yield from ((each.digest, each.content) for each in image.origins)
+def _is_of(made: Revocation, known: frozenset[str]) -> bool:
+    return made.digest in known or made.content in known
+
+
+def _within(image: Image) -> frozenset[str]:
+    """Digests and contents of an image and of all that it was made from; both are sha256s, of different things."""
+    said = [(digest(image), image.content), *((each.digest, each.content) for each in image.origins)]
+    return frozenset(chain.from_iterable(said)) - {""}
 
 
 def why_revoked(made: Revocation, image: Image) -> str:

@@ -31,6 +31,7 @@ from vws.core.site import (
     Answer,
     DocumentKind,
     Event,
+    Group,
     Image,
     Lease,
     LeaseState,
@@ -138,26 +139,37 @@ class Trust:
 
     def vouched(self, workspace: Workspace, lease: Lease, image: Image) -> Vouched:
         """What a node is told of the image of a workspace. Whether an attestation had expired is asked as of when the
-        workspace was made; whether its signer or the image itself was revoked, as of now."""
+        workspace was made; whether its signer, the image itself or one whose disk it shares was revoked, as of now."""
         of = digest(image)
         group = next((group for group in lease.groups if group.name == workspace.group), None)
-        name = with_digest(group.image_name if group else called(self._site.present, image), of)
-        revoked = self._revoked(image)
+        revoked = self._why_not_booted(image, group)
         if revoked:
-            return Vouched(of, refused=f"the image {name} was revoked: {revoked}")
+            return Vouched(of, refused=revoked)
         if group is None or not group.signers:
             return Vouched(of)
         attested = self._facts(image, of, workspace.created_at).attested
         good = [each for each in attested if set(each.keys) & set(group.signers)]
         keys = {pem: None for each in good for name, pem in each.keys.items() if name in group.signers}
         if not keys:
-            return Vouched(of, refused=self._why_nobody(name, group.signers, attested))
+            return Vouched(of, refused=self._why_nobody(group, of, attested))
         return Vouched(of, tuple(each.content.decode() for each in good), tuple(keys))
 
+    def _why_not_booted(self, image: Image, group: Group | None) -> str:
+        """Which of the images that a group boots or shares disks of was revoked, in words; "": none."""
+        present = self._site.present
+        shared = (present.images.get(disk.image) for disk in (group.disks if group else ()))
+        for each in filter(None, (image, *shared)):
+            revoked = self._revoked(each)
+            if revoked:
+                name = group.image_name if group and each is image else called(present, each)
+                return f"the image {with_digest(name, digest(each))} was revoked: {revoked}"
+        return ""
+
     @staticmethod
-    def _why_nobody(name: str, signers: tuple[str, ...], attested: tuple[Attested, ...]) -> str:
+    def _why_nobody(group: Group, of: str, attested: tuple[Attested, ...]) -> str:
         problems = "; ".join(each.problem for each in attested if each.problem) or "its attestation is gone"
-        return f"the image {name} is not vouched for any more by {', '.join(signers)}: {problems}"
+        name = with_digest(group.image_name, of)
+        return f"the image {name} is not vouched for any more by {', '.join(group.signers)}: {problems}"
 
     def recording(self, caller: Caller, ask: Callable[[], T]) -> T:
         """`ask`, whose refusal by the image policy becomes an event."""
