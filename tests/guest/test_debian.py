@@ -39,6 +39,7 @@ def test_its_scripts_are_the_demo_appliances_under_the_same_shell(bundle):
     assert not [path for path in tree if path.split("/")[0] in ("bin", "sbin", "lib", "lib64")]
 
 
+@pytest.mark.soak
 @pytest.mark.live
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU: make setup")
 @pytest.mark.skipif(not BUNDLE.exists(), reason="no Debian appliance: make debian")

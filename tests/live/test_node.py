@@ -58,6 +58,7 @@ async def test_daemons_that_died_are_started_again_and_guests_do_not_notice(site
         await hypervisor.remove(order.id)
 
 
+@pytest.mark.soak
 @in_loop
 async def test_a_libvirtd_that_dies_in_a_suspend_loses_no_guest(site: LibvirtSite) -> None:
     """Before the memory is on disk, while it is written, and when all of it is there but QEMU has yet to end."""
