@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 from vws.core.caches import CachedFile, Cleared, NodeCache
 from vws.core.context import ContextRecord, Member
-from vws.core.deployment import CaptureOrder, NodeOrders, Quiesced, WorkspaceKeys, WorkspaceOrder
+from vws.core.deployment import CaptureOrder, DiskTrouble, NodeOrders, Quiesced, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import (
     Address,
@@ -346,6 +346,7 @@ class Instance:
     boots: the number of the last boot started, kept on disk. created: its disk exists.
     end: the lease's end that it was told, kept on disk, so that ends are enforced by an agent that has no orders yet.
     exit_status: of the order's command, once the guest has powered off after it; it outlives later boots.
+    disks: those that the guest said, in its present boot, that it could not prepare.
     """
 
     id: str
@@ -358,6 +359,7 @@ class Instance:
     memory_mib: int = 0
     memory_defined_mib: int = 0
     exit_status: int | None = None
+    disks: tuple[DiskTrouble, ...] = ()
 
 
 class Stream(Protocol):

@@ -31,7 +31,8 @@ LATER = {"kind": "later", "start": 3802831205, "text": "all of it would run 2h f
 
 
 def seen(state: str, reason: str = "") -> Json:
-    members = [{"name": "head-1", "state": "running", "context": "failed" if state == "failed" else "expected"}]
+    context = "failed" if state == "failed" else "expected"
+    members = [{"name": "head-1", "state": "running", "reason": "", "context": context}]
     return {"id": "cls-1", "name": "slurm", "state": state, "reason": reason, "members": members, "context": "ctx-1"}
 
 
@@ -197,3 +198,11 @@ def test_an_import_for_programs_has_the_file_and_what_to_know_of_it(vws: Run, cl
     assert told["out"] == str(out)
     assert told["notes"]
     assert vws("cluster", "import", str(document)).stdout == told["file"].replace("name: new", "name: old")
+
+
+def test_what_is_wrong_with_a_member_that_runs_is_told_with_the_status():
+    found = seen("ready")
+    found["members"][0]["reason"] = "the disk data could not be prepared: this machine has no mkfs.xfs"
+    assert list(cluster_progress.members_progress(found, [])) == [
+        "  head-1: the disk data could not be prepared: this machine has no mkfs.xfs"
+    ]

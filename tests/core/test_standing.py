@@ -4,7 +4,7 @@ import pytest
 
 from tests.core.builders import World, node
 from vws.core.agreement import cancel, command
-from vws.core.deployment import WorkspaceFact
+from vws.core.deployment import DiskTrouble, WorkspaceFact
 from vws.core.lifecycle import Command, Observation, State
 from vws.core.site import LeaseState, NodeState
 from vws.core.standing import Patience, expire, forsake, listen
@@ -37,6 +37,24 @@ def test_a_step_is_told_with_the_state_that_it_belongs_to():
     assert {(w.state, w.step) for w in world.members(lease)} == {(State.STAGING, "copying the image")}
     world.report("nod-001", *facts(world, lease, O.RUNNING, O.RUNNING))
     assert {(w.state, w.step) for w in world.members(lease)} == {(State.RUNNING, "")}
+
+
+def test_a_guest_that_cannot_have_a_disk_runs_and_says_so_until_it_can():
+    world, lease = pair()
+    troubles = (DiskTrouble("data", "no mkfs.xfs"), DiskTrouble("page", "no\x1b[2J"))
+    for _ in range(2):
+        world.report("nod-001", *facts(world, lease, O.RUNNING, O.RUNNING, disks=troubles))
+    told = "the disk data could not be prepared: no mkfs.xfs; the disk page could not be prepared: no"
+    assert world.lease(lease.id).state is LeaseState.ACTIVE
+    for workspace in world.members(lease):
+        assert (workspace.state, workspace.reason.startswith(told)) == (State.RUNNING, True)
+        assert "\x1b" not in workspace.reason, "a guest's words are made plain"
+    said = [e for e in world.history.events if e.kind == "workspace.disk-failed"]
+    assert [(e.workspace, e.data["disk"]) for e in said] == [
+        (w.id, disk) for w in world.members(lease) for disk in ("data", "page")
+    ], "once"
+    world.report("nod-001", *facts(world, lease, O.RUNNING, O.RUNNING))
+    assert {w.reason for w in world.members(lease)} == {""}
 
 
 def test_before_it_was_active_one_broken_member_ends_the_whole_with_the_reason():

@@ -210,6 +210,8 @@ def test_blank_disks_are_made_once_and_mounted(sandbox):
     root = sandbox.root
     other, scratch = blank(sandbox, "vda", "root-disk"), blank(sandbox, "vdb", "vws-scratch")
     long, swap = blank(sandbox, "vdc", "vws-a-very-long-nam"), blank(sandbox, "vdd", "vws-swap")
+    foreign = blank(sandbox, "vdg", "vws-foreign")
+    (root / "dev/console").write_text("")
     small, shared = blank(sandbox, "vde", "vws-small-exchange"), blank(sandbox, "vdf", "vws-shared")
     table = root / "disks"
     table.write_text(
@@ -219,6 +221,7 @@ def test_blank_disks_are_made_once_and_mounted(sandbox):
         "small-exchange\tvfat\t-\t-\trw\n"
         "shared\t-\t-\t/data\tro\n"
         "missing\text4\t-\t/missing\trw\n"
+        "foreign\tbtrfs\t-\t/foreign\trw\n"
         "../x\text4\t-\t/x\trw\n"
     )
     done = sandbox.run("disks", str(table))
@@ -235,6 +238,10 @@ def test_blank_disks_are_made_once_and_mounted(sandbox):
     assert not any(shared.read_bytes())
     assert "the disk missing could not be prepared: there is none with the serial vws-missing" in done.stderr
     assert "the disk ../x could not be prepared" in done.stderr
+    assert not any(foreign.read_bytes())
+    console = (root / "dev/console").read_text()
+    assert "vws-context: the disk foreign could not be prepared: this machine has no mkfs.btrfs" in done.stderr
+    assert console == done.stderr, "what the node reads"
     before = scratch.read_bytes()
     sandbox.run("disks", str(table))
     assert scratch.read_bytes() == before

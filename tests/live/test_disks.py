@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 DISKS = [
     {"name": "scratch", "size_mib": 16, "mount": "/scratch"},
     {"name": "page", "size_mib": 32, "filesystem": "swap"},
+    {"name": "odd", "size_mib": 8, "filesystem": "xfs", "mount": "/odd"},
     {"name": "ours", "image": "words", "mount": "/ours"},
     {"name": "mine", "image": "words", "private": True, "size_mib": 24, "mount": "/mine"},
 ]
@@ -86,8 +87,13 @@ def test_it_swaps_where_it_may_and_has_what_was_granted(site: RealSite) -> None:
     assert (kind, int(size_kib)) == ("partition", 32 * 1024 - 4), "without the page of its header"
     sizes = "for d in /sys/block/vd?; do echo $(cat $d/serial) $(($(cat $d/size) / 2048)); done"
     found = dict(line.split() for line in site.ssh("two-1", sizes).splitlines() if line.startswith("vws-"))
-    assert found == {"vws-scratch": "16", "vws-page": "32", "vws-ours": "8", "vws-mine": "24"} | DECLARED_SIZES
-    assert site.ask(lambda c: c.workspace("two-1"))["disk_mib"] == 128 + 16 + 32 + 24 + 32, "what it takes on its node"
+    assert (
+        found
+        == {"vws-odd": "8", "vws-scratch": "16", "vws-page": "32", "vws-ours": "8", "vws-mine": "24"} | DECLARED_SIZES
+    )
+    assert site.ask(lambda c: c.workspace("two-1"))["disk_mib"] == 128 + 16 + 32 + 8 + 24 + 32, (
+        "what it takes on its node"
+    )
 
 
 def test_it_has_the_disks_that_its_image_declares(site: RealSite) -> None:
@@ -96,6 +102,15 @@ def test_it_has_the_disks_that_its_image_declares(site: RealSite) -> None:
         assert site.ssh(name, "cat /srv/notes/word") == "theirs"
     site.ssh("two-1", "echo my own > /srv/notes/word; sync")
     assert site.ssh("two-2", "cat /srv/notes/word") == "theirs", "each has a copy of its own"
+
+
+def test_a_disk_that_the_guest_cannot_format_is_told_to_its_user(site: RealSite) -> None:
+    why = "the disk odd could not be prepared: this machine has no mkfs.xfs"
+    for name in ("two-1", "two-2"):
+        site.until(lambda c, name=name: c.workspace(name)["reason"] == why, "told")
+    assert {w["state"] for w in site.ask(lambda c: c.workspaces())} == {"running"}, "it runs without it"
+    said = [e["data"] for e in site.ask(lambda c: list(c.events())) if e["kind"] == "workspace.disk-failed"]
+    assert [(each["disk"], each["reason"]) for each in said] == [("odd", "this machine has no mkfs.xfs")] * 2
 
 
 def test_a_copy_is_its_own_and_what_is_shared_is_nobodys(site: RealSite) -> None:

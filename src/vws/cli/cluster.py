@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vws.cli import output
-from vws.cli.cluster_progress import MENDED_WITHIN_S, OVER, follow, line_of, members_progress, wait, with_tails
+from vws.cli.cluster_progress import (
+    MENDED_WITHIN_S,
+    OVER,
+    follow,
+    line_of,
+    members_progress,
+    troubles,
+    wait,
+    with_tails,
+)
 from vws.cli.context import show_logs
 from vws.cli.failures import failed, failure_of
 from vws.cli.keys import keys_for_lease
@@ -227,6 +236,8 @@ def _show(session: Session, found: Json) -> None:
     if found["members"]:
         click.echo()
         output.listing(found["members"], MEMBER_COLUMNS, as_json=False, empty="")
+    for line in troubles(found):
+        click.echo(line)
 
 
 @cluster.command()

@@ -85,6 +85,13 @@ def wait(session: Session, id: str, state: str, timeout_s: float, *, mended_with
 # ---------------------------------------------------------------- members
 
 
+def troubles(found: Json) -> Iterator[str]:
+    """What is wrong with members that run, such as a disk that one could not format."""
+    for member in found["members"]:
+        if member["state"] == "running" and member["reason"]:
+            yield f"  {member['name']}: {one_line(member['reason'])}"
+
+
 def with_tails(session: Session, found: Json, members: list[Json]) -> list[Json]:
     """`members` of its context; each hook of theirs that ended badly with `log_tail`, the last lines of its output."""
     failed = [member for member in members if any(ran["status"] for ran in member["ran"])]
@@ -100,6 +107,7 @@ def with_tails(session: Session, found: Json, members: list[Json]) -> list[Json]
 
 def members_progress(found: Json, members: Iterable[Json]) -> Iterator[str]:
     """How far each is, in lines: members as `with_tails` gives them."""
+    yield from troubles(found)
     for member in members:
         for line in progress_of(member):
             yield f"  {line}"

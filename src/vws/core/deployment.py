@@ -24,7 +24,8 @@ from types import MappingProxyType
 from typing import Any
 
 from vws.core.caches import CacheContents, CacheTask, Cleared, KeptFile, TaskKind
-from vws.core.disks import Disk, granted_mib
+from vws.core.disks import DISKS_MAX, Disk, granted_mib
+from vws.core.disks import NAME_LENGTH_MAX as DISK_NAME_LENGTH_MAX
 from vws.core.errors import InvalidRequest
 from vws.core.lifecycle import UNORDERED, Desired, Observation
 from vws.core.members import member_name
@@ -247,12 +248,24 @@ class NodeOrders:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskTrouble:
+    """A disk of a workspace that its guest could not format, swap on or mount, and why, in the guest's words."""
+
+    disk: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the disk {self.disk} could not be prepared: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkspaceFact:
     """state: any Observation but GONE and SILENT, which nobody reports. boots: the last boot that was started.
 
     step: what is being done, for people ("fetching the image, 40 %"); reason: why it is broken or not getting on.
     exit_status: of its lease's command, once that has ended; so a STOPPED guest with one has done what it was for.
     fetched_mib: how much of its image was downloaded for it; what the node held already, or got for another, is 0.
+    disks: those of this boot that its guest has trouble with.
     refused: it is BROKEN because the node would not boot this image (`reason` says why).
     """
 
@@ -266,6 +279,7 @@ class WorkspaceFact:
     exit_status: int | None = None
     fetched_mib: int = 0
     refused: bool = False
+    disks: tuple[DiskTrouble, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,11 +353,19 @@ def _readable_cleared(cleared: Cleared) -> Cleared:
     return Cleared(cleared.id, tuple(plain(id)[:64] for id in cleared.dropped), max(0, cleared.freed_bytes), kept)
 
 
+def _readable_disks(troubles: Iterable[DiskTrouble]) -> tuple[DiskTrouble, ...]:
+    found = [DiskTrouble(plain(each.disk)[:DISK_NAME_LENGTH_MAX], plain(each.reason)[:200]) for each in troubles]
+    return tuple(found[:DISKS_MAX])
+
+
 def readable(report: NodeReport) -> NodeReport:
     """The report with all its free text made plain. Raises InvalidRequest for a capacity or traits that cannot be."""
     check_capacity(report.capacity)
     facts = tuple(
-        replace(f, reason=plain(f.reason), step=plain(f.step), host_key=plain(f.host_key)) for f in report.workspaces
+        replace(
+            f, reason=plain(f.reason), step=plain(f.step), host_key=plain(f.host_key), disks=_readable_disks(f.disks)
+        )
+        for f in report.workspaces
     )
     return replace(
         report,

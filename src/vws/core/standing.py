@@ -114,7 +114,7 @@ def _say_node(draft: Draft, before: Node, after: Node) -> None:
 
 def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceFact | None = None) -> Workspace:
     """The workspace after a fact. Never refuses."""
-    said = said or WorkspaceFact(before.id, fact)
+    said = _with_troubles(said or WorkspaceFact(before.id, fact))
     state = observed(before.state, fact)
     after = before
     if state != before.state:
@@ -128,6 +128,9 @@ def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceF
     if said.exit_status not in (None, before.exit_status):
         after = replace(after, exit_status=said.exit_status)
         draft.say_workspace("workspace.done", after, exit_status=said.exit_status)
+    for trouble in said.disks:
+        if str(trouble) not in before.reason:
+            draft.say_workspace("workspace.disk-failed", after, disk=trouble.disk, reason=trouble.reason)
     if state is State.RUNNING:
         after = replace(after, came_up=True, running_at=after.running_at or draft.now)
     if state in FINAL and fact in (Observation.GONE, Observation.ENDED):
@@ -137,6 +140,11 @@ def witness(draft: Draft, before: Workspace, fact: Observation, said: WorkspaceF
             draft.say_workspace("workspace.refused", after, reason=said.reason)
         return draft.order(after)  # what is left of it is to be removed
     return draft.put_workspace(after) if after != before else before
+
+
+def _with_troubles(said: WorkspaceFact) -> WorkspaceFact:
+    """A guest that runs without one of its disks runs, and has a reason for its user to look at it."""
+    return said if said.reason or not said.disks else replace(said, reason="; ".join(map(str, said.disks)))
 
 
 def _released(draft: Draft, workspace: Workspace) -> Workspace:

@@ -257,7 +257,8 @@ def _step(step: Step, instance: Instance, state: Observation, doing: str = "") -
 def _fact(instance: Instance, state: Observation, *, reason: str = "", step: str = "") -> WorkspaceFact:
     said = reason or (instance.reason if state is O.BROKEN else "")
     seen = (instance.host_key, instance.memory_mib, instance.exit_status)
-    return WorkspaceFact(instance.id, state, instance.boots, said, step, *seen)
+    troubles = instance.disks if state is O.RUNNING else ()
+    return WorkspaceFact(instance.id, state, instance.boots, said, step, *seen, disks=troubles)
 
 
 # ------------------------------------------------------------ failures

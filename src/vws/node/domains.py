@@ -18,7 +18,7 @@ from pathlib import Path
 
 import libvirt
 
-from vws.core.deployment import DiskOrder, WorkspaceKeys, WorkspaceOrder
+from vws.core.deployment import DiskOrder, DiskTrouble, WorkspaceKeys, WorkspaceOrder
 from vws.core.lifecycle import Observation
 from vws.core.site import ImageFile, chain_of
 from vws.faultpoints import reach
@@ -34,7 +34,7 @@ from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
 from vws.node.records import Record, Records
 from vws.node.sealed_memory import is_whole
-from vws.node.seed import exit_status
+from vws.node.seed import disk_troubles, exit_status
 from vws.ports import HypervisorError, Instance
 
 _LOG_TAIL_BYTES = 64 << 10
@@ -79,6 +79,8 @@ class Domains:
         self._around = around
         self._groups = groups
         self._exit_statuses: dict[str, int] = {}
+        # By workspace: how long its console was, which boot that was, and what it said of its disks.
+        self._disks: dict[str, tuple[int, int, tuple[DiskTrouble, ...]]] = {}
         self._secrets = DiskSecrets(api, host.tag)
 
     # -------------------------------------------------------- looking
@@ -142,6 +144,7 @@ class Domains:
             memory_mib=memory_mib,
             memory_defined_mib=defined_mib,
             exit_status=self._exit_status(record, state),
+            disks=self._disk_troubles(record, state),
         )
 
     def _exit_status(self, record: Record, state: Observation) -> int | None:
@@ -154,6 +157,17 @@ class Domains:
         if found is not None:
             self._exit_statuses[record.id] = found
         return found
+
+    def _disk_troubles(self, record: Record, state: Observation) -> tuple[DiskTrouble, ...]:
+        """Looked for while the guest runs and whenever it has printed something; remembered for this boot."""
+        length, boots, known = self._disks.get(record.id, (0, 0, ()))
+        console = self._records.console(record.id)
+        now = console.stat().st_size if state is Observation.RUNNING and console.exists() else length
+        if (now, record.boots) != (length, boots):
+            found = disk_troubles(self._records.console_tail(record.id, _CONSOLE_TAIL_BYTES))
+            known = known if found is None else found
+            self._disks[record.id] = (now, record.boots, known)
+        return known
 
     def _state(self, record: Record, seen: Seen | None) -> tuple[Observation, str]:
         """(state, reason if it is BROKEN)"""
@@ -422,6 +436,7 @@ class Domains:
         """Off, undefined, its log and CPU group gone."""
         self._note_stop(id)
         self._exit_statuses.pop(id, None)
+        self._disks.pop(id, None)
         domain = self.find(id)
         if domain:
             self._destroy(domain)

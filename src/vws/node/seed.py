@@ -40,7 +40,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from vws.core.deployment import ContextOrder, DiskOrder, NicOrder, WorkspaceOrder
+from vws.core.deployment import ContextOrder, DiskOrder, DiskTrouble, NicOrder, WorkspaceOrder
 from vws.core.disks import SWAP
 from vws.core.site import DOMAIN
 from vws.guest import delivery
@@ -51,6 +51,24 @@ RUN_COMMAND = Path(__file__).with_name("run-command").read_text()
 # In the guest, until it is switched off.
 _FOLDER = "/run/vws"
 
+
+# What cloud-init made of the disks, in the words of VWS's own agent. Arguments: NAME DEVICE FILESYSTEM MOUNT of each,
+# "-" for none.
+_LOOK_AT_DISKS = """\
+say() { echo "vws-context: $*" >/dev/console; }
+say "preparing disks"
+while [ $# -gt 3 ]; do
+    why=
+    case $3 in
+    -) ;;
+    swap) swapon --noheadings --show=NAME | grep -q . || why="nothing is swapped on;" ;;
+    *) blkid "$2" >/dev/null || why="it has no file system; is there a mkfs.$3?" ;;
+    esac
+    [ "$4" = - ] || grep -q "^[^ ]* $4 " /proc/mounts || why=${why:-"it is not mounted at $4;"}
+    [ -z "$why" ] || say "the disk $1 could not be prepared: $why /var/log/cloud-init.log says more"
+    shift 4
+done
+"""
 
 # (private, public) in OpenSSH's forms; the public one without a comment.
 Keys = tuple[str, str]
@@ -121,6 +139,14 @@ def exit_status(console: bytes, id: str) -> int | None:
     return int(said[-1]) if said else None
 
 
+def disk_troubles(console: bytes) -> tuple[DiskTrouble, ...] | None:
+    """What the guest said in its last boot of disks that it could not prepare, by the end of a console's log; None: it
+    says nothing of that boot's disks."""
+    _, begun, said = console.rpartition(b"vws-context: preparing disks")
+    found = re.findall(rb"vws-context: the disk ([a-z0-9-]{1,16}) could not be prepared: ([ -~]{0,200})", said)
+    return tuple(DiskTrouble(disk.decode(), why.decode()) for disk, why in found) if begun else None
+
+
 def _user_data(order: WorkspaceOrder, host: Keys, user: Keys | None) -> dict[str, object]:
     data: dict[str, object] = {
         "hostname": order.hostname,
@@ -136,10 +162,15 @@ def _user_data(order: WorkspaceOrder, host: Keys, user: Keys | None) -> dict[str
     else:
         data["user"] = {"name": order.user}
     files = delivery.cloud_config(_contact(order, order.context, user))["write_files"] if order.context else []
+    to_run: list[object] = []
+    if order.disks and not order.context:  # its agent would look at them
+        to_run.append(["sh", "-c", _LOOK_AT_DISKS, "sh", *(word for disk in order.disks for word in _seen(disk))])
     if order.command:
         files += [_written(name, text) for name, text in _to_run(order).items()]
         # In the background: who waits for cloud-init does not wait for this.
-        data["runcmd"] = [f"sh {_FOLDER}/run-command </dev/null >/dev/null 2>&1 &"]
+        to_run.append(f"sh {_FOLDER}/run-command </dev/null >/dev/null 2>&1 &")
+    if to_run:
+        data["runcmd"] = to_run
     if files:
         data["write_files"] = files
     return data | _disks(order.disks)
@@ -156,6 +187,11 @@ def _disks(disks: tuple[DiskOrder, ...]) -> dict[str, object]:
     ]
     mounts = [_mount(disk) for disk in disks if disk.mount or disk.filesystem == SWAP]
     return ({"fs_setup": made} if made else {}) | ({"mounts": mounts} if mounts else {})
+
+
+def _seen(disk: DiskOrder) -> tuple[str, str, str, str]:
+    filesystem = "" if disk.shared else disk.filesystem
+    return disk.name, _device(disk), filesystem or "-", disk.mount or "-"
 
 
 def _device(disk: DiskOrder) -> str:

@@ -81,6 +81,7 @@ class ClusterMember(BaseModel):
     id: str = Field(description="The workspace's id.")
     group: str
     state: State = Field(description="Of the workspace.")
+    reason: str = Field(description="Why, if there is more to say; or what of it does not work, such as a disk.")
     node: str
     addresses: dict[str, str] = Field(description="By the name of the network; the node's own has none.")
     context: str = Field(description="What it does, or waits for, in the context.")

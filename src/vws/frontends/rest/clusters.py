@@ -170,6 +170,7 @@ def _member(call: CallHere | Change, view: ClusterView, workspace: Workspace) ->
         "id": workspace.id,
         "group": workspace.group,
         "state": workspace.state,
+        "reason": workspace.reason,
         "node": call.views.node_name(workspace.node),
         "addresses": nics,
         "context": "" if status is None else str(status.state),
