@@ -2,6 +2,9 @@
 VENV := .venv/bin
 SOURCES := src tests bench scripts
 
+# Without the compiled sources beside them all programs and each worker of pytest would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup appliance debian demo test soak lint bench openapi docs clean
 
@@ -42,3 +45,4 @@ docs: setup ## draw docs/states.md and docs/openapi.json anew from the code
 
 clean: ## remove what was built (.venv and the downloaded packages too)
 	@rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

@@ -7,6 +7,7 @@ tests: SQLite's file is a copy of a migrated one, PostgreSQL's database is empti
 
 from __future__ import annotations
 
+import gc
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import statements
 from tests.compiled import stale
 from tests.postgres import Server, absent
 from vws.store.schema import metadata, site
@@ -32,12 +34,19 @@ def pytest_configure() -> None:
     if changed:
         names = ", ".join(path.name for path in changed)
         raise pytest.UsageError(f"changed since it was compiled: {names}. Next: scripts/setup planner")
+    statements.share()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with real machines in them take longest: they come first, so that no worker waits for one at the end."""
     long = {item.path for item in items if item.get_closest_marker("live")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish() -> None:
+    """All that was imported and collected stays: the collector of garbage need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +61,14 @@ def sqlite_url(sqlite_template, tmp_path) -> str:
     """An empty store in a file of the test's own."""
     shutil.copy(sqlite_template, tmp_path / "site.db")
     return f"sqlite:///{tmp_path / 'site.db'}"
+
+
+@pytest.fixture
+def sqlite_store(sqlite_url) -> Iterator[SqlStore]:
+    """For tests of what no store can change."""
+    store = SqlStore.open(sqlite_url)
+    yield store
+    store.close()
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ from vws.cli.main import cli
 from vws.core.chosen import Chosen
 from vws.core.membership import VO, Membership
 from vws.core.trust import read_envelope, read_statement
-from vws.store.sql import SqlStore
 
 POLICY = """
 [[rule]]
@@ -52,17 +51,15 @@ def server():
 
 
 @pytest.fixture
-def site(server, tmp_path, monkeypatch):
+def site(server, sqlite_store, tmp_path, monkeypatch):
     path = tmp_path / "image-policy.toml"
     path.write_text(POLICY)
-    store = SqlStore.open(f"sqlite:///{tmp_path / 'site.db'}")
     chosen = Chosen(membership=Membership({"cms": VO(("ann",))}))
-    running = Running(server, store, tmp_path, chosen=chosen, image_policy=path)
+    running = Running(server, sqlite_store, tmp_path, chosen=chosen, image_policy=path)
     (running.node,) = running.enroll("one")
     monkeypatch.chdir(tmp_path)
     yield running
     running.close()
-    store.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 
 from tests.frontends.conftest import Running
 from vws.core.pools import PoolConfig, pools_of
-from vws.store.sql import SqlStore
 
 POOLS = pools_of(
     {"campus": PoolConfig("192.0.2.0/24", addresses=("192.0.2.16-192.0.2.18",), reserved_max=1)},
@@ -23,13 +22,11 @@ lease: {for: 1h}
 
 
 @pytest.fixture
-def site(server, tmp_path):
-    store = SqlStore.open(f"sqlite:///{tmp_path / 'site.db'}")
-    here = Running(server, store, tmp_path, pools=POOLS)
+def site(server, sqlite_store, tmp_path):
+    here = Running(server, sqlite_store, tmp_path, pools=POOLS)
     here.enroll("n1")
     yield here
     here.close()
-    store.close()
 
 
 def test_an_address_is_reserved_used_and_given_back(site):

@@ -58,10 +58,9 @@ def test_a_poll_without_news_ends_in_time(here):
 
 def test_a_client_that_leaves_leaves_nothing_behind(here):
     (node,) = here.enroll("one")
-    with httpx.Client(base_url=here.url, headers=dict(node.http.headers), timeout=0.3) as client, pytest.raises(
-        httpx.ReadTimeout
-    ):  # fmt: skip
-        client.get(f"/v1/nodes/{node.id}/orders", params={"after": 1000, "wait": 30, "instance": "agent-1"})
+    query = {"after": 1000, "wait": 30, "instance": "agent-1"}
+    with here.client(node.token) as client, pytest.raises(httpx.ReadTimeout):
+        client.get(f"/v1/nodes/{node.id}/orders", params=query, timeout=0.3)
     until(lambda: here.app.state.api.wakeups.count()[0] == 0, 2)
 
 

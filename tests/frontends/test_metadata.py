@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from tests.frontends.conftest import NO_TLS
 from vws.core.context import (
     ContextSpec,
     DataSpec,
@@ -122,7 +123,7 @@ class Guests:
             client.close()
 
     def guest(self, context, name):
-        client = httpx.Client(base_url=self._server.url, timeout=20, trust_env=False)
+        client = httpx.Client(base_url=self._server.url, timeout=20, trust_env=False, verify=NO_TLS)
         self._clients.append(client)
         return Guest(client, self.contexts.secret_of_member(context, name))
 

@@ -23,17 +23,14 @@ from vws.ports import Filter
 from vws.service import conversion
 from vws.service.access import Caller
 from vws.service.image_check import examine
-from vws.store.sql import SqlStore
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(sqlite_store):
     """One is enough: what is in it is looked at here, not how it is kept (tests/contract/test_store.py)."""
-    opened = SqlStore.open(f"sqlite:///{tmp_path / 'site.db'}")
-    yield opened
-    opened.close()
+    return sqlite_store
 
 
 def encrypted(rig, source, name="sealed", caller=ADMIN, **more) -> Image:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, or_, select, true, update
@@ -357,12 +358,14 @@ def _write_record(connection: Connection, changes: Changes, revision: int, last_
             connection.execute(table.insert(), rows)
 
 
+@cache
 def _upsert(insert: Callable[..., Any], table: Table) -> Any:
     statement = insert(table)
     replaced = {column.name: statement.excluded[column.name] for column in table.c if column.name != "id"}
     return statement.on_conflict_do_update(index_elements=["id"], set_=replaced)
 
 
+@cache
 def _upsert_heard(insert: Callable[..., Any]) -> Any:
     statement = insert(heard)
     return statement.on_conflict_do_update(
