@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.frontends.conftest import Running, here, server, sqlite_store, until  # noqa: F401 - fixtures among them
+from tests.frontends.conftest import Running, here, server, until  # noqa: F401 - fixtures among them
 from tests.frontends.test_tunnels import dial, hear
 from vws.client import ApiError, Client, ConnectionFailed, VwsClientError
 from vws.service import certificates
