@@ -587,3 +587,10 @@ def test_a_list_that_has_expired_is_warned_of(ruled):
     assert warning in trust.warnings()
     with pytest.raises(Forbidden):
         trust.put_crl(ANN, "grid", root.crl(at=now))
+
+
+def test_a_simulated_image_is_revoked_without_the_others(rig):
+    rig.enroll("n1")
+    rig.services.images.simulate("other")
+    rig.services.trust.revoke_image(ADMIN, "other", reason="odd")
+    assert rig.request()

@@ -285,6 +285,7 @@ class Images:
                 sha256 = hashlib.sha256(b"simulated " + name.encode()).hexdigest()
                 image = Image(
                     self._site.ids.new("img"), name, "site", sha256, 0, "direct", (),
+                    cmdline=f"simulated={name}",  # of no files, it would have the digest of all that are simulated
                     simulated=True, created_at=draft.now, shared=(PUBLIC,),
                 )  # fmt: skip
                 self._put(draft, image)
