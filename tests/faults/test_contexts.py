@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.faults.site import SiteUnderFire
+from tests.soaking import one_in
 from vws.core.context import Hook
 from vws.faultpoints import POINTS
 
@@ -99,7 +100,7 @@ def make(site, name):
     return client, [Guest(site, each["name"], each["secret"]) for each in made.json()["secrets"]]
 
 
-@pytest.mark.parametrize("point", STEPS)
+@pytest.mark.parametrize("point", one_in(2, STEPS))
 def test_killed_at_any_step_guests_find_each_other(site, point):
     site.kill("service")
     site.arm(point)
