@@ -90,10 +90,13 @@ def migrated(postgres) -> str:
 def empty_postgres(postgres, migrated) -> Callable[[], str]:
     """Call it for an empty store that nobody else is connected to; the one before is gone then."""
     emptied = [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables) if table is not site]
-    anew = ["SET session_replication_role = replica", *emptied, "UPDATE site SET revision = 0, last_seq = 0"]
+    others = (
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    anew = [others, "SET session_replication_role = replica", *emptied, "UPDATE site SET revision = 0, last_seq = 0"]
 
     def empty() -> str:
-        postgres.end_sessions(migrated)
         postgres.run("; ".join(anew), migrated)
         return postgres.url(migrated)
 

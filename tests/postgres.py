@@ -101,7 +101,12 @@ class Server:
         )
 
     def start(self) -> None:
-        settings = {"listen_addresses": "", "unix_socket_directories": self.folder, "fsync": self._fsync}
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": self.folder,
+            "fsync": self._fsync,
+            "jit": "off",  # compiling a query takes longer than any here runs
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.service.conftest import ADMIN, ANN
 from tests.service.disk_images import disk, qemu_img
+from tests.service.encrypting import encrypted_once, made_once  # noqa: F401 - fixtures
 from tests.service.test_exports import add, appliance, debian, exported, two_disks  # noqa: F401 - fixtures
 from vws.core.deployment import WorkspaceFact, orders_for
 from vws.core.errors import CommandRefused, Conflict, Forbidden, InvalidRequest, NotFound

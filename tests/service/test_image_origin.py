@@ -10,6 +10,7 @@ import pytest
 from tests.core.test_image_lists import LIST
 from tests.service.conftest import ADMIN, ANN, BOB
 from tests.service.disk_images import disk
+from tests.service.encrypting import encrypted_once, made_once  # noqa: F401 - fixtures
 from tests.service.test_exports import add, debian, exported, with_delta  # noqa: F401 - fixtures
 from tests.service.test_image_lists import DN, ca, endorser, image_of, lists, publisher  # noqa: F401 - fixtures
 from vws.core.deployment import orders_for
@@ -20,17 +21,14 @@ from vws.core.manifest import digest
 from vws.core.site import Disk, LeaseState, OriginKind, Role
 from vws.core.terms import GroupRequest, LeaseRequest
 from vws.service.access import Caller
-from vws.store.sql import SqlStore
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(sqlite_store):
     """One is enough: how origins are kept is tests/contract/test_store.py's."""
-    opened = SqlStore.open(f"sqlite:///{tmp_path / 'site.db'}")
-    yield opened
-    opened.close()
+    return sqlite_store
 
 
 def named(caller):

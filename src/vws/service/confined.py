@@ -9,6 +9,7 @@ found.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -40,6 +41,7 @@ _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/sbin:/usr/bin:/s
 # Of programs that let no signal end them.
 _TOO_LARGE = os.strerror(errno.EFBIG)
 _SAID_BYTES_MAX = 1 << 20
+_ENDING_S = 10
 
 
 class TooMuchOutput(InvalidRequest):
@@ -144,8 +146,13 @@ def _run(
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Its whole group, which has the child's number as long as the child is not waited for."""
+    """Its whole group, which has the child's number as long as the child is not waited for.
+
+    Who is killed is gone a moment later, and holds our pipes until then.
+    """
     os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=_ENDING_S)
     child.wait()
 
 
