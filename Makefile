@@ -16,10 +16,12 @@ setup: ## system packages, .venv, the service's user, the appliances (only what 
 
 appliance: ## build the demo appliance, build/appliance/demo.vws
 	@PYTHON='$(PYTHON)' scripts/setup packages python
+	@mkdir -p build/appliance
 	@$(VENV)/vws image build appliances/demo.yaml --out build/appliance/demo.vws --cache build/cache
 
 debian: ## build the Debian appliance with NFS and Slurm, build/appliance/debian.vws (a minute or two)
 	@PYTHON='$(PYTHON)' scripts/setup packages python
+	@mkdir -p build/appliance
 	@$(VENV)/vws image build appliances/debian.yaml --out build/appliance/debian.vws --cache build/cache
 
 demo: setup ## lease three virtual machines, then launch a cluster; use them, give them back (KEEP=1 leaves the cluster)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,10 @@ def test_what_cannot_be_signed_is_said(vws, trusted) -> None:
     assert "bad.toml is not TOML" in vws("image", "sign", "demo", *trusted[:2], "--assert", "bad.toml", status=1).stderr
     assert "says no value" in vws("image", "sign", "demo", *trusted[:2], "--set", "maker", status=2).stderr
     wrong = vws("image", "sign", "demo", *trusted[:2], "--set", "updates-until=soon", status=1).stderr
-    assert "--set.updates-until is 'soon', not a time such as" in wrong
+    assert "--set updates-until is 'soon', not a time such as" in wrong
+    wrong = vws("image", "sign", "demo", *trusted[:2], "--set", "bad name=1", status=1).stderr
+    assert "--set: 'bad name' is no name of an assertion" in wrong
+    assert "letters, digits and - . _, a letter or digit first" in wrong
     public = vws("image", "sign", "demo", "--key", "maker.key.pub", status=1).stderr
     assert "the key cannot be used: it is a public one" in public
     late = vws("image", "sign", "demo", *trusted[:2], "--expires", "2020-01-01", status=2).stderr
@@ -198,10 +202,17 @@ def test_what_was_made_from_a_revoked_image_says_so_and_comes_back_with_it(vws) 
     assert "is not revoked" in vws("image", "reinstate", "copy", status=1).stderr
 
 
+def test_a_user_who_cannot_be_is_told_what_names_are(vws) -> None:
+    wrong = vws("image", "policy", "test", "demo", "--user", "a b", status=1).stderr
+    assert "--user is not a name of letters, digits, . _ @ and -, a letter or digit first" in wrong
+
+
 def test_the_policy_is_shown_with_warnings(site, vws) -> None:
     shown = vws("image", "policy", "show", by="ann")
     assert POLICY.strip() in shown.stdout
-    assert "names desy, of whom no key is on record" in shown.stderr
+    (warning,) = (line for line in shown.stdout.splitlines() if "names desy, of whom no key is on record" in line)
+    assert warning.startswith("# Warning: ")
+    assert tomllib.loads(shown.stdout) == tomllib.loads(POLICY)
     assert not json.loads(vws("image", "policy", "show", "--json").stdout)["blocked"]
 
 

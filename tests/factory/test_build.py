@@ -110,6 +110,14 @@ def test_a_wrong_recipe_costs_nothing(build, tmp_path):
     assert not (tmp_path / "cache/work").exists()
 
 
+def test_a_bundle_goes_into_a_folder_that_is_there(build, tmp_path):
+    done = build(TINY, "--out", "no/such/tiny.vws")
+    assert done.returncode == 1
+    assert "no/such/tiny.vws cannot be written: no/such is no directory" in done.stderr
+    assert "kept: nothing was made\n  next: mkdir -p no/such" in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
 def test_an_unknown_package_is_named_and_the_former_bundle_kept(build, tmp_path):
     (tmp_path / "tiny.vws").write_bytes(b"former")
     done = build(TINY.replace(": curl", ": no-such-package-as-this"))

@@ -40,6 +40,24 @@ def lease(rig, image: str, caller=ANN, **terms):
     )
 
 
+def test_a_tag_that_there_is_not_is_told_with_those_that_there_are(rig):
+    images = rig.services.images
+    upload(rig, disk(), "site:1")
+    upload(rig, disk(b"x"), "site:2")
+    for asked in (lambda: images.image(ANN, "site:3"), lambda: images.share(ADMIN, "site:3", ())):
+        with pytest.raises(NotFound, match="there is no image 'site:3', though there is a site") as refused:
+            asked()
+        assert refused.value.possible == "site:1, site:2"
+    images.share(ADMIN, "site:1", ("public",))
+    images.share(ADMIN, "site:2", ())
+    with pytest.raises(NotFound) as refused:
+        images.image(BOB, "site:3")
+    assert refused.value.possible == "site:1", "of what is not his nothing is told"
+    with pytest.raises(NotFound) as refused:
+        images.image(ANN, "other")
+    assert refused.value.possible == "vws image list shows yours"
+
+
 def test_pushing_other_bytes_moves_the_tag_and_what_was_granted_stays(rig):
     images = rig.services.images
     rig.enroll("n1")

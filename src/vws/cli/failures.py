@@ -32,6 +32,7 @@ TIMES = ("start", "deadline", "until")
 NOTHING_CHANGED = "nothing was changed"
 KEPT = {
     "invalid-request": NOTHING_CHANGED,
+    "not-found": NOTHING_CHANGED,
     "forbidden": NOTHING_CHANGED,
     "conflict": NOTHING_CHANGED,
     "command-refused": NOTHING_CHANGED,
@@ -130,7 +131,12 @@ def failed(sentence: str, *, kept: str = "", next_step: str = "", code: str = "f
 def check_writable(path: Path) -> None:
     """Before the work whose result goes there. Raises Failed."""
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise failed(f"{path} cannot be written: {path.parent} is no directory that can be written", code="unwritable")
+        raise failed(
+            f"{path} cannot be written: {path.parent} is no directory that can be written",
+            code="unwritable",
+            kept="nothing was made",
+            next_step=f"mkdir -p {path.parent}" if not path.parent.exists() else "another FILE",
+        )
 
 
 def by_reason(noun: str, things: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:

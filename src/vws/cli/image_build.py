@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vws.cli import output
-from vws.cli.failures import failed, failure_of
+from vws.cli.failures import check_writable, failed, failure_of
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options, user_cache
 from vws.cli.sizes import show_bytes
@@ -71,6 +71,7 @@ def build(
     image = _base(session, base, kept) if base else None
     plan = load(file, image)
     target = out or Path(f"{plan.recipe.name}.vws")
+    check_writable(target)
     try:
         built = build_apart(file, target, kept, _tell(session.as_json), image=image)
     except VwsError as error:

@@ -289,8 +289,9 @@ def show_policy(session: Session) -> None:
     if session.as_json:
         output.print_json(found)
         return
+    # With the policy, wherever that goes; to TOML they are comments.
     for warning in found["warnings"]:
-        click.echo(f"Warning: {one_line(warning)}", err=True)
+        click.echo(f"# Warning: {one_line(warning)}")
     if found["text"]:
         click.echo(f"# in force since {output.moment(found['since'])}")
         click.echo(found["text"].rstrip("\n"))

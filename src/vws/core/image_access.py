@@ -204,9 +204,22 @@ def is_needed(present: Present, image: str) -> bool:
     return bool(deltas_on(present, image)) or bool(due_saves(present, image)) or bool(leases_using(present, image))
 
 
-def must_exist(image: Image | None, asked: str) -> Image:
+def must_exist(present: Present, image: Image | None, asked: str, user: ImageUser) -> Image:
     if image is None:
+        name = asked.partition(":")[0]
+        tags = sorted(each.tag for each in _tags_called(present, name, user))
         raise NotFound(
-            f"there is no image {asked[:60]!r}", field="id", asked=asked[:60], possible="vws image list shows yours"
+            f"there is no image {asked[:60]!r}" + (f", though there is a {name[:60]}" if tags else ""),
+            field="id",
+            asked=asked[:60],
+            possible=", ".join(f"{name}:{tag}" for tag in tags[:20]) if tags else "vws image list shows yours",
         )
     return image
+
+
+def _tags_called(present: Present, name: str, user: ImageUser) -> Iterator[ImageTag]:
+    """The tags that a name has, of images that the user may use."""
+    for tag in list(present.image_tags.values()):
+        image = present.images.get(tag.image)
+        if tag.name == name and image is not None and may_use(image, user):
+            yield tag

@@ -216,8 +216,9 @@ def _asserted(value: Any) -> dict[str, tuple[Value, ...]]:
 
 
 def _duration(value: Any) -> int:
-    if not isinstance(value, str):
-        raise ValueError(f"{str(value)[:60]!r} is not a duration; write 30d or 12h")
+    said = str(value)[:60]
+    if not isinstance(value, str) or said.strip().isdecimal():
+        raise ValueError(f'{said!r} has no unit; write "{said if said.isdecimal() else 30}d" for days, "12h" for hours')
     return parse_duration(value)
 
 

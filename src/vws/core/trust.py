@@ -133,12 +133,19 @@ def checked_assertions(said: Any, where: str = "assertions") -> dict[str, Value]
     """What is asserted, lists as tuples. Raises InvalidRequest for names and values that cannot be."""
     found = _object(said, where)
     _must(len(found) <= ASSERTIONS_MAX, where, len(found), f"at most {ASSERTIONS_MAX} assertions")
-    return {_name(name, where): _value(name, value, f"{where}.{name}") for name, value in found.items()}
+    # Of an option the value is named as another word.
+    of = f"{where} " if where.startswith("-") else f"{where}."
+    return {_name(name, where): _value(name, value, f"{of}{name}") for name, value in found.items()}
 
 
 def _name(name: str, where: str) -> str:
     good = 0 < len(name) <= 100 and name[0].isalnum() and all(c.isascii() and (c.isalnum() or c in "-._") for c in name)
-    _must(good, where, name, "names of letters, digits and - . _")
+    if not good:
+        shown = str(name)[:60]
+        possible = "letters, digits and - . _, a letter or digit first, at most 100"
+        raise InvalidRequest(
+            f"{where}: {shown!r} is no name of an assertion", field=where, asked=shown, possible=possible
+        )
     return name
 
 

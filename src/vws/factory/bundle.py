@@ -59,7 +59,6 @@ def _member_of(role: str) -> str:
 
 def write(out: Path, recipe: Recipe, image: Image, parts: Mapping[str, Path], documents: Mapping[str, bytes]) -> str:
     """Write the bundle to `out`, and the documents beside it, each replaced in one step; the bundle's sha256."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     try:
         with tarfile.open(partial, mode="w", format=tarfile.USTAR_FORMAT) as bundle:

@@ -302,7 +302,7 @@ class Images:
         found = look_up(self._site.present, reference, self.user(caller))
         if found is None and reference.id:
             found = self._site.store.get(Image, reference.id)
-        image = must_exist(found, asked)
+        image = must_exist(self._site.present, found, asked, self.user(caller))
         must_be_usable(image, self.user(caller), asked, "id")
         return image
 
@@ -342,7 +342,10 @@ class Images:
             left = limit - len(found)
             page = self._site.store.page(ImageTag, where, after=after, limit=left, newest_first=True)
             if not page.items and after is None:
-                raise NotFound(f"no image was ever called {name[:60]}", field="name", asked=name[:60])
+                raise NotFound(
+                f"no image was ever called {name[:60]}", field="name", asked=name[:60],
+                possible="vws image list shows what there is",
+            )  # fmt: skip
             found += (row for row in page.items if self._may_use(caller, row.image))
             after = page.next
             if after is None or len(found) == limit:
@@ -546,7 +549,8 @@ class Images:
 
     def _live(self, draft: Draft, caller: Caller, asked: str) -> Image:
         """An image on record that the caller may use."""
-        image = must_exist(look_up(draft.present, read_reference(asked, "id"), self.user(caller)), asked)
+        user = self.user(caller)
+        image = must_exist(draft.present, look_up(draft.present, read_reference(asked, "id"), user), asked, user)
         must_be_usable(image, self.user(caller), asked, "id")
         return image
 

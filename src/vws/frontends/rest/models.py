@@ -53,6 +53,8 @@ def _name(description: str, example: str, length: int = terms.NAME_LENGTH_MAX) -
 
 # ---------------------------------------------------------------- requests
 
+# Of users' names.
+PERSON = r"^[A-Za-z0-9][A-Za-z0-9._@-]*$"
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Duration = Annotated[Whole, _whole(1, terms.DURATION_S_MAX, "Seconds.", 7200)]
 Moment = Annotated[Whole, Field(description="UTC seconds.", examples=[1795420800])]
@@ -261,7 +263,7 @@ class TokenRequest(Asked):
         Field(
             description="The user's name.",
             examples=["anna"],
-            json_schema_extra={"pattern": r"^[A-Za-z0-9][A-Za-z0-9._@-]*$", "maxLength": 64},
+            json_schema_extra={"pattern": PERSON, "maxLength": 64},
         ),
     ]
     role: Annotated[Literal["admin", "user"], Field(description="What it may do.", examples=["user"])]

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket
 
 from vws.core.errors import VwsError
 from vws.frontends.faults import Fault, fault_of, shorten, show
+from vws.frontends.rest.models import PERSON
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -143,12 +144,19 @@ _EXPECTED = {
     "model_attributes_type": "an object",
     "string_too_long": "at most {max_length} characters",
     "string_too_short": "at least {min_length} characters",
-    "string_pattern_mismatch": "printable text",
+    "string_pattern_mismatch": "{form}",
     "greater_than_equal": "{ge} or more",
     "less_than_equal": "{le} or less",
     "enum": "one of {expected}",
     "literal_error": "one of {expected}",
 }
+
+
+def _form(pattern: str) -> str:
+    """In words, what matches a pattern of the models: most of them refuse control characters and nothing else."""
+    if pattern == PERSON:
+        return "a name of letters, digits, . _ @ and -, a letter or digit first"
+    return "printable text" if r"\x00" in pattern else f"text of the form {pattern}"
 
 
 def fault_of_validation(errors: Sequence[Any], model: Any) -> Fault:
@@ -176,7 +184,8 @@ def _sentence(error: Mapping[str, Any], field: str, model: Any) -> tuple[str, st
     if error["type"] == "extra_forbidden":
         return f"{field} is not known here", "one of " + ", ".join(_known(model, error["loc"]))
     template = _EXPECTED.get(error["type"])
-    expected = template.format(**error.get("ctx") or {}) if template else str(error["msg"])
+    told = error.get("ctx") or {}
+    expected = template.format(**told, form=_form(str(told.get("pattern", "")))) if template else str(error["msg"])
     return f"{field} is not {expected}" if template else f"{field}: {expected}", expected
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from vws.core import terms
 from vws.core.certificates import CRL_BYTES_MAX
-from vws.frontends.rest.models import Asked, Event
+from vws.frontends.rest.models import PERSON, Asked, Event
 
 PEM = """-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
@@ -139,7 +139,7 @@ class Attestations(BaseModel):
 class JudgeRequest(Asked):
     """For whom; nothing said: for who asks. Only administrators ask for others."""
 
-    user: Annotated[str | None, Field(min_length=1, max_length=64, pattern="^[A-Za-z0-9][A-Za-z0-9._@-]*$")] = None
+    user: Annotated[str | None, Field(min_length=1, max_length=64, pattern=PERSON)] = None
     vo: Annotated[str | None, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$", description='"": none.')] = None
 
 
