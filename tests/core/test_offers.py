@@ -257,14 +257,18 @@ def test_as_much_longer_as_is_offered_is_granted_where_there_are_limits(seed):
     random = Random(seed)
     limits = Limits(concurrent=random.choice([None, 3]), node_hours=random.choice([2, 5]))
     world = some_world(random, Chosen(membership=Membership(each_user=limits)))
+    world.present.plan_anew(world.now)
     for lease in list(world.present.leases.values()):
         if lease.state is LeaseState.ENDING:
             continue
         try:
             asking(world, amendment.extend, lease, 9000, held_before)
         except (CannotFit, LimitReached) as refused:
-            for offer in refused.details["offers"]:
-                asking(world, amendment.extend, lease, offer["duration_s"], held_before)
+            most_s = max((offer["duration_s"] for offer in refused.details["offers"]), default=0)
+            if most_s:
+                asking(world, amendment.extend, lease, most_s, held_before)
+            with pytest.raises((CannotFit, LimitReached)):
+                asking(world, amendment.extend, lease, most_s + 1, held_before)
 
 
 def test_what_was_held_before_counts_when_a_lease_is_to_be_longer():

@@ -335,11 +335,19 @@ class SitePlanner(Planner):
     # ------------------------------------------------------------ asking
 
     def could_last(self, demand: Demand, end: int, now: int) -> int:
-        """Until when, `end` at most, a demand could stay where it is without anybody giving way."""
+        """Until when, `end` at most, a demand could stay where it is, others giving way as they would to `prolong`."""
         block = demand.block
         assert block is not None
         self._lift(demand, now)
         until = self._open_until(demand, block.hosts, max(block.end, now), end)
+        beyond = end + 1
+        while beyond - until > 1:
+            # The end itself first: nearly always it is refused for good or granted.
+            tried = end if beyond > end else (until + beyond) // 2
+            if self._giving_way(demand, tried, now) is None:
+                beyond = tried
+            else:
+                until = tried
         self._put_back(demand, now)
         return until
 
@@ -367,18 +375,8 @@ class SitePlanner(Planner):
             return True
         end = block.end + duration_s
         self._lift(demand, now)
-        fits = self._open_until(demand, block.hosts, max(block.end, now), end) >= end
-        victims: list[Demand] = []
-        if not fits:
-            found, victims = self._over(
-                demand,
-                self._givers(block.end, end, now, set(block.hosts)),
-                None,
-                lambda: block if self._open_until(demand, block.hosts, max(block.end, now), end) >= end else None,
-                now,
-            )
-            fits = found is not None
-        if fits:
+        victims = self._giving_way(demand, end, now)
+        if victims is not None:
             self._oust(victims, block.end, now)
             demand.requested += duration_s
             block.stop += duration_s
@@ -387,7 +385,24 @@ class SitePlanner(Planner):
         self._put_back(demand, now)
         if demand.phase == RUNNING:
             self._wake(demand, block.stop)
-        return fits
+        return victims is not None
+
+    def _giving_way(self, demand: Demand, end: int, now: int) -> list[Demand] | None:
+        """Who gives way so that a lifted demand can stay where it is until `end`; None if that is not enough."""
+        block = demand.block
+        assert block is not None
+        if self._stays_until(demand, end, now):
+            return []
+        givers = self._givers(block.end, end, now, set(block.hosts))
+        found, victims = self._over(
+            demand, givers, None, lambda: block if self._stays_until(demand, end, now) else None, now
+        )
+        return None if found is None else victims
+
+    def _stays_until(self, demand: Demand, end: int, now: int) -> bool:
+        block = demand.block
+        assert block is not None
+        return self._open_until(demand, block.hosts, max(block.end, now), end) >= end
 
     def resize(self, demand: Demand, parts: list[Part], now: int) -> bool:
         """Other sizes of its members, where they are; False if that has no room. What is not placed just changes, but
