@@ -25,6 +25,7 @@ POINTS: dict[str, str] = {
     "service.upload.checked": "service",
     "service.image.adopted": "service",
     "service.image.unpacked": "service",
+    "service.image.encrypted": "service",
     "service.save.received": "service",
     "service.export.begun": "service",
     "service.export.converted": "service",

@@ -19,7 +19,9 @@ from vws.faultpoints import POINTS
 
 MIB = 1 << 20
 STEPS = sorted(point for point in POINTS if point.startswith(("service.upload.", "service.image.")))
-STEPS.remove("service.image.unpacked")  # of what is unpacked; below
+OWN = ("service.image.unpacked", "service.image.encrypted")  # of what is unpacked and encrypted; below
+STEPS = [step for step in STEPS if step not in OWN]
+ENCRYPTING = ["service.image.encrypted", "service.image.adopted", "service.image.entered", "service.image.committed"]
 # What has nothing to do with where files are kept is tried out for buckets in the soak.
 BUCKET_STEPS = [
     "service.bucket.part:2",
@@ -111,6 +113,38 @@ def foreign(disk):
 def test_what_was_killed_while_it_was_unpacked_is_unpacked_again(site, foreign, monkeypatch):
     lead_an_import(site, foreign, "service.image.unpacked", monkeypatch)
     assert list((site.directory.service / "image-lists").glob("*")) == []
+
+
+@pytest.mark.parametrize("point", one_in(len(ENCRYPTING), ENCRYPTING))
+def test_an_encryption_that_was_killed_is_made_once_and_leaves_nothing_in_between(site, disk, point, monkeypatch):
+    monkeypatch.setattr(transfers, "GIVE_UP_S", -1)
+    name = f"sealed-{point.rpartition('.')[2]}"
+    site.kill("service")
+    source = site.insist(lambda client: client.upload_image(disk, f"plain-{name}"))
+    site.kill("service")
+    site.arm(point)
+    listed = []
+
+    def encrypt(client):
+        if site.once.exists():  # it was killed, and is asked again
+            listed.extend(client.images(name=name))
+            left = list((site.directory.service / "uploads").iterdir())
+            assert left == [], "what was being written is gone with the start"
+        return client.encrypt_image(source["id"], name)
+
+    image = site.insist(encrypt)
+    assert site.once.exists(), f"{point} was never reached"
+    site.disarm()
+    assert {each["id"] for each in listed} == ({image["id"]} if point.endswith("committed") else set())
+    with site.client() as client:
+        assert [each["id"] for each in client.images(name=name)] == [image["id"]]
+        assert image["encrypted"]
+        assert client.verify_image(image["id"])["damaged"] == ""
+        assert len(client.image_passphrase(image["id"])) > 20, "its key is the one that it was made with"
+        for made in (image, source):
+            client.remove_image(made["id"], now=True)
+        assert client.collect_images() == {"images": [], "files": []}, "what was begun before is gone"
+    assert list((site.directory.service / "uploads").iterdir()) == []
 
 
 @pytest.mark.parametrize("point", one_in(2, ["service.export.begun", "service.export.converted"]))

@@ -202,6 +202,7 @@ class Images:
         passphrase = new_passphrase()
         try:
             made, new = encrypt_image(source, self.files, work, self._site.settings.image_bytes_max, passphrase)
+            reach("service.image.encrypted")
             origins = made_from(self._site.present, source, OriginKind.ENCRYPTED)
             new_id = self._site.ids.new("img")
             image = replace(made, id=new_id, name=tag[0], owner=caller.subject, shared=sharing, origins=origins)
@@ -217,7 +218,10 @@ class Images:
                 return kept
 
             with self.files.entering(new):
-                return self._change(caller, decide, once)
+                reach("service.image.adopted")
+                entered = self._change(caller, decide, once)
+                reach("service.image.committed")
+                return entered
         except OSError as error:
             raise Unavailable(
                 f"the service cannot encrypt the image: {error.strerror or error}; nothing was changed",
