@@ -6,11 +6,10 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from tests.core.builders import World, image, node
 from tests.core.test_kinds import follow
+from tests.soaking import on_seeds
 from vws.core import agreement, amendment
 from vws.core.bargain import last
 from vws.core.chosen import Chosen
@@ -150,16 +149,13 @@ def refusal(world: World, request: LeaseRequest) -> CannotFit | LimitReached | N
     return None
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, 1 << 40))
-@example(10269)
+@on_seeds(100, 300, 10269)
 def test_every_offer_is_granted_when_it_is_asked_for(seed):
     random = Random(seed)
     every_offer_is_granted(random, some_world(random))
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, 1 << 40))
+@on_seeds(100, 300)
 def test_every_offer_is_granted_where_there_are_limits(seed):
     random = Random(seed)
     every_offer_is_granted(random, some_world(random, some_policy(random)))
@@ -182,8 +178,7 @@ def every_offer_is_granted(random: Random, world: World) -> None:
                 raise AssertionError(f"{offer} was offered, but {error.problem}") from error
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 1 << 40))
+@on_seeds(66, 200)
 def test_asking_before_asking_is_answered_as_asking(seed):
     random = Random(seed)
     world = some_world(random)
@@ -207,8 +202,7 @@ def prepare_s(world: World, request: LeaseRequest) -> int:
     return world.present.outlook.prepare_s(lease)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 1 << 40))
+@on_seeds(66, 200)
 def test_no_nearer_offer_would_be_granted(seed):
     random = Random(seed)
     world = some_world(random)
@@ -236,8 +230,7 @@ def test_no_nearer_offer_would_be_granted(seed):
             assert refusal(world, taken(request, longer))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.integers(0, 1 << 40))
+@on_seeds(50, 150)
 def test_as_much_longer_as_is_offered_is_granted(seed):
     random = Random(seed)
     world = some_world(random)
@@ -251,8 +244,7 @@ def test_as_much_longer_as_is_offered_is_granted(seed):
                 asking(world, amendment.extend, lease, offer["duration_s"])
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 1 << 40))
+@on_seeds(33, 100)
 def test_as_much_longer_as_is_offered_is_granted_where_there_are_limits(seed):
     random = Random(seed)
     limits = Limits(concurrent=random.choice([None, 3]), node_hours=random.choice([2, 5]))

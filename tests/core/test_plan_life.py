@@ -598,9 +598,9 @@ class PlanLifeAtLength(PlanLife):
     pass
 
 
-QUICK = settings(max_examples=80, stateful_step_count=40, deadline=None)
+QUICK = settings(max_examples=40, stateful_step_count=40, deadline=None)
 SOAK = settings(max_examples=3000, stateful_step_count=60, deadline=None)
-PlanKept.TestCase.settings = settings(QUICK, max_examples=20, stateful_step_count=20)
+PlanKept.TestCase.settings = settings(QUICK, max_examples=10, stateful_step_count=20)
 PlanLife.TestCase.settings = QUICK
 PlanKeptAtLength.TestCase.settings = settings(SOAK, max_examples=500)
 PlanLifeAtLength.TestCase.settings = SOAK

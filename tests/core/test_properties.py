@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
@@ -192,5 +193,12 @@ class SiteLife(RuleBasedStateMachine):
                 assert w.id not in self.world.present.workspaces
 
 
-SiteLife.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+class SiteLifeAtLength(SiteLife):
+    pass
+
+
+SiteLife.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+SiteLifeAtLength.TestCase.settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
+SiteLifeAtLength.TestCase.pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 TestSiteLife = SiteLife.TestCase
+TestSiteLifeAtLength = SiteLifeAtLength.TestCase

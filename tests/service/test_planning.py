@@ -10,6 +10,7 @@ import pytest
 
 from tests.core.hosts import Host
 from tests.service.conftest import ANN, BOB, Rig
+from tests.soaking import one_in
 from vws.ambient import TimeIds
 from vws.core.errors import CannotFit, Unavailable, VwsError
 from vws.core.plan.profile import NOTHING
@@ -133,7 +134,7 @@ def assert_nothing_is_taken_twice(site: Site) -> None:
 # ---------------------------------------------------------------- restarts
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", one_in(4, range(4)))
 def test_restarted_at_any_moment_the_service_goes_by_the_same_plan(rig, seed):
     life = Life(rig, seed)
     life.fill()
@@ -305,7 +306,7 @@ def test_many_who_ask_at_once_get_no_node_twice(two):
     assert_nothing_is_taken_twice(second.site)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", one_in(2, range(2)))
 def test_two_processes_lead_one_life(two, seed):
     """Requests come to either, and either may be the one that leads, or that nodes report to."""
     life = Life(two[0], seed)
