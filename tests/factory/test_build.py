@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -355,11 +356,26 @@ def test_the_cloud_image_boots_by_its_loader_and_cloud_init_lets_us_in(tmp_path)
     user["ssh_keys"] = {"ed25519_private": (tmp_path / "host").read_text(), "ed25519_public": public}
     seed = {"meta-data": '{"instance-id": "i-1", "local-hostname": "clouded"}'}
     make_seed(tmp_path / "seed.iso", seed | {"user-data": "#cloud-config\n" + json.dumps(user)})
-    with Machine(tmp_path, memory_mib=384, disk_mib=3000) as machine:
+    channel = ["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=ga,name=org.qemu.guest_agent.0"]
+    channel += ["-chardev", f"socket,id=ga,path={tmp_path / 'ga'},server=on,wait=off"]
+    with Machine(tmp_path, memory_mib=384, disk_mib=3000, more=channel) as machine:
         # QEMU takes calls for the guest's sshd before there is one.
         machine.wait_for(" finished at ", limit_s=500)  # cloud-init's last word
         assert machine.output("hostname; systemctl --failed --no-legend --plain").split() == ["clouded"]
         assert int(machine.output("df -m --output=size / | tail -n 1")) > 2500  # grown to the lease's disk
+        assert asked_of_agent(tmp_path / "ga", "guest-fsfreeze-freeze") >= 1, "what a save does"
+        assert asked_of_agent(tmp_path / "ga", "guest-fsfreeze-thaw") >= 1
+
+
+def asked_of_agent(path: Path, command: str) -> int:
+    """What QEMU's guest agent answers: how many file systems it was done to."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(60)
+        channel.connect(str(path))
+        channel.sendall(json.dumps({"execute": command}).encode() + b"\n")
+        answer = json.loads(channel.makefile("rb").readline())
+    assert "return" in answer, answer
+    return int(answer["return"])
 
 
 @needs_root
