@@ -80,6 +80,7 @@ def test_a_bundle_has_them_inside_and_beside(parts, tmp_path):
     image = bundle.image_of(recipe, disk_only)
     assert (image.boot, image.cmdline, image.files[0].virtual_size_mib) == ("disk", "", 1024)
     out = tmp_path / "out" / "mine.vws"
+    out.parent.mkdir()
     said = {bundle.SBOM: b"bill", bundle.PROVENANCE: b"statement"}
     sha256 = bundle.write(out, recipe, image, disk_only, said)
     assert sha256 == hashlib.sha256(out.read_bytes()).hexdigest()

@@ -20,7 +20,7 @@ SAME = {"deadline": None, "database": None, "derandomize": True, "suppress_healt
 # say: theirs is valid data that is refused all the same.
 SITUATIONAL = {
     "subscribe_image_list", "reserve_address", "begin_upload", "share_image", "tag_image", "copy_image",
-    "encrypt_image", "untag_image",
+    "encrypt_image", "untag_image", "image_history",
     "request_lease", "create_context", "explain_request", "import_image", "show_plan", "launch_cluster",
     "explain_cluster", "add_signer", "revoke_signer", "put_crl", "judge_image", "revoke_image", "reinstate_image",
     "prefetch_image", "clear_cache",

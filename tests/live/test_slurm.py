@@ -34,31 +34,41 @@ def site(tmp_path: Path) -> Iterator[RealSite]:
         site.stop()
 
 
-def test_the_life_of_a_batch_system(site: RealSite, capsys: pytest.CaptureFixture[str]) -> None:
+STEPS: dict[str, Callable[[Shell, RealSite], None]] = {
+    "launched": lambda vws, site: launch(vws),
+    "run on three": lambda vws, site: runs_on(vws, WORKERS[:2]),
+    "grown": lambda vws, site: grow(vws),
+    "run on four": lambda vws, site: runs_on(vws, WORKERS),
+    "suspended": lambda vws, site: sleep(vws),
+    "service and agent killed and started": lambda vws, site: start_anew(vws, site),
+    "restored": lambda vws, site: wake(vws, site),
+    "run on four again": lambda vws, site: runs_on(vws, WORKERS),
+    "the job's end": lambda vws, site: the_job_has_ended(vws),
+    "terminated": lambda vws, site: terminate(vws),
+}
+SLEEP = ("suspended", "service and agent killed and started", "restored", "run on four again", "the job's end")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([step for step in STEPS if step not in SLEEP], id="awake"),
+        pytest.param(list(STEPS), id="all", marks=pytest.mark.soak),
+    ],
+)
+def test_the_life_of_a_batch_system(site: RealSite, steps: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     vws, told = Shell(site, "slurm"), list[str]()
-
-    def timed(what: str, step: Callable[[Shell, RealSite], None]) -> None:
-        began = time.monotonic()
-        step(vws, site)
-        told.append(f"{what} in {time.monotonic() - began:.1f} s")
-
     vws("image", "import", str(BUNDLE), "--name", "debian")
-    timed("launched", launch)
-    timed("run on three", lambda vws, _: runs_on(vws, WORKERS[:2]))
-    timed("grown", grow)
-    timed("run on four", lambda vws, _: runs_on(vws, WORKERS))
-    timed("suspended", sleep)
-    timed("service and agent killed and started", start_anew)
-    timed("restored", wake)
-    timed("run on four again", lambda vws, _: runs_on(vws, WORKERS))
-    timed("the job's end", the_job_has_ended)
-    timed("terminated", lambda vws, _: terminate(vws))
+    for step in steps:
+        began = time.monotonic()
+        STEPS[step](vws, site)
+        told.append(f"{step} in {time.monotonic() - began:.1f} s")
     site.check_nothing_is_left(4)
     with capsys.disabled():
         print("\nthe slurm cluster:", "; ".join(told))
 
 
-def launch(vws: Shell, site: RealSite) -> None:
+def launch(vws: Shell) -> None:
     file = ROOT / "examples/slurm/cluster.yaml"
     vws("cluster", "launch", str(file), "--set", "workers=2", "--for", "30m", "--wait")
     assert vws.ask("cluster", "show", "slurm")["state"] == "ready"
@@ -72,12 +82,12 @@ def runs_on(vws: Shell, workers: list[str]) -> None:
     assert set(states.values()) <= {"idle", "mixed", "allocated", "completing"}
 
 
-def grow(vws: Shell, site: RealSite) -> None:
+def grow(vws: Shell) -> None:
     vws("cluster", "grow", "slurm", "worker=+1", "--wait")
     assert "4 nodes" in vws.log(HEAD, "on-changed")
 
 
-def sleep(vws: Shell, site: RealSite) -> None:
+def sleep(vws: Shell) -> None:
     vws.inside(HEAD, JOB.format(nodes=4) + "; until squeue -h -t R | grep -q .; do sleep 0.3; done")
     vws("cluster", "suspend", "slurm", "--wait")
 
@@ -104,7 +114,7 @@ def joined_and_ready(site: RealSite) -> int:
         return sum(event["kind"] == "context.ready" for event in client.events())
 
 
-def the_job_has_ended(vws: Shell, site: RealSite) -> None:
+def the_job_has_ended(vws: Shell) -> None:
     told = vws.inside(HEAD, "while squeue -h | grep -q .; do sleep 1; done; cat /root/job")
     assert sorted(told) == [HEAD, *WORKERS]
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,16 @@ class Unpacked:
     root: Path
 
 
-def look_up(names: Iterable[str]) -> dict[str, Deb]:
-    """The candidate version of each package. Raises BuildError naming those that apt does not know."""
+def look_up(names: Iterable[str], index: Path | None = None) -> dict[str, Deb]:
+    """The candidate version of each package. Raises BuildError naming those that apt does not know.
+
+    index: a folder where apt keeps what it made of its lists, for the next look.
+    """
     wanted = sorted(set(names))
     if not wanted:
         return {}
-    shown = run(["apt-cache", "show", "--no-all-versions", *wanted], allow_failure=True)
+    kept = [] if index is None else [f"-oDir::Cache::{name}={index / name}" for name in ("pkgcache", "srcpkgcache")]
+    shown = run(["apt-cache", *kept, "show", "--no-all-versions", *wanted], allow_failure=True)
     found = {deb.name: deb for deb in _stanzas(shown)}
     missing = [name for name in wanted if name not in found]
     if missing:
@@ -64,9 +69,11 @@ def with_dependencies(names: Iterable[str], follow: Callable[[str], bool]) -> di
     """The packages and, through all levels, those they depend on for which `follow(name)` holds."""
     found: dict[str, Deb] = {}
     level = set(names)
-    while level:
-        found |= look_up(level)
-        level = {name for deb in found.values() for name in deb.depends if follow(name)} - found.keys()
+    # Machines made for containers keep no index, and making one takes half a second.
+    with tempfile.TemporaryDirectory() as index:
+        while level:
+            found |= look_up(level, Path(index))
+            level = {name for deb in found.values() for name in deb.depends if follow(name)} - found.keys()
     return found
 
 
