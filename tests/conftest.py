@@ -37,8 +37,12 @@ def pytest_configure() -> None:
     statements.share()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with real machines in them take longest: they come first, so that no worker waits for one at the end."""
+    for item in items:
+        if item.get_closest_marker("live") and item.get_closest_marker("soak_live"):
+            item.add_marker("soak")
     long = {item.path for item in items if item.get_closest_marker("live")}
     items.sort(key=lambda item: item.path not in long)
 

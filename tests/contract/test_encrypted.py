@@ -106,6 +106,7 @@ async def test_without_its_keys_nothing_of_it_is_done(site: Site) -> None:
         await hypervisor.remove(order.id)
 
 
+@pytest.mark.soak_live
 @in_loop
 async def test_it_lives_suspends_and_goes_on_and_nothing_lies_in_the_clear(site: Site) -> None:
     disks = (DiskOrder("swapped", 64, filesystem="swap"), DiskOrder("scratch", 64))

@@ -439,6 +439,7 @@ async def test_a_removal_cut_off_anywhere_can_be_repeated(site: Site, point: str
         assert await hypervisor.instances() == []
 
 
+@pytest.mark.soak_live
 @in_loop
 async def test_a_stopped_guest_is_off_and_boots_again(site: Site) -> None:
     order = site.order("wsp-1")
@@ -516,6 +517,7 @@ async def test_a_guests_own_end_is_told_from_its_death(site: Site) -> None:
         await hypervisor.remove(order.id)
 
 
+@pytest.mark.soak_live
 @in_loop
 async def test_an_end_that_no_agent_saw_is_told_all_the_same(site: Site) -> None:
     off, dead = site.order("wsp-1"), site.order("wsp-2")
@@ -577,6 +579,7 @@ async def test_a_running_guest_is_taken_and_goes_on(site: Site) -> None:
         assert await hypervisor.captures() == set()
 
 
+@pytest.mark.soak_live
 @in_loop
 async def test_a_guest_is_taken_at_its_end_once_it_is_off(site: Site) -> None:
     order = site.order("wsp-1")

@@ -97,7 +97,7 @@ def lead_an_import(site: SiteUnderFire, disk, point: str, monkeypatch) -> None:
     assert list((site.directory.service / "uploads").glob("*")) == [], "no upload is left"
 
 
-@pytest.mark.parametrize("point", one_in(3, STEPS))
+@pytest.mark.parametrize("point", one_in(4, STEPS))
 def test_an_import_that_was_killed_is_made_once(site, disk, point, monkeypatch):
     lead_an_import(site, disk, point, monkeypatch)
 

@@ -73,7 +73,7 @@ STEPS = sorted(point for point in POINTS if not point.startswith(ELSEWHERE))
 AGENTS, SERVICES = ([p for p in STEPS if p.startswith(who)] for who in ("agent.", "service."))
 
 
-@pytest.mark.parametrize("point", [*one_in(4, AGENTS), *one_in(2, SERVICES)])
+@pytest.mark.parametrize("point", [*one_in(6, AGENTS), *one_in(3, SERVICES)])
 def test_killed_at_any_step_the_site_ends_up_as_agreed(site, point):
     site.kill()
     site.arm(point)
