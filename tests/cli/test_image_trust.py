@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import time
 import tomllib
 from pathlib import Path
@@ -120,9 +121,13 @@ def test_from_key_to_lease_to_revocation(site, vws, trusted) -> None:
     told = vws("image", "trust", "revoke", "desy", "--reason", "its key was stolen").stdout
     assert "desy is revoked; 1 lease runs or waits still:" in told
     assert "mine" in told
+    advised = shlex.split(told.splitlines()[-1])
+    assert advised[:4] == ["vws", "image", "trust", "revoke"]
     assert json.loads(vws("image", "trust", "list", "--json").stdout) == []
     assert "its key was stolen" in vws("image", "trust", "list", "--all").stdout
     assert "was revoked: its key was stolen" in vws("image", "policy", "test", "demo", by="ann", status=1).stdout
+    assert "1 lease is being ended" in vws(*advised[1:]).stdout, "as it was printed"
+    assert "desy was revoked: its key was stolen" in vws("lease", "show", "mine", by="ann").stdout
 
 
 def test_a_file_is_signed_where_it_is_and_its_attestation_kept_later(site, vws, trusted) -> None:

@@ -329,10 +329,29 @@ def test_revoking_a_signer_lists_what_runs_and_ends_it_if_asked(ruled):
     told = ruled.services.trust.revoke_signer(ADMIN, told.value.id, reason="stolen", end=True)
     assert told.leases[0].state is LeaseState.ENDING
     ruled.obey()
-    assert ruled.leases.lease(ANN, lease.id).reason == "desy was revoked"
+    assert ruled.leases.lease(ANN, lease.id).reason == "desy was revoked: stolen"
     assert ruled.leases.lease(BOB, others.id).state is LeaseState.ACTIVE
     (event,) = kinds(ruled, "signer.revoked")
     assert event.data["reason"] == "stolen"
+
+
+def test_a_signer_who_is_revoked_is_found_by_name_and_a_new_key_of_that_name_is_spared(ruled):
+    trust = ruled.services.trust
+    attest(ruled)
+    first = ruled.request()
+    old = trust.revoke_signer(ADMIN, "desy", reason="stolen").value
+    again = trust.revoke_signer(ADMIN, "desy", reason="another reason")
+    assert (again.value.id, again.value.reason) == (old.id, "stolen")
+    assert [each.id for each in again.leases] == [first.id]
+    new = trust.add_signer(ADMIN, "desy", public("cern"))
+    assert trust.signer(ADMIN, "desy").id == new.id
+    assert trust.revoke_signer(ADMIN, old.id, reason="stolen").leases == again.leases, "nobody signed it anew"
+    attest(ruled, by="cern")
+    second = ruled.request()
+    told = trust.revoke_signer(ADMIN, old.id, reason="stolen", end=True)
+    assert told.leases == (), "the new key vouches for all that runs"
+    assert ruled.leases.lease(ANN, second.id).state is not LeaseState.ENDING
+    assert trust.signer(ADMIN, new.id).revoked_at is None
 
 
 def test_a_revoked_image_is_refused_to_all_until_it_is_reinstated(ruled):

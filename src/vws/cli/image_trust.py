@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,8 @@ def revoke_signer(session: Session, name: str, reason: str, end: bool) -> None:
       vws image trust revoke desy --reason 'its key was stolen' --end
     """
     told = session.client.revoke_signer(name, reason, end=end)
-    _concerned(session, told, f"{told['signer']['name']} is revoked")
+    # By id: his name may be that of a new key by the time it is given.
+    _concerned(session, told, f"{told['signer']['name']} is revoked", f"trust revoke {told['signer']['id']}")
 
 
 @click.command("revoke")
@@ -189,10 +191,11 @@ def revoke_image(session: Session, name: str, reason: str, end: bool) -> None:
       vws image revoke debian-12 --reason 'its kernel lets guests out' --end
     """
     told = session.client.revoke_image(name, reason, end=end)
-    _concerned(session, told, f"{told['revocation']['name']} is revoked")
+    made = told["revocation"]
+    _concerned(session, told, f"{made['name']} is revoked", f"revoke sha256:{made['digest'][:12]}")
 
 
-def _concerned(session: Session, told: Json, said: str) -> None:
+def _concerned(session: Session, told: Json, said: str, again: str) -> None:
     if session.as_json:
         output.print_json(told)
         return
@@ -207,7 +210,9 @@ def _concerned(session: Session, told: Json, said: str) -> None:
         output.table(["LEASE", "OWNER", "STATE", "ID"], [[e["name"], e["owner"], e["state"], e["id"]] for e in leases])
     )
     if not told["ended"]:
-        click.echo("What runs is not booted again and what waits does not start; the same with --end ends all of it.")
+        reason = shlex.quote((told.get("signer") or told["revocation"])["reason"])
+        click.echo("What runs is not booted again and what waits does not start. To end all of it:")
+        click.echo("  " + session.named(f"vws image {again}") + f" --reason {reason} --end")
 
 
 @click.command()

@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 from vws.core.bill import Bill, read_bill
@@ -252,10 +253,12 @@ class Trust:
         return [signer for signer in found if revoked or signer.revoked_at is None]
 
     def signer(self, caller: Caller, asked: str) -> Signer:
-        """By id, or by the name of one that is not revoked."""
+        """By id or name; of several of that name the one who is not revoked, else the one revoked last."""
         known = self.signers(caller, revoked=True)
-        live = (s for s in known if s.revoked_at is None and s.name == asked)
-        found = next(live, None) or next((s for s in known if s.id == asked), None)
+        found = next((signer for signer in known if signer.id == asked), None)
+        if found is None:
+            named = (signer for signer in known if signer.name == asked)
+            found = max(named, key=lambda signer: signer.revoked_at or inf, default=None)
         if found is None:
             raise NotFound(
                 f"there is no signer {asked[:60]!r}", field="id", asked=asked[:60], possible="vws image trust list"
@@ -273,12 +276,22 @@ class Trust:
 
         def decide(draft: Draft) -> Affected:
             signer = draft.present.signers[found.id]
+            # His name may be on record with another key by now, whose word counts.
+            by_his_word = self._not_vouched_anew if signer.revoked_at is not None else _vouched
             if signer.revoked_at is None:
                 signer = draft.put_signer(replace(signer, revoked_at=draft.now, reason=reason))
                 draft.say("signer.revoked", signer=signer.id, name=signer.name, keyid=signer.keyid, reason=reason)
-            return _affect(draft, signer, lambda group: signer.name in group.signers, f"{signer.name} was revoked", end)
+            why = f"{signer.name} was revoked: {signer.reason}"
+            return _affect(draft, signer, lambda group: by_his_word(group, signer.name), why, end)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
+
+    def _not_vouched_anew(self, group: Group, name: str) -> bool:
+        image = self._site.present.images.get(group.image)
+        if not _vouched(group, name) or image is None:
+            return _vouched(group, name)
+        facts = self._facts(image, digest(image), self._site.clock.now())
+        return all(name not in each.keys for each in facts.attested)
 
     def put_crl(self, caller: Caller, asked: str, pem: str, once: Once | None = None) -> Signer | Answer:
         """Put on record what a signer's authority took back (PEM), in place of an older list of the same authority.
@@ -345,7 +358,8 @@ class Trust:
                 draft.put_revocation(made)
                 draft.say("image.revoked", image=image.id, name=name, digest=of, reason=reason)
             images = {each.id for each in draft.present.images.values() if reaches(made, each)}
-            return _affect(draft, made, lambda group: has(group, images), f"{with_digest(name, of)} was revoked", end)
+            why = f"{with_digest(made.name, of)} was revoked: {made.reason}"
+            return _affect(draft, made, lambda group: has(group, images), why, end)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
@@ -432,6 +446,11 @@ def _renewed(draft: Draft, signer: Signer, pem: str, kind: str) -> Signer:
         return signer
     draft.say("signer.renewed", signer=signer.id, name=signer.name, keyid=signer.keyid, key=kind)
     return draft.put_signer(replace(signer, pem=pem, kind=kind))
+
+
+def _vouched(group: Group, name: str) -> bool:
+    """Whether a group was granted by the word of a signer of that name, or of another too."""
+    return name in group.signers
 
 
 def _not_revoked(draft: Draft, found: Signer) -> Signer:
