@@ -90,7 +90,7 @@ def saved_image(base: Image, save: Save, delta: ImageFile) -> Image:
     own = sum(file.size_bytes for file in files if file.role != "base")
     made = replace(
         base, id="", name=save.name, owner=save.owner, size_bytes=own, files=files,
-        disk_mib_min=delta.virtual_size_mib, created_at=0.0, removed_at=None, shared=(), retired_at=None, damaged="",
+        disk_mib_min=delta.virtual_size_mib, created_at=0.0, removed_at=None, shared=(), retired_at=None,
         base=base.id if beneath else "",
     )  # fmt: skip
     return replace(made, sha256=made_sha256(made))

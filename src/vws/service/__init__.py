@@ -79,7 +79,7 @@ def build(store: Store, blobs: Blobs, clock: Clock, ids: Ids, settings: Settings
     policy = PolicyBook(settings.image_policy, directory / "image-policy.in-force", clock.now, vos)
     trust = Trust(site, policy, images.image)
     nodes = Nodes(site, blobs, directory / "consoles", contexts.order_of, trust.vouched)
-    exports = Exports(site, images, blobs, directory / "exports")
+    exports = Exports(site, images, directory / "exports")
     keys = Keys(site, ring, images, trust.vouched)
     uploads = Uploads(site, images, directory / "uploads")
     usage = Usage(site)

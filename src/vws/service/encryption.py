@@ -52,13 +52,14 @@ def encrypt_one(file: ImageFile, path: Path, parts: Path, bytes_max: int, passph
 def encrypt_image(
     image: Image, files: ImageFiles, work: Path, bytes_max: int, passphrase: str
 ) -> tuple[Image, list[tuple[ImageFile, Path]]]:
-    """An image on record as an encrypted one, which has no id yet, and its new files."""
+    """An image on record as an encrypted one, which has no id yet, and its new files. Conflict if it is damaged."""
     if image.disk is None:
         raise no_disk(f"the image {image.name}")
     work.mkdir(mode=0o700, exist_ok=True)
     secret = [file for file in image.files if file.role not in IN_THE_CLEAR]
-    for sha256 in {file.sha256 for file in secret}:
-        files.blobs.place(sha256, work / sha256)
+    files.check_whole(image, (file for file in image.files if file not in secret))
+    for file in {file.sha256: file for file in secret}.values():
+        files.place(image, file, work / file.sha256)
     chain = [(work / file.sha256, file.format) for file in image.chain]
     new = [encrypted_disk(chain, work / "encrypted-disk", bytes_max, passphrase)]
     data = (file for file in secret if file not in image.chain)

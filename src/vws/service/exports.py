@@ -11,24 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from vws.core import image_formats
 from vws.core.errors import Conflict, InvalidRequest
 from vws.core.manifest import digest
 from vws.core.site import Document, Image, ImageFile
-from vws.ports import Blobs
 from vws.service import bundles, conversion, oci_layout, tar_stream
 from vws.service.access import Caller
 from vws.service.converted import Converted, Kept
 from vws.service.images import Images
 from vws.service.site import Site
 
-PIECE_BYTES = 1 << 20
 MARGIN_BYTES = 64 << 20
 
 Content = Callable[[ImageFile], Iterable[bytes]]
@@ -46,21 +43,23 @@ class Export:
 
 
 class Exports:
-    def __init__(self, site: Site, images: Images, blobs: Blobs, folder: Path) -> None:
+    def __init__(self, site: Site, images: Images, folder: Path) -> None:
         self._site = site
         self._images = images
-        self._blobs = blobs
+        self._files = images.files
         self.converted = Converted(folder, site.clock.now)
 
     def export(self, caller: Caller, id_or_name: str, kind: str) -> Export:
         """The image in a format of image_formats.EXPORTED. Blocks while a disk is converted.
 
-        Raises InvalidRequest for another format or one that cannot hold this image, NotFound, Unavailable.
+        Raises InvalidRequest for another format or one that cannot hold this image, NotFound, Conflict for
+        one that is damaged, Unavailable. What is found damaged on its way out breaks off.
         """
         kind = check_format(kind)
         image = self._images.image(caller, id_or_name)
         if image.simulated:
             raise Conflict(f"the image {image.name} is simulated: it has no files", asked=image.name)
+        self._files.check(image)
         if kind in image_formats.DISKS:
             return self._disk(image, kind)
         return self._tar(image, kind, self._images.documents(caller, image.id))
@@ -76,7 +75,7 @@ class Exports:
         left_out = _beside_the_disk(image)
         if disk.format == kind and not disk.base:
             left_out = ", and ".join(filter(None, (left_out, _key_of(image))))
-            return Export(disk.size_bytes, partial(self._stored, disk), disk.sha256, left_out)
+            return Export(disk.size_bytes, partial(self._files.whole, image, disk), disk.sha256, left_out)
         if image.encrypted:
             raise InvalidRequest(
                 f"the image {image.name} is encrypted, and goes out as it is kept: no other format is, with its key",
@@ -96,6 +95,7 @@ class Exports:
     def write_flat(self, image: Image, target: Path) -> None:
         """A delta's disk as a qcow2 that stands alone, into a new file beside which there is room for links. Blocks.
         Raises Conflict, Unavailable."""
+        self._files.check(image)
         work = target.with_suffix(".work")
         work.mkdir(mode=0o700)
         try:
@@ -105,14 +105,15 @@ class Exports:
 
     def _convert(self, image: Image, disk: ImageFile, kind: str, target: Path, work: Path) -> None:
         """work: a folder for what it is made from."""
-        (top, _), *beneath = [(self._placed(file, work), file.format) for file in (disk, *self._beneath(image, disk))]
+        chain = (disk, *self._beneath(image, disk))
+        (top, _), *beneath = [(self._placed(image, file, work), file.format) for file in chain]
         # Formats come to more than the disk itself by what they say of it.
         bytes_max = max(self._site.settings.image_bytes_max, 2 * (disk.virtual_size_mib << 20)) + MARGIN_BYTES
         conversion.convert(top, disk.format, target, kind, bytes_max, beneath=beneath)
 
-    def _placed(self, file: ImageFile, work: Path) -> Path:
+    def _placed(self, image: Image, file: ImageFile, work: Path) -> Path:
         path = work / file.sha256
-        self._blobs.place(file.sha256, path)
+        self._files.place(image, file, path)
         return path
 
     def _beneath(self, image: Image, disk: ImageFile) -> list[ImageFile]:
@@ -130,7 +131,7 @@ class Exports:
 
     def _tar(self, image: Image, kind: str, documents: Iterable[Document]) -> Export:
         flat, left_out = image, ""
-        content: Content = self._stored
+        content: Content = partial(self._files.whole, image)
         if any(file.base for file in image.files):
             flat, content = self._flattened(image)
             documents, left_out = (), "what is said of it (vws image documents): flattened it is another image"
@@ -150,10 +151,7 @@ class Exports:
         disk = replace(delta, sha256=made.sha256(), size_bytes=made.size_bytes, base="")
         files = (disk if file is delta else file for file in image.files if file.role != "base")
         flat = replace(image, files=tuple(files), base="")
-        return flat, lambda file: made.read() if file is disk else self._stored(file)
-
-    def _stored(self, file: ImageFile, offset: int = 0) -> Iterator[bytes]:
-        return _pieces(self._blobs.open(file.sha256, offset))
+        return flat, lambda file: made.read() if file is disk else self._files.whole(image, file)
 
 
 def _tag_of(kind: str, image: Image, documents: Iterable[Document]) -> str:
@@ -183,9 +181,3 @@ def check_format(kind: str) -> str:
             possible=image_formats.listed(image_formats.EXPORTED),
         )
     return kind
-
-
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
-    with stream:
-        while piece := stream.read(PIECE_BYTES):
-            yield piece

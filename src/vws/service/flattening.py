@@ -63,6 +63,7 @@ class Flattening:
         path = self._images.begin()
         try:
             with self._told(caller, image, path):
+                self._images.files.check_whole(image, (file for file in image.files if file not in image.chain))
                 self._exports.write_flat(image, path)
                 disk = examine_disk(path, "disk", "qcow2", self._site.settings.image_bytes_max)
             origins = made_from(self._site.present, image, OriginKind.FLATTENED)

@@ -4,23 +4,28 @@ Whatever an upload came to (a refusal, an answer given before, a commit that fai
 has are removed again. Between its adoption and its commit a file is of no image: nothing is swept meanwhile, neither by
 this process nor by another one of the site with the same bucket. What cannot be swept for that reason is, by the next
 one who may.
+
+Nothing is made of a file, nor sent to a user as an image, that is not as it came: what is written anew has a sha256 of
+its own, by which nobody would find the damage any more. What is found of a file is noted on all images that have it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from vws.core.errors import NotFound, Unavailable
+from vws.core.draft import Draft
+from vws.core.errors import Conflict, NotFound, Unavailable
 from vws.core.site import Image, ImageFile
 from vws.ports import Blobs
 from vws.service.site import Site
 
 PIECE_BYTES = 1 << 20
+MISSING, ALTERED = "is missing", "was altered where it is kept"
 
 
 class ImageFiles:
@@ -94,22 +99,99 @@ class ImageFiles:
 
     # ------------------------------------------------------------ looking at bytes
 
-    def fault(self, file: ImageFile) -> str:
-        """What is wrong with a kept file, in words; "" if it is as it came. Reads all of it."""
+    def examine(self, image: Image) -> Image:
+        """Read all files of an image, and note what is found; returns the image with that."""
+        self._note({file.sha256: self._fault(file) for file in image.files})
+        return self._site.present.images.get(image.id, image)
+
+    def _fault(self, file: ImageFile) -> str:
+        """What is wrong with a kept file, in words that follow its name; "" if it is as it came. Reads all of it."""
         try:
             size, found = hash_stream(self.read(file.sha256))
         except NotFound:
-            return f"its {file.role} ({file.sha256[:12]}…) is missing"
+            return MISSING
         except OSError as error:
-            return f"its {file.role} ({file.sha256[:12]}…) cannot be read: {error.strerror or error}"
+            return f"cannot be read: {error.strerror or error}"
         if size != file.size_bytes:
-            return f"its {file.role} ({file.sha256[:12]}…) has {size} bytes, not {file.size_bytes}"
-        return "" if found == file.sha256 else f"its {file.role} ({file.sha256[:12]}…) was altered where it is kept"
+            return f"has {size} bytes, not {file.size_bytes}"
+        return "" if found == file.sha256 else ALTERED
+
+    def _note(self, faults: Mapping[str, str]) -> None:
+        """On all images that have these files. faults: by sha256, "" for what is as it came."""
+
+        def decide(draft: Draft) -> None:
+            for image in list(draft.present.images.values()):
+                looked_at = all(file.sha256 in faults for file in image.files)
+                damaged = _damaged_by(faults, image)
+                if damaged != image.damaged and (damaged or looked_at):
+                    _note_damage(draft, image, damaged)
+
+        self._site.change("site", decide)
+
+    def check(self, image: Image) -> None:
+        """Raise Conflict if something is known to be wrong with a file of it."""
+        if image.damaged:
+            raise _is_damaged(image, image.damaged)
+
+    def check_whole(self, image: Image, files: Iterable[ImageFile]) -> None:
+        """Read these files of an image; Conflict if one is not as it came."""
+        for file in files:
+            for _ in self.whole(image, file):
+                pass
+
+    def place(self, image: Image, file: ImageFile, target: Path) -> None:
+        """`Blobs.place` for a file of an image; Conflict if it is not as it came."""
+        try:
+            self.blobs.place(file.sha256, target)
+        except NotFound:
+            raise self._found(image, file, MISSING) from None
+        with target.open("rb") as placed:
+            if hashlib.file_digest(placed, "sha256").hexdigest() != file.sha256:
+                raise self._found(image, file, ALTERED)
+
+    def whole(self, image: Image, file: ImageFile, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of a file of an image from an offset on, the last of them only if all of it is as it came. Conflict
+        otherwise: who got the beginning never has all of it."""
+        found, at, held = hashlib.sha256(), 0, b""
+        for piece in self.read(file.sha256):
+            if held:
+                yield held
+            found.update(piece)
+            held = piece[max(0, offset - at) :]
+            at += len(piece)
+        if found.hexdigest() != file.sha256:
+            raise self._found(image, file, ALTERED)
+        yield held
+
+    def _found(self, image: Image, file: ImageFile, fault: str) -> Conflict:
+        self._note({file.sha256: fault})
+        return _is_damaged(image, _told(file, fault))
 
     def read(self, sha256: str, offset: int = 0) -> Iterator[bytes]:
         with self.blobs.open(sha256, offset) as stream:
             while piece := stream.read(PIECE_BYTES):
                 yield piece
+
+
+def _damaged_by(faults: Mapping[str, str], image: Image) -> str:
+    return "; ".join(_told(file, faults[file.sha256]) for file in image.files if faults.get(file.sha256))
+
+
+def _told(file: ImageFile, fault: str) -> str:
+    return f"its {file.role} ({file.sha256[:12]}…) {fault}"
+
+
+def _note_damage(draft: Draft, image: Image, damaged: str) -> None:
+    kind = "image.damaged" if damaged else "image.mended"
+    draft.say(kind, owner=image.owner, image=image.id, name=image.name, reason=damaged or image.damaged)
+    draft.put_image(replace(image, damaged=damaged))
+
+
+def _is_damaged(image: Image, damaged: str) -> Conflict:
+    return Conflict(
+        f"the image {image.name} is damaged: {damaged}; nothing is made of it", field="id", asked=image.name,
+        possible="its owner may import the same file again, which mends it",
+    )  # fmt: skip
 
 
 def hash_stream(pieces: Iterable[bytes]) -> tuple[int, str]:

@@ -182,7 +182,7 @@ class Images:
         """An image of one's own, called `name`, with the content of another that one may use, encrypted. Blocks while
         its disk is converted. shared: as in `add`.
 
-        Raises Conflict if that is encrypted or has no disk, what `check_upload` and conversion.convert raise.
+        Raises Conflict if that is encrypted, damaged or has no disk, what `check_upload` and conversion.convert raise.
         """
         answered = self._site.store.answer(caller.subject, once.client_token) if once else None
         if once and answered:
@@ -196,6 +196,7 @@ class Images:
             )  # fmt: skip
         if source.simulated:
             raise Conflict(f"the image {asked[:60]} is simulated: it has no files", field="id", asked=asked[:60])
+        self.files.check(source)
         self.check_upload(caller, name, source.size_bytes, shared)
         sharing = self.check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
         work = self.begin().with_suffix(".parts")
@@ -279,7 +280,7 @@ class Images:
         came = {file.sha256 for file in image.files}
         for other in list(self._site.present.images.values()):
             if other.damaged and came & {file.sha256 for file in other.files}:
-                self.examine(other)
+                self.files.examine(other)
 
     def simulate(self, name: str) -> None:
         """List an image that fake nodes know and that has no files; nothing happens if the name is there."""
@@ -453,26 +454,12 @@ class Images:
     # ------------------------------------------------------------ looking after
 
     def verify(self, caller: Caller, asked: str) -> Image:
-        """Read all files of an image and note whether they are as they came: nothing new is granted while not."""
+        """Read all files of an image and note whether they are as they came, on all images that have them: nothing new
+        is granted or made of one while they are not."""
         image = self.image(caller, asked)
         if not may_change(image, self.user(caller)):
             raise Forbidden("only its owner and administrators have an image verified", asked=asked[:60])
-        return self.examine(image)
-
-    def examine(self, image: Image) -> Image:
-        faults = "; ".join(filter(None, map(self.files.fault, image.files)))
-
-        def decide(draft: Draft) -> Image:
-            present = draft.present.images.get(image.id, image)
-            if present.damaged == faults or present.removed_at is not None:
-                return present
-            kind = "image.damaged" if faults else "image.mended"
-            draft.say(kind, owner=image.owner, image=image.id, name=image.name, reason=faults or present.damaged)
-            return draft.put_image(replace(present, damaged=faults))
-
-        examined = self._site.change("site", decide)
-        assert isinstance(examined, Image)
-        return examined
+        return self.files.examine(image)
 
     def collect(self, caller: Caller, *, dry_run: bool = False) -> tuple[list[Image], list[str]]:
         """Drop what nothing points at, or only say what that would be: (images without a name that came longer ago than
