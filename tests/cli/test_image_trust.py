@@ -126,6 +126,11 @@ def test_from_key_to_lease_to_revocation(site, vws, trusted) -> None:
     assert json.loads(vws("image", "trust", "list", "--json").stdout) == []
     assert "its key was stolen" in vws("image", "trust", "list", "--all").stdout
     assert "was revoked: its key was stolen" in vws("image", "policy", "test", "demo", by="ann", status=1).stdout
+    told = vws("workspace", "reboot", "mine-1", by="ann", status=1).stderr
+    assert "desy, who was revoked: its key was stolen" in told
+    assert "it runs on until its lease ends" in told
+    assert "no new start" in vws("workspace", "show", "mine-1", by="ann").stdout
+    assert "does not start again" in vws("lease", "explain", "mine", by="ann").stdout
     assert "1 lease is being ended" in vws(*advised[1:]).stdout, "as it was printed"
     assert "desy was revoked: its key was stolen" in vws("lease", "show", "mine", by="ann").stdout
 

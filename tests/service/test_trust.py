@@ -12,11 +12,11 @@ from tests.service.conftest import ADMIN, ANN, BOB, Rig
 from vws import signing
 from vws.core.chosen import Chosen
 from vws.core.deployment import WorkspaceFact, orders_for
-from vws.core.errors import Forbidden, InvalidRequest, NameTaken, NotFound
+from vws.core.errors import CommandRefused, Forbidden, InvalidRequest, NameTaken, NotFound
 from vws.core.image_access import ImageUser, put_tag
 from vws.core.image_origin import made_from
 from vws.core.image_policy import ImageRefused
-from vws.core.lifecycle import Command, Observation
+from vws.core.lifecycle import Command, Desired, Observation
 from vws.core.manifest import digest
 from vws.core.membership import VO, Membership
 from vws.core.site import Document, DocumentKind, LeaseState, OriginKind
@@ -434,15 +434,45 @@ def test_signers_on_record(ruled):
         trust.signer(ANN, "nobody")
 
 
-def test_a_reboot_of_what_was_revoked_is_refused_by_the_order(ruled):
+def test_what_was_revoked_after_a_reboot_was_ordered_is_refused_by_the_order(ruled):
     attest(ruled)
     lease = ruled.request()
     ruled.obey()
-    ruled.services.trust.revoke_signer(ADMIN, "desy", reason="stolen")
     ruled.leases.command(ANN, ruled.leases.members(lease.id)[0].id, Command.REBOOT)
+    ruled.services.trust.revoke_signer(ADMIN, "desy", reason="stolen")
     (order,) = orders(ruled)
     assert order.boots == 2
     assert order.vouched.refused
+
+
+@pytest.mark.parametrize("what", ["signer", "image"])
+def test_what_would_stop_a_workspace_of_a_revoked_image_is_refused_and_it_runs_on(ruled, what):
+    attest(ruled)
+    lease = ruled.request(2)
+    ruled.obey()
+    runs, rests = ruled.leases.members(lease.id)
+    ruled.leases.command(ANN, rests.id, Command.SUSPEND)
+    ruled.report(rests.node, *(_fact(w) for w in ruled.site.present.on_node(rests.node)))
+    assert ruled.states(lease) == ["running", "suspended"]
+    assert ruled.services.trust.boot_refusal(runs) == ""
+    if what == "signer":
+        ruled.services.trust.revoke_signer(ADMIN, "desy", reason="a bad one")
+    else:
+        ruled.services.trust.revoke_image(ADMIN, "demo", reason="a bad one")
+    for workspace, order in ((runs, "reboot"), (runs, "suspend"), (rests, "restore")):
+        with pytest.raises(CommandRefused, match=f"cannot {order} {workspace.name}.*revoked: a bad one"):
+            ruled.leases.command(ANN, workspace.id, Command(order))
+    assert ruled.states(lease) == ["running", "suspended"]
+    (said,) = [each for each in ruled.leases.explain(ANN, lease.id)["says"] if "does not start again" in each]
+    assert "revoked: a bad one" in said
+    assert str(ruled.leases.command(ANN, runs.id, Command.PAUSE).state) == "pausing", "it does not stop for that"
+    assert str(ruled.leases.command(ANN, rests.id, Command.TERMINATE).state) == "terminating"
+    assert ruled.services.trust.boot_refusal(ruled.leases.members(lease.id)[1]) == ""
+
+
+def _fact(workspace):
+    seen = Observation.SUSPENDED if workspace.desired is Desired.SUSPEND else Observation.RUNNING
+    return WorkspaceFact(workspace.id, seen, workspace.boots)
 
 
 # ---------------------------------------------------------------- the file

@@ -124,6 +124,7 @@ def card_of(w: Json) -> str:
             ("id", w["id"]),
             ("state", output.state(w["state"])),
             ("reason", w["reason"]),
+            ("no new start", w.get("boot_refused", "")),
             ("doing", w["step"] if w["state"] not in ("running", "terminated") else ""),
             ("lease", w["lease"]),
             ("group", w["group"]),

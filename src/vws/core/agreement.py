@@ -17,8 +17,8 @@ from vws.core.draft import Draft
 from vws.core.enactment import settle_plan
 from vws.core.errors import CannotFit, CommandRefused, InvalidRequest, LimitReached, NameTaken
 from vws.core.image_access import ImageUser, called_by, find_image, user_of
-from vws.core.image_gate import admitted, say_allowed
-from vws.core.lifecycle import Command
+from vws.core.image_gate import admitted, must_start_again, say_allowed
+from vws.core.lifecycle import Command, commanded
 from vws.core.offers import beyond, not_in_time, refusal, too_soon, why_not
 from vws.core.plan.demand import Demand
 from vws.core.present import Present
@@ -408,9 +408,12 @@ def _group(present: Present, request: GroupRequest, image: Image) -> Group:
 
 
 def command(draft: Draft, workspace: Workspace, order: Command) -> Workspace:
-    """`order` given to one workspace; raises CommandRefused if its state does not allow it."""
+    """`order` given to one workspace; raises CommandRefused if its state does not allow it, or its image may not
+    be started any more."""
     if order is not Command.TERMINATE:
         _must_not_be_saved(draft.lease(workspace.lease), order)
+    if commanded(workspace.state, order) is not workspace.state:
+        must_start_again(draft, workspace, order)
     after = give(draft, workspace, order, f"asked by {draft.actor}")
     settle(draft)
     return after

@@ -7,6 +7,9 @@ every boot (service/trust.py: `vouched`). Nodes see to it that what boots is wha
 What is said of the image that a workspace boots is said of those whose disks it shares, too: who may not run an image
 does not get at what is in it by this way.
 
+A workspace that runs what was revoked meanwhile runs on. What would stop it for a new start is refused, as that start
+would fail, and take its disks with it.
+
 Every decision that a policy made is an event. A site without a policy decides nothing and says nothing.
 """
 
@@ -16,11 +19,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from vws.core.draft import Draft
+from vws.core.errors import CommandRefused
 from vws.core.image_policy import Decision, ImageRefused, must_be_allowed
-from vws.core.site import Group, Image, Lease
+from vws.core.lifecycle import Command, State
+from vws.core.site import Group, Image, Lease, Workspace
 from vws.core.subscriptions import not_listed
 
 ALLOWED, REFUSED = "image.allowed", "image.refused"
+# After these its node looks at what it boots, now or when it is to go on.
+STARTING = frozenset({Command.REBOOT, Command.SUSPEND, Command.RESTORE})
 
 
 def admitted(
@@ -77,6 +84,22 @@ def refused_now(draft: Draft, lease: Lease) -> str:
             by = f" ({decision.rule})" if decision.rule else ""
             return f"its image {decision.named} may not be run any more: {decision.reason}{by}"
     return ""
+
+
+def must_start_again(draft: Draft, workspace: Workspace, order: Command) -> None:
+    """Raise CommandRefused if `order` would have a workspace started whose image may not boot any more."""
+    why = draft.present.boot_refusal(workspace) if order in STARTING else ""
+    if not why:
+        return
+    stopped = workspace.state in (State.SUSPENDED, State.STOPPED)
+    stays = "what is kept of it stays until its lease ends" if stopped else "it runs on until its lease ends"
+    raise CommandRefused(
+        f"cannot {order} {workspace.name}: it would not start again, and its disks would be lost: {why}",
+        field="command",
+        asked=str(order),
+        possible=f"{stays}; {order} it if the site lets the image run again"
+        + ("" if stopped else ", or take from it what you need"),
+    )
 
 
 def _decisions(draft: Draft, lease: Lease) -> Iterator[tuple[str, Decision]]:

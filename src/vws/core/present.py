@@ -7,7 +7,7 @@ committed, `plan_anew` makes it again from what is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
 from typing import TypeVar
 
@@ -38,6 +38,10 @@ from vws.core.spans import show_duration
 T = TypeVar("T")
 
 
+def _none(workspace: Workspace) -> str:
+    return ""
+
+
 class Present:
     """Live leases, unreleased workspaces, nodes, images, their tags, tokens, maintenances, clusters and addresses of
     pools by id; the plan; and the site's pools by name."""
@@ -52,6 +56,7 @@ class Present:
         self.revocations: dict[str, Revocation] = {}  # by digest
         self.subscriptions: dict[str, Subscription] = {}
         self.judge: Judge = everything_allowed
+        self.boot_refusal: Callable[[Workspace], str] = _none  # why it may not boot any more
         self.tokens: dict[str, Token] = {}
         self.maintenances: dict[str, Maintenance] = {}
         self.clusters: dict[str, Cluster] = {}

@@ -78,12 +78,15 @@ class Leases:
             for w in self.members(lease.id)
         ]
         with self._site.lock:
+            present = self._site.present
             told = explain(
-                self._site.present,
+                present,
                 lease,
                 now=int(self._site.clock.now()),
                 knows=lambda owner: caller.is_admin or owner == caller.subject,
             )
+            refusals = dict.fromkeys(map(present.boot_refusal, present.members(lease.id)))
+        told = replace(told, says=(*told.says, *(f"What stops does not start again: {why}" for why in refusals if why)))
         return {
             "lease": lease.id,
             "name": lease.name,

@@ -92,6 +92,7 @@ class Trust:
         self._find = find
         self._said: dict[str, Said] = {}
         site.present.judge = self.judge
+        site.present.boot_refusal = self.boot_refusal
 
     # ------------------------------------------------------------ deciding
 
@@ -154,6 +155,15 @@ class Trust:
         if not keys:
             return Vouched(of, refused=self._why_nobody(group, of, attested))
         return Vouched(of, tuple(each.content.decode() for each in good), tuple(keys))
+
+    def boot_refusal(self, workspace: Workspace) -> str:
+        """Why a node would not start a workspace again, in words; "": it would, or is to have none of it any more."""
+        with self._site.lock:
+            lease = self._site.present.leases.get(workspace.lease)
+            image = self._site.present.images.get(workspace.image)
+            if lease is None or image is None or workspace.state in UNORDERED:
+                return ""
+            return self.vouched(workspace, lease, image).refused
 
     def _why_not_booted(self, image: Image, group: Group | None) -> str:
         """Which of the images that a group boots or shares disks of was revoked, in words; "": none."""

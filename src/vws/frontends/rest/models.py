@@ -344,6 +344,9 @@ class Workspace(BaseModel):
     running_at: float | None = Field(description="When it first ran.")
     released_at: float | None = Field(description="When its node said that nothing of it is left.")
     boots: int
+    boot_refused: str = Field(
+        description="Why it would not start again, once stopped: its image was revoked, or who signed it; mostly empty."
+    )
     exit_status: int | None = Field(description="Of the lease's command here, once that has ended.")
 
 

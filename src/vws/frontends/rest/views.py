@@ -153,6 +153,7 @@ class Views:
             "running_at": w.running_at,
             "released_at": w.released_at,
             "boots": w.boots,
+            "boot_refused": self._services.trust.boot_refusal(w),
             "exit_status": w.exit_status,
         }
 
