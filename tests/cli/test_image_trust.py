@@ -170,6 +170,8 @@ def test_what_cannot_be_signed_is_said(vws, trusted) -> None:
     assert "says no value" in vws("image", "sign", "demo", *trusted[:2], "--set", "maker", status=2).stderr
     wrong = vws("image", "sign", "demo", *trusted[:2], "--set", "updates-until=soon", status=1).stderr
     assert "--set updates-until is 'soon', not a time such as" in wrong
+    early = vws("image", "sign", "demo", *trusted[:2], "--set", "updates-until=2999-12-31", status=1).stderr
+    assert "updates until 2999-12-31 were still to come when it was signed" in early
     wrong = vws("image", "sign", "demo", *trusted[:2], "--set", "bad name=1", status=1).stderr
     assert "--set: 'bad name' is no name of an assertion" in wrong
     assert "letters, digits and - . _, a letter or digit first" in wrong

@@ -179,12 +179,17 @@ def test_declared_disks_count_among_those_that_a_workspace_may_have(declaring) -
 
 def test_what_is_described_is_read_again_and_nothing_of_other_images() -> None:
     assert declared_disks(described((WORDS, SCRATCH)), "disks") == (SCRATCH, WORDS)
+    assert declared_disks([{"name": "a", "size_mib": 1, "mount": "/var/lib/postgresql"}], "disks")
     for said, problem in (
         ([{"name": "a", "size_mib": 1, "image": "genomes"}], "larger|another image|shared"),
         ([{"name": "a", "size_mib": 1, "private": True}], "nothing to copy"),
         ([{"name": "a", "size_mib": "1"}], "whole number"),
         ([{"name": "a", "size_mib": 1, "filesystem": "swap", "brought": True}], "nobody swaps"),
         ([{"name": "a", "size_mib": 1, "mount": "/x/../etc"}], "no place to mount"),
+        *(
+            ([{"name": "a", "size_mib": 1, "mount": mount}], f"{mount} is needed before")
+            for mount in ("/etc", "/usr/lib", "/usr/bin/x", "/root/.ssh", "/var", "/var/lib", "/var/lib/dpkg/info")
+        ),
         ({"a": 1}, "an array"),
         ([{"name": "a", "size_mib": 0, "image": "genomes"}], "another image"),
     ):

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.core.attesting import DAY, FULL, NOW, attestation, image, trusted
+from vws.core import trust
 from vws.core.bill import Flaw, flaws_of, read_bill
 from vws.core.errors import InvalidRequest
 from vws.core.image_policy import Asked, Facts, ImageRefused, Policy, judge, must_be_allowed
@@ -116,7 +117,11 @@ def lacking(**changes):
         (lacking(listening=["22/tcp", "23/tcp"]), "its listening is 23/tcp", "listening is 22/tcp or 80/tcp"),
         (lacking(**{"updates-until": "2026-12-01"}), "updates are as of 2026-12-01, 45d8h ago", "within 30d"),
         (lacking(**{"updates-until": None}), "does not say until when", "updates-until"),
-        (attestation(at=NOW - 181 * DAY), "it was signed 181d ago", "no older than 180d"),
+        (
+            attestation(assertions=FULL | {"updates-until": "2026-07-01"}, at=NOW - 181 * DAY),
+            "it was signed 181d ago",
+            "no older than 180d",
+        ),
         (attestation(by="cern"), "signed by cern, whom this rule does not trust", "signed by desy"),
         (attestation(by="mallory"), "is not on record here", "signed by desy"),
         (attestation(image("b")), "is about another image", "signed by desy"),
@@ -130,6 +135,17 @@ def test_each_thing_that_is_missing_is_said_with_what_would_be_accepted(content,
     with pytest.raises(ImageRefused, match="may not be run here") as caught:
         must_be_allowed(decision, "groups[0].image")
     assert caught.value.details["rule"] == "image-policy.toml:2, rule 1"
+
+
+def test_nobody_vouches_for_updates_that_are_still_to_come(monkeypatch):
+    for until in ("2027-01-14", "2027-01-15"):  # signed on the 14th, which may be the 15th where the maker is
+        assert allowed(STRICT, lacking(**{"updates-until": until}))
+    with pytest.raises(InvalidRequest, match="updates until 2099-12-31 were still to come when it was signed"):
+        lacking(**{"updates-until": "2099-12-31"})
+    monkeypatch.setattr(trust, "UPDATES_AHEAD_S_MAX", 1 << 40)  # as another program than ours signs
+    forged = lacking(**{"updates-until": "2099-12-31"})
+    monkeypatch.undo()
+    assert "cannot be true: updates until 2099-12-31 were still to come" in refused(STRICT, forged).reason
 
 
 def test_one_good_attestation_is_enough():

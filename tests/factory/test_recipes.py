@@ -98,6 +98,8 @@ def test_the_schema_is_the_one_that_is_installed():
             "no mount",
         ),
         (DEBIAN + "disks:\n  a1: {size: 1GiB, mount: /etc/x}\n", 5, "/etc/x is needed before", "/srv/data"),
+        (DEBIAN + "disks:\n  a1: {size: 1, mount: /x}\n  b1: {size: 1, mount: /x}\n", 6, "mount /x", "each its own"),
+        (DEBIAN + "disks:\n  a1: {size: 1, label: x}\n  b1: {size: 1, label: x}\n", 6, "label x", "each its own"),
         (DEBIAN + "boot: {by: uefi}\n", 4, "boot.by is 'uefi'", "kernel or loader"),
         (DEBIAN + "users:\n  Ann: {}\n", 5, "cannot have a 'Ann'", "lower-case"),
         (DEBIAN + "commands:\n  - run: a\n    within: 1y\n", 6, "commands[0].within cannot be read", "90s"),
@@ -119,7 +121,6 @@ def test_what_is_wrong_is_told_with_its_line(recipe, text, line, said, possible)
         (DEBIAN + "programs: {/usr/bin/curl: curl}\n", "programs: programs are for a system in memory"),
         (DEBIAN + "boot: {by: loader}\n", "boot.by: a boot loader starts a system with an init of its own"),
         (DEBIAN + "services: {enable: [ssh]}\n", "services: there are no units without systemd"),
-        (DEBIAN + "disks: {a: {size: 1, mount: /x}, b: {size: 1, mount: /x}}\n", "disks.b.mount: the disk a has the"),
         (HEAD + "programs: {/usr/bin/a: a1}\ndisks: {a: {size: 1, mount: /data}}\n", "disks.a.mount: /data is on the"),
         (HEAD + "programs: {/bin/curl: curl}\n", "files: /bin/curl would not be seen"),
         (HEAD + "programs: {/usr/bin/curl: curl}\nusers: {ann: {}}\n", "users: a system in memory has no users"),
@@ -137,6 +138,12 @@ def test_further_disks_of_a_chain_are_added_up_by_their_names(recipe):
     found = load(recipe(HEAD + "from: base.yaml\ndisks: {data: {size: 2GiB, label: d}}\n")).recipe
     assert found.beside == (Disk("data", 2048, "ext4", "d"), Disk("page", 1024, "swap"))
     assert found.mounted_mib == found.disk_mib, "none of them can be filled"
+
+
+def test_disks_of_a_chain_are_mounted_apart(recipe):
+    recipe(DEBIAN + "disks: {a1: {size: 1, mount: /x}}\n", "base.yaml")
+    error = refused(recipe(HEAD + "from: base.yaml\ndisks: {b1: {size: 1, mount: /x}}\n"))
+    assert "disks.b1.mount: the disk a1 has the mount /x too" in error.problem
 
 
 def test_a_shells_variables_are_the_shells(recipe):

@@ -31,6 +31,11 @@ SWAP_MIB_MIN: Final = 1
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,14}[a-z0-9])?")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]{0,16}")
 _MOUNT: Final = re.compile(r"(?:/[A-Za-z0-9._-]+)*")
+# What a machine needs before its further disks are mounted, where it is told who may log in, and what is on no disk.
+_OF_THE_ROOT: Final = re.compile(
+    r"/(?:bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|root|run|sbin|sys|tmp|usr)(?:/.*)?"
+    r"|/var(?:/lib)?|/var/(?:lock|run|lib/(?:apt|cloud|dbus|dpkg|systemd|vws))(?:/.*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def checked_disks(disks: Sequence[Disk], where: str) -> tuple[Disk, ...]:
         )
     found = tuple(map(completed, disks))
     for number, disk in enumerate(found):
-        for fault in (*faults(disk), *_twice(found[:number], disk)):
+        for fault in (*faults(disk), *clashes(found[:number], disk)):
             asked = getattr(disk, fault.field)
             shown = asked[:60] if isinstance(asked, str) else asked
             raise InvalidRequest(
@@ -97,7 +102,7 @@ def checked_disks(disks: Sequence[Disk], where: str) -> tuple[Disk, ...]:
 def with_declared(asked: Sequence[Disk], declared: Iterable[Disk], image: str) -> tuple[Disk, ...]:
     """The disks of a workspace that asked for some, of an image (an id) that declares others. One with the name, the
     mount or the label of a declared disk stands in its place."""
-    added = (_of_image(disk, image) if disk.brought else disk for disk in declared if not any(_twice(asked, disk)))
+    added = (_of_image(disk, image) if disk.brought else disk for disk in declared if not any(clashes(asked, disk)))
     return (*asked, *added)
 
 
@@ -121,14 +126,24 @@ def declared_disks(said: Any, where: str) -> tuple[Disk, ...]:
                 f"{where}[{i}] is the disk of another image", field=f"{where}[{i}].image", asked=disk.image[:60],
                 possible="a blank disk, or one that the image brings",
             )  # fmt: skip
+        for fault in faults_of_declared(disk):
+            raise InvalidRequest(fault.problem, field=f"{where}[{i}].{fault.field}", possible=fault.possible)
     return disks
 
 
-def _twice(before: Sequence[Disk], disk: Disk) -> Iterator[Fault]:
+def clashes(before: Sequence[Disk], disk: Disk) -> Iterator[Fault]:
+    """What a disk has in common with another that it may not."""
     for field in ("name", "mount", "label"):
         said = getattr(disk, field)
         if said and any(getattr(other, field) == said for other in before):
             yield Fault(field, f"two disks have the {field} {said}", "each its own")
+
+
+def faults_of_declared(disk: Disk) -> Iterator[Fault]:
+    """The same of one that an appliance declares: its users did not ask for what it hides."""
+    yield from faults(disk)
+    if _OF_THE_ROOT.fullmatch(disk.mount):
+        yield Fault("mount", f"{disk.mount} is needed before further disks are mounted", "such as /srv/data")
 
 
 def faults(disk: Disk) -> Iterator[Fault]:

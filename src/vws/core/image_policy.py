@@ -21,7 +21,7 @@ from vws.core.errors import Forbidden as NotYours
 from vws.core.errors import InvalidRequest
 from vws.core.image_names import with_digest
 from vws.core.spans import show_duration
-from vws.core.trust import PACKAGES, UPDATES_UNTIL, Attested, Value, read_time
+from vws.core.trust import PACKAGES, UPDATES_UNTIL, Attested, Statement, Value, read_time, updates_to_come
 
 ANY, ISOLATED, REFUSED = "any", "isolated", "refused"
 SHOWN_MAX = 5
@@ -211,7 +211,7 @@ def _vouched(policy: Policy, rule: Rule, facts: Facts, attested: Attested, now: 
     needs = [Need(f"signed by {_either(rule.signers)}", True, f"{vouching} vouches for it")]
     needs += [_asserted(name, wanted, said.assertions) for name, wanted in rule.asserted.items()]
     if rule.updates_within_s is not None:
-        needs.append(_updated(rule.updates_within_s, said.assertions, now))
+        needs.append(_updated(rule.updates_within_s, said, now))
     if rule.age_within_s is not None:
         needs.append(_young(rule.age_within_s, said.signed_at, "it was signed", now))
     named = said.assertions.get(PACKAGES)
@@ -274,16 +274,19 @@ def _same(value: Value, wanted: Value) -> bool:
     return type(value) is type(wanted) and value == wanted
 
 
-def _updated(within_s: int, said: Mapping[str, Value], now: float) -> Need:
+def _updated(within_s: int, said: Statement, now: float) -> Need:
     what = f"updates applied within {show_duration(within_s)}"
     possible = f"an image with {what}, and an attestation that says so ({UPDATES_UNTIL})"
-    until = said.get(UPDATES_UNTIL)
+    until = said.assertions.get(UPDATES_UNTIL)
     if not isinstance(until, str):
         return Need(what, False, "its attestation does not say until when updates were applied", possible)
     try:
         late_s = now - read_time(until, UPDATES_UNTIL)
+        to_come = updates_to_come(said.assertions, said.signed_at)
     except InvalidRequest as error:
         return Need(what, False, error.problem, possible)
+    if to_come:
+        return Need(what, False, f"its attestation cannot be true: {to_come}", possible)
     found = f"its updates are as of {until}"
     return Need(
         what, late_s <= within_s, found + ("" if late_s <= within_s else f", {show_duration(late_s)} ago"), possible

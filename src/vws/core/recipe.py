@@ -14,7 +14,6 @@ users, services and commands follow, each in the chain's order.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
@@ -30,8 +29,6 @@ KERNEL_DEFAULT = "linux-image-cloud-amd64"
 CMDLINE_DEFAULT = "console=ttyS0 panic=-1 quiet random.trust_cpu=on mitigations=off cryptomgr.notests no_timer_check"
 # Where the programs of a system in memory may be: the rest of its disk is not seen.
 ON_THE_DISK = ("/usr/", "/data/")
-# What a machine needs before its further disks are mounted, and what is not on any disk.
-NEVER_BESIDE = re.compile(r"/(?:usr|var|(?:bin|boot|dev|etc|lib|lib32|lib64|proc|run|sbin|sys|tmp)(?:/.*)?)")
 FILLED_MIB_MIN = 16
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from vws.core.disks import DISKS_MAX, FILESYSTEMS, faults
+from vws.core.disks import DISKS_MAX, FILESYSTEMS, Disk, clashes, faults_of_declared
 from vws.core.disks import NAME_LENGTH_MAX as DISK_NAME_LENGTH_MAX
 from vws.core.recipe import (
-    NEVER_BESIDE,
     Boot,
     By,
     CommandEntry,
@@ -231,14 +230,14 @@ def read_recipe(text: str) -> Recipe:
 
 
 def _check_disks(recipe: Recipe, tree: Table) -> None:
-    """What is said of each disk goes together."""
+    """What is said of each disk goes together, and with those before it."""
+    before: list[Disk] = []
     for name, said in recipe.disks.items():
-        for field, problem, possible in faults(disk_of(name, said)):
+        disk = disk_of(name, said)
+        for field, problem, possible in (*faults_of_declared(disk), *clashes(before, disk)):
             path = ("disks", name, "size" if field == "size_mib" else field)
             fault(place_of(tree, path), f"{show_path(path)}: {problem}", path=path, possible=possible)
-        if NEVER_BESIDE.fullmatch(said.mount):
-            path, problem = ("disks", name, "mount"), f"{said.mount} is needed before further disks are mounted"
-            fault(place_of(tree, path), f"{show_path(path)}: {problem}", path=path, possible="such as /srv/data")
+        before.append(disk)
 
 
 def schema() -> dict[str, Any]:

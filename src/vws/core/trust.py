@@ -57,6 +57,8 @@ VALUES_MAX = 1000
 TEXT_LENGTH_MAX = 1000
 # How far a maker's clock may be ahead of the site's.
 AHEAD_S_MAX = 3600
+# How far after its signature updates may be said to go: where the maker is, the day may have begun before UTC's.
+UPDATES_AHEAD_S_MAX = 86_400
 
 # What the site itself understands; any other name may be asserted too and demanded by a policy.
 MAKER, UPDATES_UNTIL, PACKAGES = "maker", "updates-until", "packages"
@@ -83,7 +85,16 @@ class Statement:
 def statement(
     image: Bootable, name: str, assertions: Mapping[str, Value], *, signed_at: int, expires: int | None = None
 ) -> bytes:
-    """The payload of an attestation about `image`. InvalidRequest for assertions that cannot be read again."""
+    """The payload of an attestation about `image`. InvalidRequest for assertions that cannot be read again, and for
+    updates that are still to come."""
+    problem = updates_to_come(assertions, signed_at)
+    if problem:
+        raise InvalidRequest(
+            f"{UPDATES_UNTIL}: {problem}",
+            field=UPDATES_UNTIL,
+            asked=assertions[UPDATES_UNTIL],
+            possible=f"when they were last applied, {_written(signed_at)[:10]} at the latest",
+        )
     files = sorted((file.role, file.sha256) for file in image.files)
     subjects = [{"name": name, "digest": {"sha256": digest(image)}}]
     subjects += [{"name": f"file:{role}", "digest": {"sha256": sha256}} for role, sha256 in files]
@@ -172,6 +183,15 @@ def read_time(said: Any, where: str) -> int:
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         raise _wrong(where, said, possible) from None
+
+
+def updates_to_come(assertions: Mapping[str, Value], signed_at: int) -> str:
+    """Why nobody who signs then can vouch for the updates that are asserted; "": somebody can, or none are. Raises
+    InvalidRequest for what is no time."""
+    until = assertions.get(UPDATES_UNTIL)
+    if until is None or read_time(until, UPDATES_UNTIL) <= signed_at + UPDATES_AHEAD_S_MAX:
+        return ""
+    return f"updates until {until} were still to come when it was signed ({_written(signed_at)})"
 
 
 def _written(at: int) -> str:
