@@ -61,3 +61,5 @@ def test_a_clear_says_what_it_freed_and_what_it_kept(vws: Run, client: FakeClien
     assert "host-2 freed nothing: 0 files dropped, 1 kept." in vws("node", "cache", "clear", "host-2", "debian").stdout
     assert client.asked == [("clear_cache", "host-2", None), ("clear_cache", "host-2", "debian")]
     assert vws("node", "cache", "clear", "host-2", "debian", "--unused").exit_code == 2
+    nothing = vws("node", "cache", "clear", "host-2")
+    assert (nothing.exit_code, "name an image, or say --unused" in nothing.stderr) == (2, True)

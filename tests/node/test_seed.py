@@ -15,9 +15,10 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
 from tests.node.builders import order
-from vws.core.deployment import ContextOrder, DiskOrder, DiskTrouble, NicOrder
+from vws.core.deployment import ContextOrder, DiskOrder, NicOrder
 from vws.guest import delivery
-from vws.node.seed import RUN_COMMAND, disk_troubles, dropbear_form, exit_status, new_keys, seed_files, seed_iso
+from vws.node.disk_troubles import disk_troubles
+from vws.node.seed import RUN_COMMAND, dropbear_form, exit_status, new_keys, seed_files, seed_iso
 
 WORKSPACE = order(name="alpha-1", ssh_keys=("ssh-ed25519 AAAA first", 'ssh-rsa BBBB "second": {x}'))
 
@@ -229,24 +230,6 @@ def test_who_is_in_no_context_is_told_of_its_disks_all_the_same(keys) -> None:
     assert files["vws/disks"] == seed_files(MEMBER, keys)["vws/context/disks"]
     assert "vws/disks" not in seed_files(MEMBER, keys), "its agent sees to them"
     assert "vws/disks" not in seed_files(WORKSPACE, keys)
-
-
-SAID = b"""vws-context: preparing disks\r
-vws-context: the disk data could not be prepared: of the boot before\r
-vws-context: preparing disks\r
-VWS: up in 3 s\r
-vws-context: the disk scratch could not be prepared: this machine has no mkfs.xfs\r
-"""
-
-
-def test_what_a_guest_said_of_its_disks_is_read_of_its_last_boot() -> None:
-    assert disk_troubles(SAID) == (DiskTrouble("scratch", "this machine has no mkfs.xfs"),)
-    assert disk_troubles(b"vws-context: preparing disks\nall is well") == ()
-    assert disk_troubles(b"the disk a could not be prepared: x") is None
-    (long,) = disk_troubles(
-        b"vws-context: preparing disks\nvws-context: the disk a could not be prepared: " + b"x" * 999
-    )
-    assert len(long.reason) == 200
 
 
 def test_what_cloud_init_could_not_make_of_disks_is_looked_at_and_told(keys, tmp_path) -> None:

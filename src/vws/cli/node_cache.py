@@ -126,7 +126,7 @@ def arrived(found: Json, task: Json) -> str:
 @cache.command()
 @site_options
 @waited
-@click.option("--unused", is_flag=True, help="All that is unused; the same as naming no image.")
+@click.option("--unused", is_flag=True, help="All that is unused, instead of an image.")
 @click.argument("name", metavar="NODE", type=NAME)
 @click.argument("image", metavar="[IMAGE]", type=NAME, required=False)
 @pass_session
@@ -138,8 +138,9 @@ def clear(session: Session, name: str, image: str | None, unused: bool, wait: bo
       vws node cache clear host-2 --unused
       vws node cache clear host-2 debian:11
     """
-    if image and unused:
-        raise click.UsageError("name an image or say --unused, not both")
+    if bool(image) == unused:
+        both = ", not both" if image else ""
+        raise click.UsageError(f"name an image, or say --unused for all that nobody uses{both}")
     task = session.client.clear_cache(name, image)
     if not wait:
         _tell(session, task, f"{name} will clear {image or 'what is unused'}.")

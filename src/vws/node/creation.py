@@ -33,7 +33,10 @@ class Creation:
         """Note whose the folder is, its end, and the images that it will need."""
         record = self._record(order.id)
         images = tuple(file.sha256 for file in order.all_files)
-        begun = replace(record, end=order.end, images=images, command=bool(order.command), encrypted=order.encrypted)
+        disks = tuple(disk.name for disk in order.disks)
+        begun = replace(
+            record, end=order.end, images=images, disks=disks, command=bool(order.command), encrypted=order.encrypted
+        )
         self._records.write(begun, durable=False)
 
     def finish(self, order: WorkspaceOrder, keys: WorkspaceKeys | None = None) -> None:

@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import libvirt
@@ -27,6 +28,7 @@ from vws.node.connection import no_domain
 from vws.node.cpushare import CpuGroups
 from vws.node.disk_keys import own_passphrase
 from vws.node.disk_secrets import DiskSecrets, strike_out
+from vws.node.disk_troubles import Heard
 from vws.node.disks import check_disk, serial
 from vws.node.domain_xml import Beside, Files, Host, domain_uuid, domain_xml
 from vws.node.mirror import end_mirror
@@ -34,7 +36,7 @@ from vws.node.naming import domain_name, id_of
 from vws.node.outcome import Seen
 from vws.node.records import Record, Records
 from vws.node.sealed_memory import is_whole
-from vws.node.seed import disk_troubles, exit_status
+from vws.node.seed import exit_status
 from vws.ports import HypervisorError, Instance
 
 _LOG_TAIL_BYTES = 64 << 10
@@ -79,8 +81,8 @@ class Domains:
         self._around = around
         self._groups = groups
         self._exit_statuses: dict[str, int] = {}
-        # By workspace: how long its console was, which boot that was, and what it said of its disks.
-        self._disks: dict[str, tuple[int, int, tuple[DiskTrouble, ...]]] = {}
+        # By workspace: what its guest said of its disks in its present boot.
+        self._heard: dict[str, Heard] = {}
         self._secrets = DiskSecrets(api, host.tag)
 
     # -------------------------------------------------------- looking
@@ -160,14 +162,14 @@ class Domains:
 
     def _disk_troubles(self, record: Record, state: Observation) -> tuple[DiskTrouble, ...]:
         """Looked for while the guest runs and whenever it has printed something; remembered for this boot."""
-        length, boots, known = self._disks.get(record.id, (0, 0, ()))
+        heard = self._heard.get(record.id)
+        if heard is None or heard.boots != record.boots:
+            heard = self._heard[record.id] = Heard(record.boots, record.disks)
         console = self._records.console(record.id)
-        now = console.stat().st_size if state is Observation.RUNNING and console.exists() else length
-        if (now, record.boots) != (length, boots):
-            found = disk_troubles(self._records.console_tail(record.id, _CONSOLE_TAIL_BYTES))
-            known = known if found is None else found
-            self._disks[record.id] = (now, record.boots, known)
-        return known
+        if state is Observation.RUNNING and console.exists():
+            tail = partial(self._records.console_tail, record.id, _CONSOLE_TAIL_BYTES)
+            heard.listen(console.stat().st_size, tail)
+        return heard.standing
 
     def _state(self, record: Record, seen: Seen | None) -> tuple[Observation, str]:
         """(state, reason if it is BROKEN)"""
@@ -436,7 +438,7 @@ class Domains:
         """Off, undefined, its log and CPU group gone."""
         self._note_stop(id)
         self._exit_statuses.pop(id, None)
-        self._disks.pop(id, None)
+        self._heard.pop(id, None)
         domain = self.find(id)
         if domain:
             self._destroy(domain)

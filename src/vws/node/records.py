@@ -37,8 +37,8 @@ CONSOLES_KEPT_S = 7 * 24 * 3600
 class Record:
     """boots: the last boot that was begun. asked: what this agent did to the domain last (`stop`, `suspend`, ""), so
     that its end is not taken for a death. images: the sha256s of its image's files, which it goes on needing.
-    command: its guest has one to run. encrypted: nothing of it may lie here in the clear. frozen: its file systems may
-    be, by its own agent, and are to be thawed."""
+    disks: the names of those beside its root's. command: its guest has one to run. encrypted: nothing of it may lie
+    here in the clear. frozen: its file systems may be, by its own agent, and are to be thawed."""
 
     id: str
     end: int = 0
@@ -47,6 +47,7 @@ class Record:
     host_key: str = ""
     asked: str = ""
     images: tuple[str, ...] = ()
+    disks: tuple[str, ...] = ()
     command: bool = False
     encrypted: bool = False
     frozen: bool = False

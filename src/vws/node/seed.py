@@ -40,7 +40,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from vws.core.deployment import ContextOrder, DiskOrder, DiskTrouble, NicOrder, WorkspaceOrder
+from vws.core.deployment import ContextOrder, DiskOrder, NicOrder, WorkspaceOrder
 from vws.core.disks import SWAP
 from vws.core.site import DOMAIN
 from vws.guest import delivery
@@ -137,14 +137,6 @@ def exit_status(console: bytes, id: str) -> int | None:
     """That of the workspace's command, by the last word of it in the end of a console's log; None: it has not ended."""
     said = re.findall(rb"VWS: the command of %s ended with status (\d{1,3})\b" % re.escape(id.encode()), console)
     return int(said[-1]) if said else None
-
-
-def disk_troubles(console: bytes) -> tuple[DiskTrouble, ...] | None:
-    """What the guest said in its last boot of disks that it could not prepare, by the end of a console's log; None: it
-    says nothing of that boot's disks."""
-    _, begun, said = console.rpartition(b"vws-context: preparing disks")
-    found = re.findall(rb"vws-context: the disk ([a-z0-9-]{1,16}) could not be prepared: ([ -~]{0,200})", said)
-    return tuple(DiskTrouble(disk.decode(), why.decode()) for disk, why in found) if begun else None
 
 
 def _user_data(order: WorkspaceOrder, host: Keys, user: Keys | None) -> dict[str, object]:
