@@ -115,11 +115,19 @@ def cache(**changes: Any) -> Json:
     def file(sha256: str, **said: Any) -> Json:
         return {
             "sha256": sha256 * 32, "state": "complete", "role": "disk", "size_bytes": 2 << 30, "disk_bytes": 1 << 30,
-            "have_bytes": 2 << 30, "used_at": int(time.time()) - 7203, "reason": "", "images": ["debian"],
-            "used_by": ["demo-1"], "wanted": False,
+            "have_bytes": 2 << 30, "used_at": int(time.time()) - 7203, "altered_at": 0, "reason": "",
+            "images": ["debian"], "used_by": ["demo-1"], "wanted": False,
         } | said  # fmt: skip
 
-    idle = file("cd", state="arriving", have_bytes=1 << 30, used_by=[], wanted=True, used_at=0)
+    idle = file(
+        "cd",
+        state="arriving",
+        have_bytes=1 << 30,
+        used_by=[],
+        wanted=True,
+        used_at=0,
+        altered_at=int(time.time()) - 125,
+    )
     return {
         "node": "nod-1", "node_name": "host-1", "limit_bytes": 20 << 30, "used_bytes": 2 << 30,
         "fetch_limit_mbit": 400.0, "reported_at": time.time(), "files": [file("ab"), idle], "tasks": [],

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 from click.testing import Result
 
 from tests.cli.conftest import FakeClient, cache_task
+from vws.cli.node_cache import last_used
 
 Run = Callable[..., Result]
+
+
+def test_the_last_use_is_told_as_nodes_tell_it_to_the_minute(monkeypatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    assert [last_used(at) for at in (0, 999_990, 999_875, 913_500)] == ["", "just now", "2m ago", "1d ago"]
 
 
 def test_a_listing_says_what_is_there_who_uses_it_and_how_full_it_is(vws: Run) -> None:
@@ -20,6 +27,7 @@ def test_a_listing_says_what_is_there_who_uses_it_and_how_full_it_is(vws: Run) -
     assert "2h ago" in lines[1]
     assert "arriving 50 %" in lines[2]
     assert "planned leases" in lines[2]
+    assert "one was altered here, 2m5s ago, and replaced" in lines[2]
     assert lines[3:] == [
         "host-1: 2 GiB of 20 GiB in 2 files, fetching at most 400 Mbit/s",
         "host-2: 2 GiB of 20 GiB in 0 files, fetching at most 400 Mbit/s",

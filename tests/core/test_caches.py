@@ -79,6 +79,17 @@ def test_what_cannot_be_in_a_cache_is_not_believed(world, said):
     assert N1 not in world.present.caches
 
 
+def test_a_file_that_was_altered_on_a_node_is_an_event_once(world):
+    (held, *_) = cached(*DEMO.files).files
+    altered = replace(held, altered_at=int(world.now) - 5)
+    for told in (held, altered, replace(altered, used_at=7), replace(altered, altered_at=int(world.now))):
+        world.report(N1, cache=CacheContents(1 << 30, files=(told,)))
+    said = [e.data for e in world.history.events if e.kind == "node.cache-altered"]
+    assert [each["found_at"] for each in said] == [int(world.now) - 5, int(world.now)]
+    assert {(each["sha256"], each["role"]) for each in said} == {(held.sha256, held.role)}
+    assert "fetched anew" in said[0]["reason"]
+
+
 def test_what_a_node_says_is_plain_text(world):
     evil = CachedFile("ab" * 32, FileState.REFUSED, reason="\x1b[2Jno\n")
     world.report(N1, cache=CacheContents(files=(evil,)))

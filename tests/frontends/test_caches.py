@@ -32,7 +32,10 @@ def pushed(running: Running, disk: bytes, name: str = "small") -> dict:
 
 def contents(*files: dict, **more: object) -> dict:
     said = [{"sha256": f["sha256"], "role": f["role"], "size_bytes": f["size_bytes"], **more} for f in files]
-    held = [{"state": "complete", "disk_bytes": 5000, "have_bytes": 1, "used_at": 7, "reason": ""} | f for f in said]
+    held = [
+        {"state": "complete", "disk_bytes": 5000, "have_bytes": 1, "used_at": 7, "reason": "", "altered_at": 0} | f
+        for f in said
+    ]
     return {"limit_bytes": 1 << 30, "fetch_limit_mbit": 0.0, "files": held, "cleared": []}
 
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 import subprocess
 from pathlib import Path
 
@@ -104,6 +105,22 @@ async def test_a_changed_file_is_refused_once_and_then_fetched_anew(cache, sourc
     await ensure(cache, source)
     assert source.fetches == 2
     assert path.read_bytes() == source.data
+
+
+@in_loop
+async def test_what_a_prefetch_finds_altered_is_mended_and_told_also_after_a_restart(cache, source, caplog) -> None:
+    path, before = await ensure(cache, source), int(time.time())
+    os.chmod(path, 0o644)
+    path.write_bytes(b"something else")
+    await cache.prefetch(source.file(), source.fetch)
+    (told,) = await cache.contents()
+    assert told.state is FileState.COMPLETE
+    assert before <= told.altered_at <= time.time()
+    assert "was altered in the cache after it had been verified" in caplog.text
+    again = ImageCache(cache.directory.parent)
+    os.utime(path, (1, 1))
+    await again.ensure([source.file()], source.fetch, lambda text: None)
+    assert [file.altered_at for file in await again.contents()] == [told.altered_at], "hashed again, and no other"
 
 
 @in_loop

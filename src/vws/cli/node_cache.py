@@ -12,7 +12,7 @@ from vws.cli import output, progress
 from vws.cli.failures import Failed, failed
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
-from vws.cli.sizes import DURATION, show_bytes
+from vws.cli.sizes import DURATION, show_bytes, show_duration
 
 Json = dict[str, Any]
 
@@ -24,9 +24,9 @@ COLUMNS: list[output.Column] = [
     ("ON DISK", lambda f: show_bytes(f["disk_bytes"])),
     ("SIZE", lambda f: show_bytes(f["size_bytes"]) if f["size_bytes"] else ""),
     ("USED BY", lambda f: ", ".join(f["used_by"]) or ("planned leases" if f["wanted"] else "")),
-    ("LAST USED", lambda f: output.until(f["used_at"]) if f["used_at"] else ""),
+    ("LAST USED", lambda f: last_used(f["used_at"])),
     ("SHA256", lambda f: f["sha256"][:12]),
-    ("NOTE", lambda f: f["reason"]),
+    ("NOTE", lambda f: note(f)),
 ]
 
 
@@ -71,6 +71,19 @@ def summary(found: Json) -> str:
 def shown_state(file: Json) -> str:
     percent = f" {100 * file['have_bytes'] // file['size_bytes']} %" if file["size_bytes"] else ""
     return str(file["state"]) + (percent if file["state"] in ("arriving", "partial") else "")
+
+
+def last_used(at: float) -> str:
+    """Nodes tell it to the minute."""
+    if not at:
+        return ""
+    ago_s = max(0.0, time.time() - at) // 60 * 60
+    return f"{show_duration(ago_s)} ago" if ago_s else "just now"
+
+
+def note(file: Json) -> str:
+    altered = f"one was altered here, {output.until(file['altered_at'])}, and replaced" if file["altered_at"] else ""
+    return "; ".join(filter(None, (file["reason"], altered)))
 
 
 # ---------------------------------------------------------------- asking

@@ -84,7 +84,19 @@ def hear_cache(draft: Draft, node: str, contents: CacheContents) -> None:
     for old, new in zip(before.tasks, after.tasks, strict=True):
         if old.state is not new.state:
             draft.say(EVENTS[new.kind, new.state], node=node, image=new.image, **_outcome(new))
+    _say_altered(draft, before, after)
     draft.put_cache(after)
+
+
+def _say_altered(draft: Draft, before: NodeCache, after: NodeCache) -> None:
+    """Somebody could write there: it was mended, and whose node it is must hear of it."""
+    known = {file.sha256: file.altered_at for file in before.files}
+    for file in after.files:
+        if file.altered_at > known.get(file.sha256, 0):
+            draft.say(
+                "node.cache-altered", node=after.id, sha256=file.sha256, role=file.role, found_at=file.altered_at,
+                reason="it was altered on the node after it had been verified; it was removed and fetched anew",
+            )  # fmt: skip
 
 
 def _outcome(task: CacheTask) -> dict[str, Any]:

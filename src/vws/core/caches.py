@@ -29,7 +29,8 @@ class FileState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class CachedFile:
     """A file in a node's cache, or wanted there. role: in the image that it came for; size_bytes: of the whole file;
-    disk_bytes: what it takes here; have_bytes: up to where it has come; used_at: UTC seconds, by the node's clock."""
+    disk_bytes: what it takes here; have_bytes: up to where it has come; used_at: UTC seconds, by the node's clock.
+    altered_at: when the one that was here before it was found to have been altered since it was verified; 0: never."""
 
     sha256: str
     state: FileState
@@ -39,6 +40,7 @@ class CachedFile:
     have_bytes: int = 0
     used_at: int = 0
     reason: str = ""
+    altered_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

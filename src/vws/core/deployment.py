@@ -339,7 +339,7 @@ def readable_contents(contents: CacheContents) -> CacheContents:
             "a cache of too many files", field="cache.files", asked=len(contents.files), possible=f"{CACHED_FILES_MAX}"
         )
     for file in contents.files:
-        numbers = (file.size_bytes, file.disk_bytes, file.have_bytes, file.used_at)
+        numbers = (file.size_bytes, file.disk_bytes, file.have_bytes, file.used_at, file.altered_at)
         if not _SHA256.fullmatch(file.sha256) or not all(0 <= number <= BYTES_MAX for number in numbers):
             raise InvalidRequest("this is no file of a cache", field="cache.files", asked=plain(str(file))[:200])
     if not (0 <= contents.limit_bytes <= BYTES_MAX and 0 <= contents.fetch_limit_mbit <= BYTES_MAX):

@@ -32,6 +32,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from logging import getLogger
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +48,7 @@ from vws.node.naming import check_file
 from vws.node.state import write_whole
 from vws.ports import Fetch, HypervisorError, ImageRefused
 
+log = getLogger(__name__)
 T = TypeVar("T")
 _LOOK_MEMORY_MIB = 1024
 _LOOK_CPU_S = 10
@@ -76,6 +78,8 @@ class ImageCache:
         self._locks: dict[str, asyncio.Lock] = {}
         self._making_room = asyncio.Lock()
         self._coming: dict[str, ImageFile] = {}
+        # When files were found altered of which no other has come yet, UTC seconds.
+        self._altered: dict[str, int] = {}
         self._ordered: frozenset[str] = frozenset()
         self._wanted: tuple[ImageFile, ...] = ()
         self._hurries = 0
@@ -202,6 +206,8 @@ class ImageCache:
             self._note(file)
             return True
         path.unlink()
+        self._altered[file.sha256] = int(time.time())
+        log.warning("the %s %s was altered in the cache after it had been verified", file.role, file.sha256[:12])
         raise ImageRefused(
             f"this node refuses to boot it: the image's {file.role} was altered in the node's cache after it had been "
             f"verified (it is not sha256:{file.sha256[:12]} any more) and has been removed; new workspaces fetch it "
@@ -216,9 +222,14 @@ class ImageCache:
 
     def _note(self, file: ImageFile) -> None:
         """As far as the disk has room: without a note it is hashed again, and nothing worse."""
-        noted = {"identity": _identity(self.path(file.sha256)), "role": file.role}
+        altered_at = self._altered.pop(file.sha256, self._altered_at(file.sha256))
+        noted = {"identity": _identity(self.path(file.sha256)), "role": file.role, "altered_at": altered_at}
         with suppress(OSError):
             write_whole(self._note_path(file.sha256), json.dumps(noted).encode(), durable=False)
+
+    def _altered_at(self, sha256: str) -> int:
+        at = self._noted(sha256).get("altered_at")
+        return at if type(at) is int else 0
 
     def _note_path(self, sha256: str) -> Path:
         return self.directory / f"{sha256}.json"
@@ -394,7 +405,10 @@ class ImageCache:
             with suppress(FileNotFoundError):
                 same = noted.get("identity") == _identity(entry.path)
             state = FileState.COMPLETE if same else FileState.CHANGED
-        return CachedFile(entry.sha256, state, role, size_bytes, entry.disk_bytes, entry.size_bytes, int(entry.used_at))
+        return CachedFile(
+            entry.sha256, state, role, size_bytes, entry.disk_bytes, entry.size_bytes, int(entry.used_at),
+            altered_at=0 if entry.partial else self._altered_at(entry.sha256),
+        )  # fmt: skip
 
     # -------------------------------------------------------- looking
 

@@ -29,6 +29,9 @@ class File(BaseModel):
     have_bytes: int = Field(description="Up to where it has come.")
     used_at: int = Field(description="UTC seconds, by the node's clock.")
     reason: str = Field(description="Why it cannot come.")
+    altered_at: int = Field(
+        description="When the one before it was found altered since it was verified, UTC seconds; 0: never."
+    )
     images: list[str] = Field(description="What it is part of.")
     used_by: list[str] = Field(description="Workspaces of the node, and saves, that use it.")
     wanted: bool = Field(description="A lease that is planned there, or an administrator, wants it there.")
