@@ -249,7 +249,7 @@ class FakeClient:
         passphrase: str | None = None, progress: Callable[[int], object] | None = None,
     ) -> Json:  # fmt: skip
         said = (format, shared, encrypt and "encrypt", passphrase)
-        self._change("upload_image", file.name, name, *(x for x in said if x))
+        self._change("upload_image", file.name, name, *(x for x in said if x or x == ()))
         if progress:
             progress(file.stat().st_size)
         return image(name=name, tags=[name], encrypted=bool(encrypt or passphrase))

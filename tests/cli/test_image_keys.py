@@ -16,6 +16,7 @@ def test_an_image_is_encrypted_under_another_name(vws, client: FakeClient):
     assert "is encrypted" in done.output
     assert "still there in the clear" in done.output
     assert vws("image", "encrypt", "demo").exit_code == 2, "it needs a name"
+    assert vws("image", "encrypt", "demo", "--as", "a", "--private", "--share", "cms").exit_code == 2
 
 
 def test_a_file_is_encrypted_on_its_way_in_or_opened_with_its_passphrase(vws, client: FakeClient, home):
@@ -25,6 +26,9 @@ def test_a_file_is_encrypted_on_its_way_in_or_opened_with_its_passphrase(vws, cl
     done = vws("image", "import", file, "--name", "mine", "--encrypt")
     assert client.asked == [("upload_image", "x.qcow2", "mine", "encrypt")]
     assert "encrypted" in done.output
+    vws("image", "import", file, "--name", "mine", "--private")
+    assert client.asked[-1] == ("upload_image", "x.qcow2", "mine", ())
+    assert vws("image", "import", file, "--name", "mine", "--private", "--share", "cms").exit_code == 2
     done = vws("image", "import", file, "--name", "mine", "--key-file", key)
     assert client.asked[-1] == ("upload_image", "x.qcow2", "mine", "the passphrase")
     assert "the passphrase" not in done.output

@@ -24,6 +24,12 @@ def ann(here):
         yield client
 
 
+@pytest.fixture
+def root(here):
+    with Client(here.url, bearer(here.root)) as client:
+        yield client
+
+
 def bearer(http):
     return http.headers["authorization"].removeprefix("Bearer ")
 
@@ -71,6 +77,18 @@ def test_a_passphrase_that_cannot_be_is_refused_without_being_repeated(here):
         assert answer.status_code == 400 or answer.status_code == 422
         assert answer.json()["field"] == "passphrase"
         assert not said or said not in answer.text
+
+
+def test_an_encrypted_image_is_for_no_more_people_than_what_it_was_made_of(here, ann, root, tmp_path):
+    mine = ann.upload_image(disk(tmp_path / "one.qcow2", "qcow2"), "mine")
+    assert root.encrypt_image(mine["id"], "sealed")["shared"] == []
+    public = root.upload_image(disk(tmp_path / "two.qcow2", "qcow2"), "public")
+    assert public["shared"] == ["public"]
+    assert root.encrypt_image(public["id"], "open")["shared"] == ["public"]
+    assert root.encrypt_image(public["id"], "closed", shared=[])["shared"] == []
+    assert ann.encrypt_image(public["id"], "anns")["shared"] == []
+    third = disk(tmp_path / "three.qcow2", "qcow2", size_bytes=4 << 20)
+    assert root.upload_image(third, "private", shared=[])["shared"] == []
 
 
 def test_a_node_asks_for_the_keys_of_its_own_workspace(here, ann, tmp_path):

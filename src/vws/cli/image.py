@@ -15,7 +15,7 @@ from vws.cli.image_export import export_image
 from vws.cli.image_fetch import Sha256, Source, at_hand, sha256_of
 from vws.cli.image_keys import encrypt, read_key_file
 from vws.cli.image_lists import LIST_COMMANDS
-from vws.cli.image_names import shared_with, state_of
+from vws.cli.image_names import share_options, shared_with, sharing, state_of
 from vws.cli.image_sign import attest, key, sign
 from vws.cli.image_trust import COMMANDS
 from vws.cli.names import NAME
@@ -44,9 +44,7 @@ def image() -> None:
 @image.command("import")
 @site_options
 @click.option("--name", required=True, metavar="NAME[:TAG]", type=NAME, help="What leases call it.")
-@click.option(
-    "--share", "shared", multiple=True, metavar="VO", type=NAME, help="Who may use it, as in vws image share."
-)
+@share_options
 @click.option(
     "--format",
     "kind",
@@ -65,15 +63,15 @@ def image() -> None:
 @click.argument("source", metavar="FILE|URL", type=Source())
 @pass_session
 def import_image(
-    session: Session, source: str, name: str, kind: str | None, shared: tuple[str, ...], sha256: str | None,
-    encrypt: bool, key_file: Path | None,
+    session: Session, source: str, name: str, kind: str | None, shared: tuple[str, ...], private: bool,
+    sha256: str | None, encrypt: bool, key_file: Path | None,
 ) -> None:  # fmt: skip
     """Bring an image to the site: a disk image, a root file system's tar, an OVA, or a VWS bundle.
 
     The site checks the file before it lists it, and converts what is neither qcow2 nor raw. A name that you gave before
     points at the new file from now on; what it pointed at stays (vws image history). An import that breaks goes on
     where it was when the same command is given again within a day. What has an address (https://...) is fetched by this
-    machine, not by the site.
+    machine, not by the site. Not said otherwise, what you bring is private, and for all if you administer the site.
 
     \b
     Examples:
@@ -81,25 +79,27 @@ def import_image(
       vws image import debian-12-nocloud-amd64.qcow2 --name debian:12 --share cms
       vws image import rootfs.tar.xz --format tar --name mine
       vws image import https://example.org/debian-12.qcow2 --sha256 SUM --name debian:12
-      vws image import analysis.qcow2 --name analysis --encrypt
+      vws image import analysis.qcow2 --name analysis --encrypt --private
       vws image import sealed.qcow2 --name sealed --key-file sealed.key
     """
     split_name(name)
+    allowed = sharing(shared, private)
     if encrypt and key_file:
         raise click.UsageError("--encrypt is for what is in the clear, --key-file for what is encrypted already")
     passphrase = read_key_file(key_file) if key_file else None
     with at_hand(source, sha256, to_stderr=session.as_json) as file:
         there = None if encrypt else listed(session, file, name)
-        made = there or send(session, file, name, kind, shared, encrypt, passphrase)
+        made = there or send(session, file, name, kind, allowed, encrypt, passphrase)
     if session.as_json:
         output.print_json(made)
         return
     sealed = ", encrypted" if made.get("encrypted") else ""
     size = show_bytes(made["size_bytes"])
     click.echo(f"image {name} ({made['id']}) is ready: {size}{sealed}, for {shared_with(made)}.")
-    if shared and set(shared) != set(made["shared"]):
-        advice = session.named(f"vws image share {name} " + " ".join(f"--with {vo}" for vo in shared))
-        click.echo(f"It was here before, and --share changed nothing: {advice}")
+    if allowed is not None and set(allowed) != set(made["shared"]):
+        said, wanted = ("--private", "--private") if private else ("--share", " ".join(f"--with {vo}" for vo in shared))
+        advice = session.named(f"vws image share {name} {wanted}")
+        click.echo(f"It was here before, and {said} changed nothing: {advice}")
     click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
 
 
@@ -113,12 +113,12 @@ def listed(session: Session, file: Path, name: str) -> Json | None:
 
 
 def send(
-    session: Session, file: Path, name: str, kind: str | None = None, shared: tuple[str, ...] = (),
+    session: Session, file: Path, name: str, kind: str | None = None, shared: tuple[str, ...] | None = None,
     encrypt: bool = False, passphrase: str | None = None,
 ) -> Json:  # fmt: skip
     with transfer(f"sending {file.name}", file.stat().st_size, to_stderr=session.as_json) as sent:
         made: Json = session.client.upload_image(
-            file, name, shared=shared or None, format=kind, progress=sent, encrypt=encrypt, passphrase=passphrase
+            file, name, shared=shared, format=kind, progress=sent, encrypt=encrypt, passphrase=passphrase
         )
         return made
 

@@ -9,7 +9,7 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import failed
-from vws.cli.image_names import called, shared_with
+from vws.cli.image_names import called, share_options, shared_with, sharing
 from vws.cli.names import NAME
 from vws.cli.progress import working
 from vws.cli.session import Session, pass_session, site_options
@@ -21,26 +21,27 @@ PASSPHRASE_BYTES_MAX = 512
 @click.command()
 @site_options
 @click.option("--as", "new", required=True, metavar="NAME[:TAG]", type=NAME, help="What the encrypted image is called.")
-@click.option(
-    "--share", "shared", multiple=True, metavar="VO", type=NAME, help="Who may use it, as in vws image share."
-)
+@share_options
 @click.argument("name", metavar="IMAGE", type=NAME)
 @pass_session
-def encrypt(session: Session, name: str, new: str, shared: tuple[str, ...]) -> None:
+def encrypt(session: Session, name: str, new: str, shared: tuple[str, ...], private: bool) -> None:
     """Make an encrypted image of your own with the content of another.
 
     Its disk is encrypted (LUKS in qcow2) with a key that the site makes and keeps sealed; only a node that runs it for
     a lease gets the key. Disks and suspended memory of its workspaces are encrypted, too. The image that you began with
-    stays as it is: remove it if nothing in the clear is to be left.
+    stays as it is: remove it if nothing in the clear is to be left. Not said otherwise, the new one is for those whom
+    that is for, if that is yours or you administer the site, and private else.
 
     \b
     Examples:
       vws image encrypt debian --as debian:sealed
       vws image encrypt analysis --as analysis:sealed --share cms
+      vws image encrypt debian --as my-debian --private
     """
+    allowed = sharing(shared, private)
     found = session.client.image(name)
     with working(f"encrypting {name} ({show_bytes(found['size_bytes'])})", to_stderr=session.as_json):
-        made = session.client.encrypt_image(found["id"], new, shared=shared or None)
+        made = session.client.encrypt_image(found["id"], new, shared=allowed)
     if session.as_json:
         output.print_json(made)
         return

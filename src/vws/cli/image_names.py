@@ -24,6 +24,21 @@ LOOK_S = 0.3
 HISTORY_PAGE_MAX = 1000
 
 
+def share_options(command: Any) -> Any:
+    """Options that say who may use an image to be; `sharing` reads them."""
+    share = click.option(
+        "--share", "shared", multiple=True, metavar="VO", type=NAME, help="Who may use it, as in vws image share."
+    )
+    return share(click.option("--private", is_flag=True, help="Nobody but you and administrators may use it.")(command))
+
+
+def sharing(shared: tuple[str, ...], private: bool) -> tuple[str, ...] | None:
+    """None: nothing is said."""
+    if private and shared:
+        raise click.UsageError("say either --share VO or --private")
+    return shared if shared or private else None
+
+
 @click.command()
 @site_options
 @click.option("--remove", is_flag=True, help="Take the tag away from the image instead.")

@@ -180,7 +180,8 @@ class Images:
         self, caller: Caller, asked: str, name: str, once: Once | None = None, *, shared: Iterable[str] | None = None
     ) -> Image | Answer:
         """An image of one's own, called `name`, with the content of another that one may use, encrypted. Blocks while
-        its disk is converted. shared: as in `add`.
+        its disk is converted. shared: who may use it; None: who may use that one if it is the caller's or he is an
+        administrator, else nobody.
 
         Raises Conflict if that is encrypted, damaged or has no disk, what `check_upload` and conversion.convert raise.
         """
@@ -198,7 +199,9 @@ class Images:
             raise Conflict(f"the image {asked[:60]} is simulated: it has no files", field="id", asked=asked[:60])
         self.files.check(source)
         self.check_upload(caller, name, source.size_bytes, shared)
-        sharing = self.check_shared((PUBLIC,) if shared is None and caller.is_admin else shared or ())
+        if shared is None and may_change(source, self.user(caller)):
+            shared = source.shared
+        sharing = self.check_shared(shared or ())
         work = self.begin().with_suffix(".parts")
         passphrase = new_passphrase()
         try:

@@ -27,7 +27,12 @@ class Encryption(Asked):
         description="What the encrypted image is called.",
         examples=["debian:sealed"],
     )
-    shared: list[str] | None = Field(None, max_length=100, description="As in `PUT /v1/images/{id}/sharing`.")
+    shared: list[str] | None = Field(
+        None,
+        max_length=100,
+        description="As in `PUT /v1/images/{id}/sharing`. Not said: as the image itself, if its owner or an "
+        "administrator asks; else none.",
+    )
 
 
 class ImageKey(BaseModel):
