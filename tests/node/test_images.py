@@ -7,8 +7,8 @@ import errno
 import hashlib
 import os
 import shutil
-import time
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
