@@ -198,7 +198,7 @@ def test_a_chain_is_one_recipe(recipe, tmp_path):
     )
     assert (ours.kernel.modules, ours.services.run) == (("nfs", "loop"), {"a": "/bin/a"})
     assert ours.roles == {"x": "second", "y": "third"}
-    assert [each.name for each in plan.sources] == ["base.yaml", "motd", "recipe.yaml"]
+    assert [each.name for each in plan.sources] == ["base.yaml", "motd", "ours.yaml"]
 
 
 def test_a_cycle_is_told_with_its_way(recipe):
@@ -221,7 +221,11 @@ def test_from_on_the_command_line_goes_before_the_recipes(recipe, tmp_path):
     image.write_bytes(b"x")
     plan = load(recipe(HEAD + "from: not-there.yaml\n"), image)
     assert plan.image == image
-    assert [each.name for each in plan.sources] == ["elsewhere.vws", "recipe.yaml"]
+    assert [each.name for each in plan.sources] == ["elsewhere.vws", "mine.yaml"]
+
+
+def test_what_a_recipes_file_is_called_is_in_nothing_that_is_built(recipe):
+    assert load(recipe(DEBIAN, "a.yaml")) == load(recipe(DEBIAN, "sub/b.yaml"))
 
 
 def test_equal_recipes_are_equal_values():

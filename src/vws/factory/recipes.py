@@ -53,11 +53,11 @@ def load(path: Path, image: Path | None = None) -> Plan:
         check_whole(recipe, on_image=found is not None)
     except InvalidRequest as error:
         raise _told(path, error) from None
-    read = [file for each, _ in chain for file in (each, *_files_of(dict(chain)[each]))]
-    sources = {
-        _shown(file, top): Source(_shown(file, top), sha256_of(file)) for file in (*read, *filter(None, [found]))
-    }
-    return Plan(recipe, found, tuple(sources[name] for name in sorted(sources)))
+    read = {file for each, ours in chain for file in (each, *_files_of(ours))} | set(filter(None, [found]))
+    # What the recipe's own file is called is nobody's but who wrote it: the same recipe makes the same bytes.
+    called = {file: _shown(file, top) for file in read} | {chain[-1][0]: f"{recipe.name}.yaml"}
+    sources = (Source(name, sha256_of(file)) for file, name in called.items())
+    return Plan(recipe, found, tuple(sorted(sources, key=lambda each: (each.name, each.sha256))))
 
 
 def _chain(path: Path, image: Path | None) -> tuple[list[tuple[Path, Recipe]], Path | None]:
