@@ -217,6 +217,14 @@ class Store(Protocol):
         """All that is kept beside an image, in the order in which it was added."""
         ...
 
+    def documents_bytes(self, by: str) -> int:
+        """How much somebody keeps beside images that are not removed."""
+        ...
+
+    def forget_documents(self) -> None:
+        """Delete what is kept beside images that were removed."""
+        ...
+
     def keys(self, of: str) -> tuple[SealedKey, ...]:
         """Those of an image or a workspace, in the order in which they were added."""
         ...

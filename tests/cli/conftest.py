@@ -298,6 +298,10 @@ class FakeClient:
     def image_document(self, id: str, document: str) -> bytes:
         return f"{document}\x1b[2J".encode()
 
+    def remove_image_document(self, id: str, document: str) -> Json:
+        self._change("remove_image_document", id, document)
+        return next(each for each in self.image_documents(id) if each["id"] == document)
+
     def collect_images(self, *, dry_run: bool = False) -> Json:
         self._change("collect_images", dry_run)
         return {"images": [image(tags=[])], "files": ["cd" * 32]}

@@ -137,6 +137,15 @@ def test_documents_are_listed_and_handed_out_as_they_came(vws: Run, home: Path) 
     assert vws("image", "documents", "demo", "--to", str(home / "b")).exit_code == 2
 
 
+def test_documents_are_removed_by_their_ids(vws: Run, client: FakeClient) -> None:
+    gone = vws("image", "documents", "demo", "--remove", "doc-2", "--remove", "doc-3").stdout.splitlines()
+    assert gone[0] == "The attestation doc-2, which ada added, is kept beside demo no longer."
+    assert [
+        each["id"] for each in json.loads(vws("image", "documents", "demo", "--remove", "doc-2", "--json").stdout)
+    ] == ["doc-2"]
+    assert vws("image", "documents", "demo", "sbom", "--remove", "doc-2").exit_code == 2
+
+
 # ---------------------------------------------------------------- nodes
 
 

@@ -29,6 +29,8 @@ from vws.core.site import (
     Changes,
     Cluster,
     Disk,
+    Document,
+    DocumentKind,
     Group,
     GroupRoles,
     Image,
@@ -607,6 +609,24 @@ def test_live_signers_have_names_of_their_own_and_a_digest_is_revoked_once(groun
 def test_events_are_found_by_their_image(grounded, put):
     put(events=(event(1, image="img-000001"), event(2, image="img-000002"), event(3)))
     assert [e.image for e in grounded.events(Filter(image="img-000002"), after=0, limit=10)] == ["img-000002"]
+
+
+# ---------------------------------------------------------------- documents
+
+
+def test_documents_count_for_who_added_them_and_are_dropped_one_by_one_or_with_their_image(store, put):
+    images = (image(1), image(2), image(3, removed_at=5.0))
+    documents = tuple(
+        Document(f"doc-{n}", f"img-{n:06d}", DocumentKind.PROVENANCE, "a/b", b"\0" * n, 1.0, "ann") for n in (1, 2, 3)
+    )
+    put(images=images, documents=documents)
+    assert (store.documents_bytes("ann"), store.documents_bytes("bob")) == (3, 0)
+    store.forget_documents()
+    assert store.documents("img-000003") == (), "its image was removed"
+    assert store.documents("img-000002") == (documents[1],)
+    put(dropped_documents=("doc-2",))
+    assert store.documents("img-000002") == ()
+    assert (store.documents("img-000001"), store.documents_bytes("ann")) == ((documents[0],), 1)
 
 
 # ---------------------------------------------------------------- keys

@@ -40,19 +40,27 @@ COLUMNS: list[output.Column] = [
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the document to FILE, in place of what is there.",
 )
+@click.option("--remove", "going", multiple=True, metavar="ID", help="Keep this one no longer; may be repeated.")
 @click.argument("name", metavar="IMAGE", type=NAME)
 @click.argument("wanted", metavar="[KIND|ID]", type=NAME, required=False)
 @pass_session
-def documents(session: Session, name: str, wanted: str | None, target: Path | None) -> None:
+def documents(session: Session, name: str, wanted: str | None, target: Path | None, going: tuple[str, ...]) -> None:
     """List what is kept beside an image, or print one of it: sbom (its bill of materials), provenance (how it was
-    made), attestation (who vouches for it). Of several of a kind it is the last one; the id says which.
+    made), attestation (who vouches for it). Of several of a kind it is the last one; the id says which. The image's
+    owner, administrators and who added a document may have it removed.
 
     \b
     Examples:
       vws image documents debian-12
       vws image documents debian-12 sbom | jq -r '.components[].purl'
       vws image documents mine:1 provenance --to provenance.json
+      vws image documents debian-12 --remove doc-1m80bp6v2avrs55
     """
+    if going:
+        if wanted is not None or target is not None:
+            raise click.UsageError("--remove goes without KIND, ID and --to")
+        _remove(session, name, going)
+        return
     if target is not None and wanted is None:
         raise click.UsageError("--to goes with the KIND or ID of one document")
     found = session.client.image_documents(name)
@@ -65,6 +73,15 @@ def documents(session: Session, name: str, wanted: str | None, target: Path | No
         return
     target.write_bytes(content)
     click.echo(f"{target} is written: {show_bytes(len(content))}.", err=session.as_json)
+
+
+def _remove(session: Session, name: str, going: tuple[str, ...]) -> None:
+    gone = [session.client.remove_image_document(name, id) for id in going]
+    if session.as_json:
+        output.print_json(gone)
+        return
+    for each in gone:
+        click.echo(f"The {each['kind']} {each['id']}, which {each['by']} added, is kept beside {name} no longer.")
 
 
 def _one(found: list[Json], name: str, wanted: str) -> Json:

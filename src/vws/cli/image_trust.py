@@ -241,9 +241,13 @@ ATTESTATIONS: list[output.Column] = [
     ("SIGNED BY", lambda a: ", ".join(a["signers"]) or "nobody who counts"),
     ("SIGNED", lambda a: output.moment(a["signed_at"])),
     ("EXPIRES", lambda a: output.moment(a["expires"])),
-    ("SAYS", lambda a: one_line(", ".join(f"{name}={_shown(value)}" for name, value in a["assertions"].items()))),
+    ("SAYS", lambda a: one_line(_said(a["assertions"])) if a["signers"] else ""),
     ("PROBLEM", lambda a: one_line(a["problem"] or "; ".join(a["problems"]))),
 ]
+
+
+def _said(assertions: Json) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in assertions.items())
 
 
 def _shown(value: Any) -> str:

@@ -304,6 +304,10 @@ class Client(Connection):
         path = _path("images", id, "documents")
         return parsed(self._send("POST", path, params=where, headers=headers, content=lambda: iter((content,))))
 
+    def remove_image_document(self, id: str, document: str) -> Json:
+        """For the image's owner, administrators and who added it."""
+        return self._change("DELETE", _path("images", id, "documents", document))
+
     # ------------------------------------------------------------ trust
 
     def add_signer(self, name: str, pem: str) -> Json:

@@ -51,6 +51,7 @@ class Draft:
         self._clusters: dict[str, Cluster] = {}
         self._image_tags: dict[str, ImageTag] = {}
         self._documents: list[Document] = []
+        self._dropped_documents: list[str] = []
         self._signers: dict[str, Signer] = {}
         self._revocations: dict[str, Revocation] = {}
         self._subscriptions: dict[str, Subscription] = {}
@@ -81,6 +82,7 @@ class Draft:
             saves=tuple(self._saves.values()),
             keys=tuple(self._keys),
             caches=tuple(self._caches.values()),
+            dropped_documents=tuple(self._dropped_documents),
         )
 
     # ------------------------------------------------------------ reading
@@ -180,10 +182,18 @@ class Draft:
         """Keep it beside its image, which is written with it: whoever remembers what is said of an image sees by that
         that there is more."""
         self._documents.append(document)
-        image = self.present.images.get(document.image)
+        self._see_again(document.image)
+        return document
+
+    def drop_document(self, document: Document) -> Document:
+        self._dropped_documents.append(document.id)
+        self._see_again(document.image)
+        return document
+
+    def _see_again(self, id: str) -> None:
+        image = self.present.images.get(id)
         if image is not None:
             self._images.setdefault(image.id, replace(image))
-        return document
 
     def add_key(self, key: SealedKey) -> SealedKey:
         self._keys.append(key)

@@ -196,7 +196,7 @@ def _unvouched(rule: Rule, facts: Facts) -> Decision:
 def _signature_need(rule: Rule, facts: Facts) -> Need:
     """That one of the rule's signers vouches for it, which none does."""
     wanted = f"signed by {_either(rule.signers)}"
-    problems = [each.problem for each in facts.attested if each.problem]
+    problems = list(dict.fromkeys(each.problem for each in facts.attested if each.problem))
     others = sorted({name for each in facts.attested if not each.problem for name in each.keys})
     if others:
         problems.append(f"it is signed by {', '.join(others)}, whom this rule does not trust")

@@ -2,7 +2,7 @@
 
 A file is kept once, however many images have it, and counts for who brought it first: who pushes what is there already
 pays nothing, and nobody pays for another's copy. It is counted by its length, zeros included, since that is what its
-owner can know beforehand.
+owner can know beforehand. What is said of an image and kept beside it counts for who added it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ def held_bytes(images: Iterable[Image], owner: str) -> int:
     return sum(size for who, size in first.values() if who == owner)
 
 
-def check_quota(images: Iterable[Image], owner: str, files: Iterable[ImageFile], quota_mib: int | None) -> None:
-    """Raise LimitReached if these files were one too many for a user. quota_mib: None for no limit."""
+def check_quota(
+    images: Iterable[Image], owner: str, files: Iterable[ImageFile], quota_mib: int | None, documents_bytes: int = 0
+) -> None:
+    """Raise LimitReached if these files were one too many for a user. quota_mib: None for no limit; documents_bytes: of
+    what the user keeps beside images."""
     if quota_mib is None:
         return
     images = list(images)
     there = {file.sha256 for image in images for file in image.files}
-    held = held_bytes(images, owner)
+    held = held_bytes(images, owner) + documents_bytes
     more = sum({file.sha256: file.size_bytes for file in files if file.sha256 not in there}.values())
     if more and held + more > quota_mib << 20:
         raise quota_reached(owner, held, more, quota_mib)
@@ -56,7 +59,8 @@ def check_quota(images: Iterable[Image], owner: str, files: Iterable[ImageFile],
 def quota_reached(owner: str, held: int, more: int, quota_mib: int) -> LimitReached:
     left_mib = max(0, (quota_mib << 20) - held) >> 20
     return LimitReached(
-        f"the user {owner} may keep {quota_mib} MiB of images, has {held >> 20} MiB and brings {-(-more >> 20)} MiB",
+        f"the user {owner} may keep {quota_mib} MiB of images and documents, has {held >> 20} MiB and brings "
+        f"{-(-more >> 20)} MiB",
         field="images",
         asked=more,
         possible=f"at most {left_mib} MiB more; vws image remove makes room",

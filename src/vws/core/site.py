@@ -262,7 +262,7 @@ class DocumentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What is said of an image and kept beside it, as it came: never changed, never removed. by: who added it."""
+    """What is said of an image and kept beside it, as it came: never changed, gone with the image. by: who added it."""
 
     id: str
     image: str
@@ -844,6 +844,7 @@ class Changes:
     saves: tuple[Save, ...] = ()
     keys: tuple[SealedKey, ...] = ()
     caches: tuple[NodeCache, ...] = ()
+    dropped_documents: tuple[str, ...] = ()
 
     def __add__(self, later: Changes) -> Changes:
         """Both, the later value of each id winning; events, answers, documents and keys in order."""
@@ -866,6 +867,7 @@ class Changes:
             _latest(self.saves, later.saves),
             self.keys + later.keys,
             _latest(self.caches, later.caches),
+            self.dropped_documents + later.dropped_documents,
         )
 
     def __bool__(self) -> bool:
@@ -882,6 +884,7 @@ class Changes:
                 self.clusters,
                 self.image_tags,
                 self.documents,
+                self.dropped_documents,
                 self.signers,
                 self.revocations,
                 self.subscriptions,

@@ -36,6 +36,7 @@ from vws.core.image_access import (
     put_tag,
     remove_tag,
 )
+from vws.core.image_documents import Reader
 from vws.core.image_names import LATEST, PUBLIC, check_new_name, read_reference, show_tag
 from vws.core.image_origin import made_from, remembering, traced
 from vws.core.image_quota import check_quota, held_bytes, quota_of, quota_reached
@@ -55,7 +56,6 @@ from vws.service.site import Site
 
 T = TypeVar("T")
 DOCUMENT_BYTES_MAX = 32 << 20
-DOCUMENTS_MAX = 200
 TOLD_MAX = 100
 
 
@@ -90,6 +90,7 @@ class Images:
         quota_mib = self._quota_mib(caller.subject)
         if quota_mib is not None and (bytes_sent or 0) > quota_mib << 20:
             held = held_bytes(list(self._site.present.images.values()), caller.subject)
+            held += self._site.store.documents_bytes(caller.subject)
             raise quota_reached(caller.subject, held, bytes_sent or 0, quota_mib)
 
     def add(
@@ -217,7 +218,7 @@ class Images:
                 self._keep_key(draft, kept, passphrase)
                 for document in self._site.store.documents(source.id):
                     if document.kind is DocumentKind.SBOM:
-                        self._document(draft, replace(document, image=kept.id))
+                        self._document(draft, replace(document, image=kept.id, by=caller.subject))
                 draft.say("image.encrypted", owner=kept.owner, image=kept.id, name=tag[0], source=source.id)
                 return kept
 
@@ -259,6 +260,7 @@ class Images:
         return kept
 
     def _document(self, draft: Draft, document: Document) -> Document:
+        self._check_documents_quota(draft, document)
         sha256 = hashlib.sha256(document.content).hexdigest()
         draft.say("image.documented", image=document.image, document=str(document.kind), sha256=sha256)
         return draft.add_document(replace(document, id=self._site.ids.new("doc")))
@@ -268,7 +270,9 @@ class Images:
         images = draft.present.images.values()
         other = next((i for i in images if (i.sha256, i.owner) == (image.sha256, image.owner)), None)
         if other is None:
-            check_quota(images, caller.subject, image.files, self._quota_mib(caller.subject))
+            quota_mib = self._quota_mib(caller.subject)
+            said_bytes = 0 if quota_mib is None else self._site.store.documents_bytes(caller.subject)
+            check_quota(images, caller.subject, image.files, quota_mib, said_bytes)
         kept = self._put(draft, replace(image, created_at=draft.now)) if other is None else _again(draft, other, image)
         put_tag(draft, self._site.ids.new("tag"), kept, *tag, self.user(caller))
         reach("service.image.entered")
@@ -417,8 +421,8 @@ class Images:
             kept = self._enter(draft, caller, tag, copy)
             if kept.id == copy.id:
                 self._ring.copy(draft, image, kept)
-                for document in self._site.store.documents(image.id):
-                    self._document(draft, replace(document, image=copy.id))
+                for document in self._welcome(draft, caller, image):
+                    self._document(draft, replace(document, image=copy.id, by=caller.subject))
             return kept
 
         return self._change(caller, decide, once)
@@ -439,6 +443,7 @@ class Images:
             return _retire(draft, image, users) if users or deltas else _take_out(draft, image)
 
         removed = self._change(caller, decide, once)
+        self._site.store.forget_documents()
         self.files.drop_unlisted(_files_of(removed))
         return removed
 
@@ -452,6 +457,7 @@ class Images:
             taken = self._site.change("site", decide)
             assert not isinstance(taken, Answer)
             if taken:
+                self._site.store.forget_documents()
                 self.files.drop_unlisted({file.sha256 for image in taken for file in image.files})
 
     # ------------------------------------------------------------ looking after
@@ -485,6 +491,7 @@ class Images:
 
     def _dropped(self, caller: Caller, images: list[Image]) -> list[str]:
         """The sha256s of the files that went with these images, or were of none; on record."""
+        self._site.store.forget_documents()
         files = self.files.drop_unlisted()
         if images or files:
             told: dict[str, Any] = {"images": [image.id for image in images][:TOLD_MAX], "files": len(files)}
@@ -501,6 +508,7 @@ class Images:
         for leftover in self._uploads.glob("*"):
             if not (leftover / "session.json").exists():
                 _discard(leftover, leftover)
+        self._site.store.forget_documents()
         self.files.drop_unlisted()
 
     # ------------------------------------------------------------ documents
@@ -520,20 +528,57 @@ class Images:
         _check_document(media_type, content)
         if kind is DocumentKind.ATTESTATION:
             check_attestation(content, digest(image))
-        there = self._site.store.documents(image.id)
-        same = next((d for d in there if (d.kind, d.content) == (kind, content)), None)
-        if len(there) >= DOCUMENTS_MAX and same is None:
-            raise InvalidRequest(f"the image has {len(there)} documents already", field="image", asked=asked[:60])
 
         def decide(draft: Draft) -> Document:
             present = self._live(draft, caller, image.id)
+            document = Document("", image.id, kind, media_type, content, draft.now, caller.subject)
+            reader, there = (
+                Reader(draft.present, present, self.user(caller), draft.now),
+                self._site.store.documents(image.id),
+            )
+            same = reader.same(there, document)
             if same is not None:
                 return same
-            draft.put_image(replace(present))  # so that whoever remembers what is said of it looks again
-            document = Document("", image.id, kind, media_type, content, draft.now, caller.subject)
+            reader.check_room(there, document)
             return self._document(draft, document)
 
         return self._change(caller, decide, once)
+
+    def remove_document(self, caller: Caller, asked: str, id: str, once: Once | None = None) -> Document | Answer:
+        """Keep it no longer, at the word of the image's owner, of an administrator or of who added it."""
+        image = self.image(caller, asked)
+
+        def decide(draft: Draft) -> Document:
+            found = next((each for each in self._site.store.documents(image.id) if each.id == id), None)
+            if found is None:
+                raise NotFound(f"the image has no document {id[:60]!r}", field="document", asked=id[:60],
+                               possible="vws image documents IMAGE lists them")  # fmt: skip
+            if found.by != caller.subject and not may_change(image, self.user(caller)):
+                raise Forbidden(
+                    f"the document {id} was added by {found.by}, beside an image of {image.owner}", field="document",
+                    asked=id[:60], possible="either of them, or an administrator, may remove it",
+                )  # fmt: skip
+            sha256 = hashlib.sha256(found.content).hexdigest()
+            said = {"document": str(found.kind), "sha256": sha256, "by": found.by}
+            draft.say("image.undocumented", owner=image.owner, image=image.id, name=image.name, **said)
+            return draft.drop_document(found)
+
+        return self._change(caller, decide, once)
+
+    def _welcome(self, draft: Draft, caller: Caller, image: Image) -> list[Document]:
+        """What is said of an image, without what strangers say."""
+        reader = Reader(draft.present, image, self.user(caller), draft.now)
+        return [document for document in self._site.store.documents(image.id) if reader.is_welcome(document)]
+
+    def _check_documents_quota(self, draft: Draft, document: Document) -> None:
+        quota_mib = self._quota_mib(document.by)
+        if quota_mib is None:
+            return
+        images = draft.present.images | {image.id: image for image in draft.changes.images}
+        held = held_bytes(images.values(), document.by) + self._site.store.documents_bytes(document.by)
+        held += sum(len(each.content) for each in draft.changes.documents if each.by == document.by)
+        if held + len(document.content) > quota_mib << 20:
+            raise quota_reached(document.by, held, len(document.content), quota_mib)
 
     # ------------------------------------------------------------ deciding
 

@@ -21,6 +21,7 @@ from vws.core.certificates import crl_facts, with_crl
 from vws.core.draft import Draft
 from vws.core.errors import InvalidRequest, NameTaken, NotFound, Unavailable
 from vws.core.image_access import called, called_by, has
+from vws.core.image_documents import on_record
 from vws.core.image_gate import REFUSED
 from vws.core.image_names import with_digest
 from vws.core.image_origin import reaches, revocation_meant, revocation_of, why_revoked
@@ -43,7 +44,7 @@ from vws.core.site import (
 )
 from vws.core.standing import begin_end, settle
 from vws.core.terms import check_name
-from vws.core.trust import Attested, TrustedKey, Vouched, checked_signer, judged
+from vws.core.trust import Attested, Vouched, checked_signer, judged
 from vws.ports import Filter
 from vws.service.access import Caller
 from vws.service.image_policy import InForce, PolicyBook
@@ -121,7 +122,8 @@ class Trust:
 
     def _facts(self, image: Image, of: str, now: float) -> Facts:
         said = self._said_of(image)
-        attested = tuple(judged(each, of, self._on_record(), now) for each in said.attestations)
+        known = on_record(self._site.present)
+        attested = tuple(judged(each, of, known, now) for each in said.attestations)
         name = called(self._site.present, image)
         return Facts(name, of, image.created_at, attested=attested, bills=said.bills, bill_problem=said.bill_problem)
 
@@ -130,14 +132,6 @@ class Trust:
         if known is None or known.image is not image:
             known = self._said[image.id] = _read(image, self._site.store.documents(image.id))
         return known
-
-    def _on_record(self) -> list[TrustedKey]:
-        # Who is trusted still goes before who was once, of the same name perhaps.
-        signers = sorted(self._site.present.signers.values(), key=lambda s: (s.revoked_at is not None, s.id))
-        return [
-            TrustedKey(s.name, s.pem, "" if s.revoked_at is None else s.reason or "no reason given", s.crls)
-            for s in signers
-        ]
 
     def vouched(self, workspace: Workspace, lease: Lease, image: Image) -> Vouched:
         """What a node is told of the image of a workspace. Whether an attestation had expired is asked as of when the

@@ -212,7 +212,7 @@ image_tags = Table(
     _whole("revision"),
 )
 
-# Written once and never changed; large, so that nothing is loaded but what is asked for.
+# Written once and never changed; deleted with its image. Large, so that nothing is loaded but what is asked for.
 image_documents = Table(
     "image_documents",
     metadata,

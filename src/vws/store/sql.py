@@ -17,7 +17,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, func, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from vws.core.caches import NodeCache
@@ -224,6 +224,17 @@ class SqlStore:
         query = _select(Document).where(image_documents.c.image == image).order_by(image_documents.c.id)
         return tuple(self._values(Document, query))
 
+    def documents_bytes(self, by: str) -> int:
+        query = select(func.coalesce(func.sum(func.length(image_documents.c.content)), 0)).where(
+            image_documents.c.by == by, image_documents.c.image.in_(_images(live=True))
+        )
+        with self._database.reading_one() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def forget_documents(self) -> None:
+        with self._database.writing() as connection:
+            connection.execute(delete(image_documents).where(image_documents.c.image.in_(_images(live=False))))
+
     def keys(self, of: str) -> tuple[SealedKey, ...]:
         query = _select(SealedKey).where(sealed_keys.c.of == of).order_by(sealed_keys.c.id)
         return tuple(self._values(SealedKey, query))
@@ -316,7 +327,7 @@ def _check_text(changes: Changes) -> None:
     """SQLite would keep a NUL in a text, PostgreSQL does not: refuse it on both."""
     for group in fields(changes):
         for value in getattr(changes, group.name):
-            for name in FIELDS[type(value)]:
+            for name in () if type(value) is str else FIELDS[type(value)]:
                 held = getattr(value, name)
                 if type(held) is str and "\0" in held:
                     raise InvalidRequest(
@@ -356,6 +367,8 @@ def _write_record(connection: Connection, changes: Changes, revision: int, last_
         rows = [{name: getattr(value, name) for name in FIELDS[kind]} for value in values]
         if rows:
             connection.execute(table.insert(), rows)
+    if changes.dropped_documents:
+        connection.execute(delete(image_documents).where(image_documents.c.id.in_(changes.dropped_documents)))
 
 
 @cache
@@ -371,6 +384,11 @@ def _upsert_heard(insert: Callable[..., Any]) -> Any:
     return statement.on_conflict_do_update(
         index_elements=["node"], set_={"at": statement.excluded.at}, where=statement.excluded.at > heard.c.at
     )
+
+
+def _images(*, live: bool) -> Select[Any]:
+    images = schema.images
+    return select(images.c.id).where(images.c.removed_at.is_(None) if live else images.c.removed_at.is_not(None))
 
 
 def _select(kind: type[Any]) -> Select[Any]:

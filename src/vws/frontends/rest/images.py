@@ -255,6 +255,18 @@ def fetch_image_document(id: Named, document: str, call: CallHere) -> Response:
     raise NotFound(f"the image has no document {document[:60]!r}", field="document", asked=document[:60])
 
 
+@routes.delete(
+    "/v1/images/{id}/documents/{document}",
+    operation_id="remove_image_document",
+    response_model=models.Document,
+    responses=CHANGING,
+)
+def remove_image_document(id: Named, document: str, call: ChangeHere) -> Response:
+    """Keep a document no longer: for the image's owner, administrators and who added it."""
+    images = call.services.images
+    return call.mutate(lambda once: images.remove_document(call.caller, id, document, once), call.views.document)
+
+
 @routes.post(
     "/v1/images/{id}/documents",
     operation_id="add_image_document",
