@@ -204,7 +204,9 @@ def test_what_was_made_from_a_revoked_image_says_so_and_comes_back_with_it(vws) 
     first = json.loads(vws("image", "show", "mine:1", "--json").stdout)
     assert f"mine:1 ({first['id']}, sha256:{first['digest'][:12]}), copied" in vws("image", "show", "copy").stdout
     vws("image", "revoke", "mine:1", "--reason", "a bad kernel")
-    vws("image", "remove", "mine:1")
+    vws("image", "tag", "mine:1", "mine:2")
+    assert "mine:1 belongs to another user" in vws("image", "remove", "mine:1", by="ann", status=1).stderr
+    assert "All its names went with it: mine:1, mine:2." in vws("image", "remove", "mine:1").stdout
     listed = vws("image", "list", by="ann").stdout.splitlines()
     assert [line.split()[1] for line in listed if line.startswith("copy")] == ["revoked"]
     assert "by root: a bad kernel" in vws("image", "show", "copy", by="ann").stdout

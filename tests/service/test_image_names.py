@@ -297,6 +297,12 @@ def test_a_copy_is_ones_own_and_stays(rig):
     copy = images.copy(BOB, "site", "mine:1")
     assert (copy.owner, copy.files, digest(copy)) == ("bob", image.files, digest(image))
     assert [d.content for d in images.documents(BOB, "mine:1")] == [b"{}"]
+    with pytest.raises(Conflict, match="mine:1 is yours already") as refused:
+        images.copy(BOB, copy.id, "another")
+    assert refused.value.possible.endswith("vws image tag mine:1 another")
+    assert rig.site.present.tagged("another", "latest") is None
+    with pytest.raises(Forbidden, match="the image site belongs to another user"):
+        images.remove(BOB, image.id)
     images.remove(ANN, "site")
     assert kept(rig) == sha256s(disk())
     assert isinstance(images.image(BOB, "mine:1"), Image)

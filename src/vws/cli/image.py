@@ -223,23 +223,28 @@ def _origins(origins: list[Json]) -> str:
 def remove(session: Session, name: str, now: bool) -> None:
     """Take an image out with all its names: at once, or when the last lease that uses it is over.
 
-    Till then it is granted to nobody any more. What images of saved workspaces lie on stays as long as they do.
+    Till then it is granted to nobody any more. What images of saved workspaces lie on stays as long as they do. To take
+    one name away and keep the image under its others: vws image tag IMAGE NAME --remove.
 
     \b
     Examples:
       vws image remove demo
       vws image remove debian:12 --now
     """
-    removed = session.client.remove_image(session.client.image(name)["id"], now=now)
+    found = session.client.image(name)
+    removed = session.client.remove_image(found["id"], now=now)
     if session.as_json:
         output.print_json(removed)
-    elif removed["removed_at"] is None:
+        return
+    if removed["removed_at"] is None:
         click.echo(
             f"image {name} ({removed['id']}) is granted to nobody any more, and goes when no lease and no image that "
             "was saved on it needs it."
         )
     else:
         click.echo(f"image {name} ({removed['id']}) is removed.")
+    if len(found["tags"]) > 1:
+        click.echo(f"All its names went with it: {', '.join(found['tags'])}.")
 
 
 MORE = (build, documents, encrypt, key, sign, attest, *COMMANDS, export_image, *LIST_COMMANDS, *image_names.COMMANDS)

@@ -97,10 +97,11 @@ def share(session: Session, name: str, shared: tuple[str, ...], private: bool) -
 @click.option("--flat", is_flag=True, help="Of a delta: with a disk that stands alone, on nothing else.")
 @pass_session
 def copy(session: Session, name: str, new: str, flat: bool) -> None:
-    """Have an image of your own with the files and documents of another, which stays when that one goes.
+    """Have an image of your own with the files and documents of another user's, which stays when that one goes.
 
-    Its files are not kept twice. With --flat a saved workspace, which is a delta on its image, becomes one disk again:
-    another image, of which nothing is said but what it was made from. Who revokes that, revokes the copy.
+    Its files are not kept twice. What is yours already only gets another name, by `vws image tag`. With --flat a saved
+    workspace, which is a delta on its image, becomes one disk again: another image, of which nothing is said but what
+    it was made from. Who revokes that, revokes the copy.
 
     \b
     Examples:

@@ -23,6 +23,7 @@ from vws.core.errors import Conflict, Forbidden, InUse, InvalidRequest, NotFound
 from vws.core.image_access import (
     ImageUser,
     called,
+    called_by,
     deltas_on,
     due_saves,
     is_needed,
@@ -409,11 +410,13 @@ class Images:
         return self._change(caller, decide, once)
 
     def copy(self, caller: Caller, asked: str, name: str, once: Once | None = None) -> Image | Answer:
-        """An image of one's own with the files and documents of another that one may use: it stays when that goes."""
+        """An image of one's own with the files and documents of another's that one may use: it stays when that goes.
+        Conflict if that is one's own, as the same files of the same owner are the same image."""
         tag = check_new_name(name)
 
         def decide(draft: Draft) -> Image:
             image = self._live(draft, caller, asked)
+            _must_be_anothers(draft, image, caller.subject, asked, show_tag(*tag))
             copy = replace(
                 image, id=self._site.ids.new("img"), name=tag[0], owner=caller.subject, shared=(), retired_at=None,
                 origins=made_from(draft.present, image, OriginKind.COPIED),
@@ -596,7 +599,9 @@ class Images:
     def _own(self, draft: Draft, caller: Caller, asked: str) -> Image:
         image = self._live(draft, caller, asked)
         if not may_change(image, self.user(caller)):
-            raise Forbidden(f"the image {asked[:60]} belongs to another user", asked=asked[:60])
+            raise Forbidden(
+                f"the image {called_by(draft.present, image, asked)} belongs to another user", asked=asked[:60]
+            )
         return image
 
     def check_shared(self, shared: Iterable[str]) -> tuple[str, ...]:
@@ -641,6 +646,15 @@ def _again(draft: Draft, image: Image, came: Image) -> Image:
     """What is there already, brought or made once more: it is granted again, and was made from what that was."""
     after = remembering(replace(image, retired_at=None), came.origins)
     return image if after == image else draft.put_image(after)
+
+
+def _must_be_anothers(draft: Draft, image: Image, user: str, asked: str, new: str) -> None:
+    if image.owner == user:
+        name = called_by(draft.present, image, asked)
+        raise Conflict(
+            f"the image {name} is yours already: the same files would be the same image", field="id",
+            asked=asked[:60], possible=f"another name for it: vws image tag {name} {new}",
+        )  # fmt: skip
 
 
 def _retire(draft: Draft, image: Image, users: list[str]) -> Image:
