@@ -76,7 +76,11 @@ def test_it_reaches_the_same_disk_with_another_command_line_but_no_other_disk():
     other = replace(FIRST, id="img-other", cmdline="quiet")
     assert digest(other) != made.digest
     assert reaches(made, other)
-    assert why_revoked(made, other) == "with first, which has the same disk: bad"
+    assert why_revoked(made, other) == "with another image, which has the same disk: bad", "which one, nobody said"
+    known = traced(Present(), other, [FIRST], BOB)
+    assert why_revoked(made, known) == "with first, which has the same disk: bad"
+    hidden = traced(Present(), other, [replace(FIRST, shared=())], BOB)
+    assert why_revoked(made, hidden) == "with another image, which has the same disk: bad"
     assert not reaches(made, image("img-new", "d"))
     assert not reaches(replace(made, content=""), other), "as revocations were before"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -15,11 +16,12 @@ from tests.service.test_exports import add, debian, exported, with_delta  # noqa
 from tests.service.test_image_lists import DN, ca, endorser, image_of, lists, publisher  # noqa: F401 - fixtures
 from vws.core.deployment import orders_for
 from vws.core.errors import NotFound
-from vws.core.image_origin import made_from
+from vws.core.image_origin import made_from, told
 from vws.core.image_policy import ImageRefused
 from vws.core.manifest import digest
 from vws.core.site import Disk, LeaseState, OriginKind, Role
 from vws.core.terms import GroupRequest, LeaseRequest
+from vws.frontends.rest.views import Views
 from vws.service.access import Caller
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
@@ -93,7 +95,7 @@ def test_with_an_image_all_that_was_made_from_it_is_revoked(rig, debian, tmp_pat
     rig.obey()
     told = rig.services.trust.revoke_image(ADMIN, debian.id, reason="a bad kernel")
     assert [each.id for each in told.leases] == [running.id], "what runs is listed"
-    with pytest.raises(ImageRefused, match=r"was revoked: (with debian, which .*: )?a bad kernel"):
+    with pytest.raises(ImageRefused, match=r"was revoked: (with (debian|another image), which .*: )?a bad kernel"):
         lease(rig, made)
     told = rig.services.trust.revoke_image(ADMIN, debian.id, reason="a bad kernel", end=True)
     assert [each.state for each in told.leases] == [LeaseState.ENDING], "and ended if that is asked for"
@@ -213,3 +215,42 @@ def test_who_shares_the_disk_of_a_revoked_image_is_listed_and_not_booted_again(r
     told = rig.services.trust.revoke_image(ADMIN, "debian", reason="it leaks")
     assert [each.id for each in told.leases] == [running.id]
     assert refused() == f"the image anns (sha256:{digest(made)[:12]}) was revoked: it leaks"
+
+
+def brought_encrypted(rig, path, caller):
+    temporary = rig.services.images.begin()
+    shutil.copyfile(path, temporary)
+    return rig.services.images.add(caller, temporary, named(caller), encrypt=True)
+
+
+def test_what_was_encrypted_as_it_came_is_revoked_with_its_twin_that_came_later(rig, tmp_path):
+    rig.enroll("n1")
+    plain = disk(tmp_path / "plain.qcow2", "qcow2")
+    sealed = brought_encrypted(rig, plain, BOB)
+    theirs = add(rig, plain, "anns", ANN)
+    assert told(sealed) == (), "the sha256 of what is in it is not for its users"
+    copy = rig.services.images.copy(BOB, sealed.id, "copy:1")
+    rig.services.trust.revoke_image(ADMIN, theirs.id, reason="it leaks")
+    for each in (sealed, copy):
+        with pytest.raises(ImageRefused, match="was revoked: with another image, which it was made from: it leaks"):
+            lease(rig, each, BOB)
+    rig.services.trust.reinstate_image(ADMIN, theirs.id)
+    assert lease(rig, sealed, BOB)
+
+
+def test_of_an_image_that_is_not_his_who_brings_the_same_disk_learns_only_that_it_was_revoked(rig, tmp_path):
+    rig.enroll("n1")
+    plain = disk(tmp_path / "plain.qcow2", "qcow2")
+    theirs = add(rig, plain, "secret-project", ANN)
+    own = add(rig, plain, "bobs", BOB)
+    assert [origin.image for origin in own.origins] == [theirs.id]
+    other = replace(theirs, cmdline="quiet")
+    rig.site.change("site", lambda draft: draft.put_image(other))
+    rig.services.trust.revoke_image(ADMIN, theirs.id, reason="it leaks")
+    shown = Views(rig.services).image(own)
+    assert shown["origins"] == [{"how": "same-disk", "image": "", "digest": "", "content": "", "name": ""}]
+    assert shown["revoked"]["why"] == "with another image, which has the same disk: it leaks"
+    with pytest.raises(ImageRefused) as refused:
+        lease(rig, own, BOB)
+    for text in (json.dumps(shown), refused.value.problem):
+        assert not [word for word in (theirs.id, "secret-project", digest(other)[:12]) if word in text]

@@ -210,7 +210,8 @@ HOW = {"same-disk": "which has the same disk"}
 def _origins(origins: list[Json]) -> str:
     """The nearest first."""
     return "; ".join(
-        f"{o['name'] or 'an image of others'} ({o['image']}, sha256:{o['digest'][:12]}), {HOW.get(o['how'], o['how'])}"
+        (f"{o['name']} ({o['image']}, sha256:{o['digest'][:12]})" if o["name"] else "an image of others")
+        + f", {HOW.get(o['how'], o['how'])}"
         for o in origins
     )
 

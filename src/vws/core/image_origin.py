@@ -8,6 +8,10 @@ Who exports an image and brings it again says nothing of it. Where its disk is t
 what is kept so, bundles, OCI layouts), that is seen, and it has the origins of all that had this disk. A disk that was
 converted, or written to elsewhere, is another one: nothing can be known of it.
 
+What is encrypted as it comes was never here in the clear, but its twin may be, or come later: the disk that it was made
+from is an origin without an id. Whose sha256 is known, is told nobody: it says what is in the encrypted one. Nor is
+anything told of images that were not for who brought the same disk, but that there are such.
+
 What is revoked is revoked with its disk: the same disk with another kernel or command line is the same system.
 """
 
@@ -45,11 +49,21 @@ def traced(present: Present, image: Image, twins: Iterable[Image], user: ImageUs
     return remembering(image, found)
 
 
+def from_the_clear(image: Image, clear: Image) -> Image:
+    """An image whose disk was encrypted as it came, with what it was before."""
+    return remembering(image, [Origin(OriginKind.ENCRYPTED, "", digest(clear), clear.content, "")])
+
+
+def told(image: Image) -> tuple[Origin, ...]:
+    """The origins as its users may know them."""
+    return tuple(each if each.name else Origin(each.how, "", "", "", "") for each in image.origins if each.image)
+
+
 def remembering(image: Image, origins: Iterable[Origin]) -> Image:
     """The image with these origins beside its own, each once."""
-    known = {image.id: None} | {each.image: each for each in image.origins}
+    known = {image.id: None} | {each.image or each.content: each for each in image.origins}
     for each in origins:
-        known.setdefault(each.image, each)
+        known.setdefault(each.image or each.content, each)
     return replace(image, origins=tuple(filter(None, known.values())))
 
 
@@ -80,9 +94,16 @@ def why_revoked(made: Revocation, image: Image) -> str:
     """In words."""
     if made.digest == digest(image):
         return made.reason
+    name = made.name if is_told(made, image) else "another image"
     if made.content and made.content == image.content:
-        return f"with {made.name}, which has the same disk: {made.reason}"
-    return f"with {made.name}, which it was made from: {made.reason}"
+        return f"with {name}, which has the same disk: {made.reason}"
+    return f"with {name}, which it was made from: {made.reason}"
+
+
+def is_told(made: Revocation, image: Image) -> bool:
+    """Whether users of an image may know which one was revoked with it."""
+    of = {made.digest, made.content} - {""}
+    return made.digest == digest(image) or any({each.digest, each.content} & of for each in told(image))
 
 
 def revocation_meant(present: Present, asked: str, image: Image | None) -> Revocation:

@@ -39,7 +39,7 @@ from vws.core.image_access import (
 )
 from vws.core.image_documents import Reader
 from vws.core.image_names import LATEST, PUBLIC, check_new_name, read_reference, show_tag
-from vws.core.image_origin import made_from, remembering, traced
+from vws.core.image_origin import from_the_clear, made_from, remembering, traced
 from vws.core.image_quota import check_quota, held_bytes, quota_of, quota_reached
 from vws.core.manifest import digest, made_sha256
 from vws.core.site import Answer, Document, DocumentKind, Image, ImageFile, ImageTag, OriginKind, Role
@@ -131,8 +131,8 @@ class Images:
                 passphrase = new_passphrase()
                 found = encrypt_found(found, parts, bytes_max, passphrase)
                 # The same upload in the clear is another image, and its sha256 would tell what is in this one.
-                image = _with_files(image, found)
-                image = replace(image, sha256=made_sha256(image))
+                clear, image = image, _with_files(image, found)
+                image = from_the_clear(replace(image, sha256=made_sha256(image)), clear)
             check_passphrase(found, passphrase)
             return self._keep(caller, tag, image, found, once, passphrase)
         except OSError as error:

@@ -24,10 +24,10 @@ class Origin(BaseModel):
     """What an image was made from, as it was then; it may be removed since."""
 
     how: OriginKind = Field(description="The next one was made from it. same-disk: it was brought, with the same disk.")
-    image: str = Field(description="Its id.")
+    image: str = Field(description="Its id. All of it is empty if it was not for who brought the image.")
     digest: str
     content: str = Field(description="The sha256 of its disk, or of the initrd of one that has none.")
-    name: str = Field(description="What it was called then; empty if it was not for who brought the image.")
+    name: str = Field(description="What it was called then.")
 
 
 class Revoked(BaseModel):
@@ -36,8 +36,8 @@ class Revoked(BaseModel):
     since: float
     reason: str
     by: str
-    name: str = Field(description="What was revoked was called so.")
-    digest: str = Field(description="Of what was revoked: of the image, or of one that it was made from.")
+    name: str = Field(description="What was revoked was called so; empty if that is not for who brought the image.")
+    digest: str = Field(description="Of what was revoked: the image, or one that it was made from; or empty likewise.")
     why: str = Field(description="The reason, and what the image has to do with what was revoked.")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from vws.core.agreement import Series
 from vws.core.draft import Draft
 from vws.core.image_names import show_tag
-from vws.core.image_origin import revocation_of, why_revoked
+from vws.core.image_origin import is_told, revocation_of, told, why_revoked
 from vws.core.manifest import digest
 from vws.core.present import Present
 from vws.core.site import Document, Event, Image, ImageTag, Lease, Maintenance, Node, PlanPhase, Token, Workspace
@@ -32,6 +32,7 @@ def _image(image: Image, tags: Iterable[ImageTag], present: Present, now: float)
     shown: Json = to_json(image)
     names = [show_tag(tag.name, tag.tag) for tag in tags]
     shown |= {"digest": digest(image), "encrypted": image.encrypted, "tags": names}
+    shown["origins"] = [to_json(origin) for origin in told(image)]
     return shown | {"revoked": _revoked(image, present), "withdrawn": why_not_listed(present, image, now)}
 
 
@@ -39,8 +40,9 @@ def _revoked(image: Image, present: Present) -> Json | None:
     made = revocation_of(present, image)
     if made is None:
         return None
-    told = {name: getattr(made, name) for name in ("reason", "by", "name", "digest")}
-    return told | {"since": made.made_at, "why": why_revoked(made, image)}
+    shown = {name: getattr(made, name) for name in ("reason", "by", "name", "digest")}
+    hidden = {} if is_told(made, image) else {"name": "", "digest": ""}
+    return shown | hidden | {"since": made.made_at, "why": why_revoked(made, image)}
 
 
 def json_text(value: Any) -> str:
