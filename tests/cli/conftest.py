@@ -149,6 +149,7 @@ class FakeClient:
     """
 
     def __init__(self) -> None:
+        self.unsigned = ""
         self.asked: list[tuple[Any, ...]] = []
         self.damaged = ""
         self.lives: list[Json] = [lease(workspace(1), workspace(2))]
@@ -243,6 +244,9 @@ class FakeClient:
 
     def image(self, id: str) -> Json:
         return self._known([image()], id, "image")
+
+    def judge_image(self, id: str) -> Json:
+        return {"allowed": not self.unsigned, "reason": self.unsigned, "possible": "an image signed by desy"}
 
     def upload_image(
         self, file: Any, name: str, *, shared: Any = None, format: str | None = None, encrypt: bool = False,

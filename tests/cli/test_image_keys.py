@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import FakeClient, Refused
+from tests.cli.conftest import FakeClient, Refused, image
 from tests.cli.test_image_export import exporting  # noqa: F401 - a fixture
 
 
@@ -14,7 +14,10 @@ def test_an_image_is_encrypted_under_another_name(vws, client: FakeClient):
     assert client.asked[-1][0] == "encrypt_image"
     assert client.asked[-1][2:] == ("demo:sealed", ("cms",))
     assert "is encrypted" in done.output
-    assert "still there in the clear" in done.output
+    assert "still there in the clear. Next: vws image remove demo" in done.output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "encrypt_image", lambda *_, **__: image(owner="ada", encrypted=True))
+        assert "image remove" not in vws("image", "encrypt", "demo", "--as", "mine").output, "it is another's"
     assert vws("image", "encrypt", "demo").exit_code == 2, "it needs a name"
     assert vws("image", "encrypt", "demo", "--as", "a", "--private", "--share", "cms").exit_code == 2
 

@@ -92,6 +92,9 @@ def test_from_key_to_lease_to_revocation(site, vws, trusted) -> None:
     refused = vws("image", "policy", "test", "demo", by="ann", status=1).stdout
     assert "demo may not run: it is not signed" in refused
     assert "accepted  an image signed by desy" in refused
+    assert "network" not in refused, "it has none"
+    nothing = vws("image", "decisions", "demo", by="ann").stderr
+    assert "Nothing that you may see was decided" in nothing
     refused = vws("lease", "request", "--image", "demo", "--for", "1h", "--memory", "128MiB", by="ann", status=1).stderr
     digest = json.loads(vws("image", "show", "demo", "--json").stdout)["digest"]
     why = "may not be run here: it is not signed (image-policy.toml:2, rule 1)"

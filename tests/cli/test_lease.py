@@ -172,7 +172,15 @@ def test_a_lease_that_fails_while_waiting_is_status_1_with_the_reason(vws: Run, 
     assert result.exit_code == 1
     assert f"demo is {state}" in result.stderr
     assert "workspace demo-1: is failed: the image is corrupt" in result.stderr
-    assert "vws lease explain lse-1" in result.stderr
+    assert "vws lease explain lse-1; its last words: vws workspace console wsp-1" in result.stderr
+
+
+def test_what_never_had_a_console_has_no_last_words(vws: Run, client: FakeClient) -> None:
+    reason = "this node refuses to boot it"
+    client.lives = life("staging", after="failed", state="failed", reason=reason, host_key="")
+    told = vws(*REQUEST).stderr
+    assert reason in told
+    assert "console" not in told
 
 
 def test_a_lease_that_ends_while_waiting_is_status_1(vws: Run, client: FakeClient) -> None:

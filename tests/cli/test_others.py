@@ -26,6 +26,11 @@ def test_an_import_says_what_next(vws: Run, client: FakeClient, home: Path) -> N
     assert result.exit_code == 0
     assert "sending demo.vws (3 KiB)" in result.stdout
     assert "vws lease request --image mine" in result.stdout
+    client.unsigned = "it is not signed"
+    told = vws("image", "import", str(home / "demo.vws"), "--name", "mine").stdout
+    assert "It may not run yet: it is not signed. Accepted: an image signed by desy." in told
+    assert "Next: vws image policy test mine" in told
+    assert "lease request" not in told
     result = vws("image", "import", str(home / "demo.vws"), "--name", "mine", "--json")
     assert json.loads(result.stdout)["id"] == "img-1"
 

@@ -150,6 +150,11 @@ def word_of(guest: Guest, delta: Path, name: str, folder: Path) -> str:
     return subprocess.run(["debugfs", "-R", f"cat {name}", flat], capture_output=True, text=True, check=True).stdout
 
 
+def test_it_has_a_machine_id_of_its_own(guest: Guest) -> None:
+    id = guest.run("cat /etc/machine-id")
+    assert (len(id), set(id) - set("0123456789abcdef")) == (32, set())
+
+
 def test_its_agent_freezes_what_it_wrote_without_a_sync(guest: Guest, tmp_path: Path) -> None:
     order = guest.capture()
     guest.run("echo mine > /root/word")

@@ -395,7 +395,7 @@ async def test_who_waits_for_anothers_transfer_is_told_how_far_it_is_and_may_lea
     await coming.wait()
     with pytest.raises(Left):
         await cache.ensure([source.file()], source.fetch, leave)
-    assert told == ["fetching the image, 40 %, for another workspace too"]
+    assert told == ["fetching the image's kernel, 40 % of it, for another workspace too"]
     arrives.set()
     await first
     assert source.fetches == 1

@@ -17,7 +17,7 @@ from vws.cli.image_keys import encrypt, read_key_file
 from vws.cli.image_lists import LIST_COMMANDS
 from vws.cli.image_names import share_options, shared_with, sharing, state_of
 from vws.cli.image_sign import attest, key, sign
-from vws.cli.image_trust import COMMANDS
+from vws.cli.image_trust import COMMANDS, next_with
 from vws.cli.names import NAME
 from vws.cli.progress import transfer
 from vws.cli.session import Session, pass_session, site_options
@@ -100,7 +100,7 @@ def import_image(
         said, wanted = ("--private", "--private") if private else ("--share", " ".join(f"--with {vo}" for vo in shared))
         advice = session.named(f"vws image share {name} {wanted}")
         click.echo(f"It was here before, and {said} changed nothing: {advice}")
-    click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
+    click.echo(next_with(session, name))
 
 
 def listed(session: Session, file: Path, name: str) -> Json | None:
@@ -181,7 +181,7 @@ def card_of(i: Json) -> str:
         ("revoked", _revoked(i.get("revoked"))),
         ("withdrawn", i.get("withdrawn", "")),
         ("digest", i["digest"]),
-        ("uploaded file", i["sha256"]),
+        ("uploaded file" if _is_as_it_came(i) else "made file", i["sha256"]),
         ("size", "simulated: known to fake nodes only" if i["simulated"] else show_bytes(i["size_bytes"])),
         ("boots from", {"direct": "its kernel, given to the hypervisor", "disk": "its disk"}.get(i["boot"], i["boot"])),
         ("log in as", i["user"]),
@@ -198,6 +198,12 @@ def card_of(i: Json) -> str:
     ]
     files = [(f["role"], f"{f['format']}, {show_bytes(f['size_bytes'])}, {f['sha256']}") for f in i.get("files") or ()]
     return output.card([*facts, *files])
+
+
+def _is_as_it_came(i: Json) -> bool:
+    """Whether its file is one that was uploaded, and not made here of another image's."""
+    origins = i.get("origins") or []
+    return not origins or origins[0]["how"] in ("copied", "same-disk")
 
 
 def _revoked(revoked: Json | None) -> str:

@@ -9,6 +9,7 @@ import click
 
 from vws.cli import output
 from vws.cli.failures import check_writable, failed, failure_of
+from vws.cli.image_trust import next_with
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options, user_cache
 from vws.cli.sizes import show_bytes
@@ -89,7 +90,7 @@ def build(
     )
     if name:
         click.echo(f"image {built['image']['name']} ({built['image']['id']}) is ready.")
-        click.echo("Next: " + session.named(f"vws lease request --image {name} --for 1h --wait"))
+        click.echo(next_with(session, name))
     else:
         click.echo("Next: " + session.named(f"vws image import {target} --name {plan.recipe.name}"))
 

@@ -47,7 +47,8 @@ def encrypt(session: Session, name: str, new: str, shared: tuple[str, ...], priv
         return
     click.echo(f"image {called(made)} ({made['id']}) is encrypted: {show_bytes(made['size_bytes'])}, for "
                f"{shared_with(made)}.")  # fmt: skip
-    click.echo(f"The image {name} is still there in the clear. Next: " + session.named(f"vws image remove {name}"))
+    step = f" Next: {session.named(f'vws image remove {name}')}" if found["owner"] == made["owner"] else ""
+    click.echo(f"The image {name} is still there in the clear.{step}")
 
 
 def read_key_file(path: Path) -> str:

@@ -336,12 +336,23 @@ def test(ctx: click.Context, session: Session, name: str, user: str | None, vo: 
         ctx.exit(1)
 
 
+def next_with(session: Session, name: str) -> str:
+    """What its user may do next with an image that has just come: what the policy refuses is not to be leased."""
+    said = session.client.judge_image(name)
+    if said["allowed"]:
+        return "Next: " + session.named(f"vws lease request --image {name} --for 1h --wait")
+    accepted = f" Accepted: {one_line(said['possible'])}." if said["possible"] else ""
+    step = session.named(f"vws image policy test {name}")
+    return f"It may not run yet: {one_line(said['reason'])}.{accepted} Next: {step}"
+
+
 def verdict_of(decision: Json) -> str:
     word = click.style("may run", fg="green") if decision["allowed"] else click.style("may not run", fg="red")
     lines = [f"{decision['image']} {word}: {one_line(decision['reason'])}"]
     for need in decision["needs"]:
         lines.append(f"  {'yes' if need['met'] else 'no ':3}  {one_line(need['what'])}: {one_line(need['found'])}")
-    facts = [("rule", decision["rule"]), ("digest", decision["digest"]), ("network", decision["network"])]
+    facts = [("rule", decision["rule"]), ("digest", decision["digest"])]
+    facts += [("network", decision["network"])] if decision["allowed"] else []
     facts += [("vouched for by", ", ".join(decision["signers"])), ("accepted", one_line(decision["possible"]))]
     shown = output.card((name, value) for name, value in facts if value)
     return "\n".join([*lines, *(f"  {line}" for line in shown.splitlines())])
@@ -368,7 +379,7 @@ def decisions(session: Session, name: str) -> None:
         none = False
         click.echo(one_line(f"{line_of(event)}{_more(event)}"))
     if none:
-        click.echo("Nothing was decided about it, and it never ran.", err=True)
+        click.echo("Nothing that you may see was decided about it: users see what their own leases asked.", err=True)
 
 
 def _more(event: Json) -> str:

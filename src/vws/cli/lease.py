@@ -195,8 +195,9 @@ def activity(lease: Json) -> Failed | bool:
     reasons = {w["name"]: f"is {w['state']}: {w['reason'] or 'no reason is known'}" for w in troubled}
     kept = "the lease goes on with the others" if lease["state"] == "degraded" else ""
     next_step = f"vws lease explain {lease['id']}"
-    if troubled:
-        next_step += f"; its last words: vws workspace console {troubled[0]['id']}"
+    words = next(filter(None, map(progress.last_words, troubled)), "")
+    if words:
+        next_step += f"; its last words: {words}"
     return failed(
         # The lease's own reason is its members' reasons once more, when they are told below.
         f"{lease['name']} is {lease['state']}" + (f": {lease['reason']}" if lease["reason"] and not reasons else ""),

@@ -195,6 +195,11 @@ def working(what: str, *, to_stderr: bool = False) -> Iterator[None]:
             click.echo(file=stream)
 
 
+def last_words(workspace: dict[str, Any]) -> str:
+    """Where to read what a guest said; "" of one that never got as far as having a disk and keys."""
+    return f"vws workspace console {workspace['id']}" if workspace.get("host_key") else ""
+
+
 def timed_out(what: str, timeout_s: float, next_step: str) -> Failed:
     return failed(
         f"{what} after {show_duration(timeout_s)}",

@@ -253,7 +253,7 @@ def outcome(seen: list[Json], verb: str, goal: set[str]) -> Failed | bool:
             return failed(
                 f"{verb} did not succeed, {w['name']} is {w['state']}{why}",
                 code="command-failed",
-                next_step=f"vws lease explain {w['lease']}; vws workspace console {w['id']}",
+                next_step="; ".join(filter(None, (f"vws lease explain {w['lease']}", progress.last_words(w)))),
             )
     return all(w["state"] in goal for w in seen)
 

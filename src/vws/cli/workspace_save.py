@@ -10,6 +10,7 @@ import click
 
 from vws.cli import output, progress
 from vws.cli.failures import Failed, failed
+from vws.cli.image_trust import next_with
 from vws.cli.names import NAME
 from vws.cli.session import Session, pass_session, site_options
 from vws.cli.sizes import DURATION, show_bytes
@@ -67,6 +68,7 @@ def save(
         size = show_bytes(_disk(client.image(seen["image"]))["size_bytes"])
         took = time.time() - start
         click.echo(f"{name} is the image {_called(seen)} after {took:.1f} s: {size} on its base ({seen['image']}).")
+        click.echo(next_with(session, _called(seen)))
     else:
         click.echo(f"{name} will be saved as {_called(seen)}" + (" when it ends." if seen["at_end"] else "."))
 

@@ -139,7 +139,8 @@ class ImageCache:
                     await lock.acquire()
                 return
             have_bytes = _length(self._partial(file.sha256))
-            step(f"fetching the image, {have_bytes * 100 // max(file.size_bytes, 1)} %, for another workspace too")
+            percent = have_bytes * 100 // max(file.size_bytes, 1)
+            step(f"fetching the image's {file.role}, {percent} % of it, for another workspace too")
 
     @contextmanager
     def _hurried(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -389,18 +390,20 @@ class Workspaces:
 
         async def fetch(sha256: str, size_bytes: int, target: Path) -> str:
             sent = next((f.sent_bytes for f in order.all_files if f.sha256 == sha256), size_bytes)
-            return await self._fetch(order.id, sha256, size_bytes, target, sent)
+            return await self._fetch(order, sha256, size_bytes, target, sent)
 
         await self._hypervisor.create(order, fetch, step, await self._keys_of(order))
 
-    async def _fetch(self, id: str, sha256: str, size_bytes: int, target: Path, sent_bytes: int) -> str:
-        """sent_bytes: what of all of it goes over the network."""
-        said = -1
+    async def _fetch(self, order: WorkspaceOrder, sha256: str, size_bytes: int, target: Path, sent_bytes: int) -> str:
+        """sent_bytes: what of all of it goes over the network. What is told is how far all files are, one after the
+        other: a file's own share would run backwards with each."""
+        id, said = order.id, -1
+        before_bytes, all_bytes = _share(order, sha256)
         left = 1.0 - _length(target) / size_bytes if size_bytes else 0.0
 
         def progress(have: int) -> None:
             nonlocal said
-            twentieths = have * 20 // max(size_bytes, 1)
+            twentieths = (before_bytes + have) * 20 // max(all_bytes, size_bytes, 1)
             if twentieths != said:
                 said = twentieths
                 self._tell_step(id, f"fetching the image, {5 * twentieths} %")
@@ -499,6 +502,13 @@ class Workspaces:
 
 async def _nothing(_: str) -> None:
     return None
+
+
+def _share(order: WorkspaceOrder, sha256: str) -> tuple[int, int]:
+    """How many bytes of its files come before the one of that sha256, and how many there are in all."""
+    sizes = {file.sha256: file.size_bytes for file in order.all_files}
+    before = list(takewhile(lambda id: id != sha256, sizes))
+    return sum(sizes[id] for id in before), sum(sizes.values())
 
 
 def _length(path: Path) -> int:
