@@ -206,7 +206,11 @@ def test_what_was_made_from_a_revoked_image_says_so_and_comes_back_with_it(vws) 
     vws("image", "copy", "mine:1", "copy", by="ann")
     first = json.loads(vws("image", "show", "mine:1", "--json").stdout)
     assert f"mine:1 ({first['id']}, sha256:{first['digest'][:12]}), copied" in vws("image", "show", "copy").stdout
-    vws("image", "revoke", "mine:1", "--reason", "a bad kernel")
+    told = vws("image", "revoke", "mine:1", "--reason", "a bad kernel").stdout
+    assert "1 other image can be run by nobody any more, by this:" in told
+    assert told.splitlines()[-1].split()[:5] == ["copy", "ann", "the", "same", "image"]
+    (other,) = json.loads(vws("image", "revoke", "mine:1", "--reason", "a bad kernel", "--json").stdout)["images"]
+    assert (other["name"], other["owner"], other["how"]) == ("copy", "ann", "the same image")
     vws("image", "tag", "mine:1", "mine:2")
     assert "mine:1 belongs to another user" in vws("image", "remove", "mine:1", by="ann", status=1).stderr
     assert "All its names went with it: mine:1, mine:2." in vws("image", "remove", "mine:1").stdout

@@ -19,9 +19,10 @@ from vws.core.errors import NotFound
 from vws.core.image_origin import made_from, told
 from vws.core.image_policy import ImageRefused
 from vws.core.manifest import digest
-from vws.core.site import Disk, LeaseState, OriginKind, Role
+from vws.core.site import Disk, LeaseState, Origin, OriginKind, Role
 from vws.core.terms import GroupRequest, LeaseRequest
 from vws.frontends.rest.views import Views
+from vws.ports import Filter
 from vws.service.access import Caller
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
@@ -138,6 +139,37 @@ def test_another_image_is_not_reached(rig, debian, tmp_path):  # noqa: F811
     assert lease(rig, other)
 
 
+def variants(rig, tmp_path):
+    """The site's appliance, ann's of the same disk with another kernel line, and one that bob made of hers."""
+    site = add(rig, disk(tmp_path / "site.qcow2", "qcow2"), "site")
+    anns = replace(site, id="img-anns", owner="ann", cmdline="debug", sha256="a" * 64, shared=("public",))
+    origin = Origin(OriginKind.SAME_DISK, site.id, digest(site), site.content, "site")
+    bobs = replace(
+        anns, id="img-bobs", owner="bob", sha256="b" * 64,
+        files=(replace(anns.disk, sha256="c" * 64),), origins=made_from(rig.site.present, anns, OriginKind.ENCRYPTED),
+    )  # fmt: skip
+    late = Origin(OriginKind.SAME_DISK, anns.id, digest(anns), anns.content, "")
+    for image in (replace(anns, origins=(origin,)), bobs, replace(site, origins=(late,))):
+        rig.site.change("site", lambda draft, image=image: draft.put_image(image))
+    return [rig.site.present.images[each.id] for each in (site, anns, bobs)]
+
+
+@pytest.mark.parametrize(("only", "reached"), [(False, {"site", "bob"}), (True, {"bob"})])
+def test_the_images_that_are_revoked_with_another_are_told(rig, tmp_path, only, reached):
+    site, anns, bobs = variants(rig, tmp_path)
+    names = {"site": site, "bob": bobs}
+    told = rig.services.trust.revoke_image(ADMIN, anns.id, reason="a bad line", only=only)
+    assert {each.id for each in told.images} == {names[each].id for each in reached}
+    events = [e for e in rig.site.events(Filter(), after=0, limit=1000) if e.kind == "image.revoked"]
+    assert {e.image for e in events} == {anns.id, *(each.id for each in told.images)}
+    assert all("a bad line" in e.data["reason"] for e in events)
+    again = rig.services.trust.revoke_image(ADMIN, anns.id, reason="a bad line", only=only)
+    assert again.images == told.images
+    assert len(events) == sum(e.kind == "image.revoked" for e in rig.site.events(Filter(), after=0, limit=1000))
+    may_run = {each.id: rig.services.trust.test(ADMIN, each.id).allowed for each in (site, anns, bobs)}
+    assert may_run == {site.id: only, anns.id: False, bobs.id: False}
+
+
 def test_who_copies_what_he_has_already_has_it_from_there_as_well(rig, tmp_path):
     own = add(rig, disk(tmp_path / "debian.qcow2", "qcow2"), "mine", ANN)
     theirs = add(rig, tmp_path / "debian.qcow2", "debian")
@@ -229,11 +261,11 @@ def test_what_was_encrypted_as_it_came_is_revoked_with_its_twin_that_came_later(
     sealed = brought_encrypted(rig, plain, BOB)
     theirs = add(rig, plain, "anns", ANN)
     assert told(sealed) == (), "the sha256 of what is in it is not for its users"
-    copy = rig.services.images.copy(BOB, sealed.id, "copy:1")
+    copy = rig.services.images.copy(ADMIN, sealed.id, "copy:1")
     rig.services.trust.revoke_image(ADMIN, theirs.id, reason="it leaks")
-    for each in (sealed, copy):
+    for each, who in ((sealed, BOB), (copy, ADMIN)):
         with pytest.raises(ImageRefused, match="was revoked: with another image, which it was made from: it leaks"):
-            lease(rig, each, BOB)
+            lease(rig, each, who)
     rig.services.trust.reinstate_image(ADMIN, theirs.id)
     assert lease(rig, sealed, BOB)
 

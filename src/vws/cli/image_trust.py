@@ -177,20 +177,22 @@ def revoke_signer(session: Session, name: str, reason: str, end: bool) -> None:
 @site_options
 @REASON
 @END
+@click.option("--only", is_flag=True, help="Not what has the same disk with another kernel or kernel line.")
 @click.argument("name", metavar="IMAGE", type=NAME)
 @pass_session
-def revoke_image(session: Session, name: str, reason: str, end: bool) -> None:
+def revoke_image(session: Session, name: str, reason: str, end: bool, only: bool) -> None:
     """Let nobody run an image any more, whatever it is called and whoever brings it again. What runs is listed.
 
-    So is what was made from it: copies, flattened and encrypted ones, saved workspaces, and whatever was exported and
-    brought again with the very same disk.
+    So is what was made from it: copies, flattened and encrypted ones, saved workspaces; and, unless you say --only,
+    whatever has the very same disk, also with another kernel. What else is revoked by that is listed.
 
     \b
     Examples:
       vws image revoke debian-12 --reason 'its kernel lets guests out'
       vws image revoke debian-12 --reason 'its kernel lets guests out' --end
+      vws image revoke anns-variant --reason 'its kernel line lets guests out' --only
     """
-    told = session.client.revoke_image(name, reason, end=end)
+    told = session.client.revoke_image(name, reason, end=end, only=only)
     made = told["revocation"]
     _concerned(session, told, f"{made['name']} is revoked", f"revoke sha256:{made['digest'][:12]}")
 
@@ -202,6 +204,7 @@ def _concerned(session: Session, told: Json, said: str, again: str) -> None:
     leases = told["leases"]
     if not leases:
         click.echo(f"{said}; no lease runs by it.")
+        _reached(session, told)
         return
     are = "is being ended" if len(leases) == 1 else "are being ended"
     verb = are if told["ended"] else ("runs or waits" if len(leases) == 1 else "run or wait") + " still"
@@ -209,10 +212,34 @@ def _concerned(session: Session, told: Json, said: str, again: str) -> None:
     click.echo(
         output.table(["LEASE", "OWNER", "STATE", "ID"], [[e["name"], e["owner"], e["state"], e["id"]] for e in leases])
     )
+    _reached(session, told)
     if not told["ended"]:
         reason = shlex.quote((told.get("signer") or told["revocation"])["reason"])
         click.echo("What runs is not booted again and what waits does not start. To end all of it:")
         click.echo("  " + session.named(f"vws image {again}") + f" --reason {reason} --end")
+
+
+REACHED: list[output.Column] = [
+    ("IMAGE", lambda i: i["name"]),
+    ("OWNER", lambda i: i["owner"]),
+    ("HOW", lambda i: i["how"]),
+    ("DIGEST", lambda i: f"sha256:{i['digest'][:12]}"),
+    ("ID", lambda i: i["id"]),
+]
+
+
+def _reached(session: Session, told: Json) -> None:
+    """The images that are revoked with another."""
+    images = told.get("images") or []
+    if not images:
+        return
+    click.echo(f"{output.plural(len(images), 'other image')} can be run by nobody any more, by this:")
+    output.listing(images, REACHED, as_json=False, empty="")
+    if any(each["how"] == "the same disk" for each in images):
+        of = f"sha256:{told['revocation']['digest'][:12]}"
+        click.echo(
+            "To spare what only has the same disk: " + session.named(f"vws image reinstate {of}") + ", then --only."
+        )
 
 
 @click.command()

@@ -331,9 +331,9 @@ class Client(Connection):
         """By name or id. {"signer", "leases", "ended"}: the leases that run by his word, ended if asked for."""
         return self._change("POST", _path("signers", id, "revoke"), {"reason": reason, "end": end})
 
-    def revoke_image(self, id: str, reason: str, *, end: bool = False) -> Json:
-        """{"revocation", "leases", "ended"}"""
-        return self._change("POST", _path("images", id, "revoke"), {"reason": reason, "end": end})
+    def revoke_image(self, id: str, reason: str, *, end: bool = False, only: bool = False) -> Json:
+        """{"revocation", "images", "leases", "ended"}. only: not what else has the same disk."""
+        return self._change("POST", _path("images", id, "revoke"), {"reason": reason, "end": end, "only": only})
 
     def reinstate_image(self, id: str) -> Json:
         return self._change("POST", _path("images", id, "reinstate"))

@@ -12,7 +12,8 @@ What is encrypted as it comes was never here in the clear, but its twin may be, 
 from is an origin without an id. Whose sha256 is known, is told nobody: it says what is in the encrypted one. Nor is
 anything told of images that were not for who brought the same disk, but that there are such.
 
-What is revoked is revoked with its disk: the same disk with another kernel or command line is the same system.
+What is revoked is revoked with its disk: the same disk with another kernel or command line is the same system. Unless
+it is that line alone which is bad: then the image is revoked by its digest only, with what was made from it.
 """
 
 from __future__ import annotations
@@ -72,16 +73,32 @@ def remembering(image: Image, origins: Iterable[Origin]) -> Image:
 
 def revocation_of(present: Present, image: Image) -> Revocation | None:
     """Why nobody may run an image: it was revoked, or one that it was made from."""
-    own, known = present.revocations.get(digest(image)), _within(image)
-    return own or next((made for made in list(present.revocations.values()) if _is_of(made, known)), None)
+    own, within, made_of = present.revocations.get(digest(image)), _within(image), _made_of(image)
+    return own or next((made for made in list(present.revocations.values()) if _is_of(made, within, made_of)), None)
 
 
 def reaches(made: Revocation, image: Image) -> bool:
-    return _is_of(made, _within(image))
+    return _is_of(made, _within(image), _made_of(image))
 
 
-def _is_of(made: Revocation, known: frozenset[str]) -> bool:
-    return made.digest in known or made.content in known
+def _is_of(made: Revocation, within: frozenset[str], made_of: frozenset[str]) -> bool:
+    if not made.content:
+        return made.digest in made_of
+    return made.digest in within or made.content in within
+
+
+def how_reached(made: Revocation, image: Image) -> str:
+    """What an image that is revoked with another has of it, in words."""
+    if made.digest == digest(image):
+        return "the same image"
+    return "the same disk" if made.content and made.content == image.content else "made from it"
+
+
+def _made_of(image: Image) -> frozenset[str]:
+    """Digests of an image and of what it was made from, without those that only had the same disk."""
+    same_disk = {image.content} - {""}
+    others = (o for o in image.origins if o.how is not OriginKind.SAME_DISK and o.content not in same_disk)
+    return frozenset((digest(image), *(o.digest for o in others)))
 
 
 def _within(image: Image) -> frozenset[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, TypeVar
@@ -78,11 +78,13 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """A signer or a revocation, with the leases that it concerns: those that run, and those that will not begin."""
+    """A signer or a revocation, with the leases that it concerns: those that run, and those that will not begin.
+    images: those on record that are revoked with another."""
 
     value: Any
     leases: tuple[Lease, ...]
     ended: bool
+    images: tuple[Image, ...] = ()
 
 
 class Trust:
@@ -345,10 +347,11 @@ class Trust:
     # ------------------------------------------------------------ images
 
     def revoke_image(
-        self, caller: Caller, asked: str, *, reason: str, end: bool = False, once: Once | None = None
-    ) -> Affected | Answer:
+        self, caller: Caller, asked: str, *, reason: str, end: bool = False, only: bool = False,
+        once: Once | None = None,
+    ) -> Affected | Answer:  # fmt: skip
         """Let nobody run an image any more, nor what was made from it, whatever it is called and whoever brings it
-        again."""
+        again. only: its digest alone, so that the same disk may run with another kernel or kernel line."""
         caller.must_be(Role.ADMIN)
         _check_reason(reason)
         image = self._find(caller, asked)
@@ -358,12 +361,18 @@ class Trust:
             made = draft.present.revocations.get(of)
             if made is None:
                 id = self._site.ids.new("rev")
-                made = Revocation(id, of, name, reason, caller.subject, draft.now, content=image.content)
+                made = Revocation(
+                    id, of, name, reason, caller.subject, draft.now, content="" if only else image.content
+                )
                 draft.put_revocation(made)
                 draft.say("image.revoked", image=image.id, name=name, digest=of, reason=reason)
-            images = {each.id for each in draft.present.images.values() if reaches(made, each)}
+            reached = [each for each in draft.present.images.values() if reaches(made, each)]
+            others = tuple(each for each in reached if each.id != image.id)
+            if of not in draft.present.revocations:
+                _say_revoked(draft, made, others)
+            images = {each.id for each in reached}
             why = f"{with_digest(made.name, of)} was revoked: {made.reason}"
-            return _affect(draft, made, lambda group: has(group, images), why, end)
+            return replace(_affect(draft, made, lambda group: has(group, images), why, end), images=others)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
@@ -462,6 +471,17 @@ def _not_revoked(draft: Draft, found: Signer) -> Signer:
     if signer.revoked_at is not None:
         raise InvalidRequest(f"{signer.name} is revoked: nothing of it counts", field="id", asked=signer.name)
     return signer
+
+
+def _say_revoked(draft: Draft, made: Revocation, images: Iterable[Image]) -> None:
+    """On record of each image that is revoked with another."""
+    for image in images:
+        told = {
+            "name": called(draft.present, image),
+            "digest": digest(image),
+            "with": with_digest(made.name, made.digest),
+        }
+        draft.say("image.revoked", image=image.id, reason=why_revoked(made, image), **told)
 
 
 def _check_reason(reason: str) -> None:

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 
 from vws.core.certificates import CRL_BYTES_MAX, crl_facts
+from vws.core.image_access import called
+from vws.core.image_origin import how_reached
 from vws.core.image_policy import ANY, ISOLATED, Decision
+from vws.core.manifest import digest
 from vws.core.site import Lease, Signer
 from vws.core.trust import Attested
 from vws.core.wire import to_json
@@ -72,12 +75,14 @@ def revoke_signer(id: str, body: models.RevocationRequest, call: ChangeHere) -> 
 @routes.post(
     "/v1/images/{id}/revoke", operation_id="revoke_image", response_model=models.RevokedImageView, responses=CHANGING
 )
-def revoke_image(id: Named, body: models.RevocationRequest, call: ChangeHere) -> Response:
+def revoke_image(id: Named, body: models.ImageRevocationRequest, call: ChangeHere) -> Response:
     """Let nobody run what this image boots, whatever it is called. New leases stop at once; what runs is listed, or
     ended."""
     return call.mutate(
-        lambda once: call.services.trust.revoke_image(call.caller, id, reason=body.reason, end=body.end, once=once),
-        lambda affected: _affected("revocation", affected),
+        lambda once: call.services.trust.revoke_image(
+            call.caller, id, reason=body.reason, end=body.end, only=body.only, once=once
+        ),
+        lambda affected: _affected("revocation", affected) | {"images": _reached(call, affected)},
     )
 
 
@@ -157,6 +162,15 @@ def _affected(name: str, affected: Affected) -> Json:
 
 def _concerned(lease: Lease) -> Json:
     return {"id": lease.id, "name": lease.name, "owner": lease.owner, "state": str(lease.state)}
+
+
+def _reached(call: CallHere, affected: Affected) -> list[Json]:
+    present, made = call.services.site.present, affected.value
+    return [
+        {"id": each.id, "name": called(present, each), "owner": each.owner, "digest": digest(each),
+         "how": how_reached(made, each)}
+        for each in affected.images
+    ]  # fmt: skip
 
 
 def _attested(attested: Attested) -> Json:

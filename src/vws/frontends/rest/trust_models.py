@@ -59,6 +59,15 @@ class RevocationRequest(Asked):
     end: Annotated[bool, Field(description="End the leases that run, too; they are listed in any case.")] = False
 
 
+class ImageRevocationRequest(RevocationRequest):
+    only: Annotated[
+        bool,
+        Field(
+            description="Its digest alone, and what was made from it: the same disk may run with another kernel line."
+        ),
+    ] = False
+
+
 class Crl(BaseModel):
     """A list of revoked certificates."""
 
@@ -115,8 +124,19 @@ class RevokedSignerView(BaseModel):
     ended: bool
 
 
+class Reached(BaseModel):
+    """An image that is revoked with another."""
+
+    id: str
+    name: str
+    owner: str
+    digest: str
+    how: str = Field(examples=["the same disk"], description="`the same image`, `the same disk` or `made from it`.")
+
+
 class RevokedImageView(BaseModel):
     revocation: RevokedImage
+    images: list[Reached] = Field(description="Others on record that nobody may run any more, by this.")
     leases: list[Concerned] = Field(description="That run the image, or wait to.")
     ended: bool
 
