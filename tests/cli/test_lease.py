@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import Result
 
 from tests.cli.conftest import FakeClient, Refused, lease, workspace
 from vws.cli import progress
+from vws.core.disks import Disk
 
 Run = Callable[..., Result]
 
@@ -173,6 +175,23 @@ def test_a_lease_that_fails_while_waiting_is_status_1_with_the_reason(vws: Run, 
     assert f"demo is {state}" in result.stderr
     assert "workspace demo-1: is failed: the image is corrupt" in result.stderr
     assert "vws lease explain lse-1; its last words: vws workspace console wsp-1" in result.stderr
+
+
+def test_a_disk_that_a_guest_could_not_prepare_is_seen_where_one_looks(vws: Run, client: FakeClient) -> None:
+    why = "the disk data could not be prepared: no mkfs.xfs"
+    described = asdict(Disk("data", 16, "xfs"))
+    bad, good = workspace(1, reason=why), workspace(2, step="of its boot")
+    client.lives = [lease(bad, good)]
+    client.lives[0]["groups"][0]["disks"] = [described]
+    told = vws(*REQUEST).stdout
+    assert f"demo-1: {why}" in told
+    assert "A disk that a guest cannot prepare is told a little later: vws lease show demo" in told
+    for words in (("lease", "show", "demo"), ("workspace", "list")):
+        lines = vws(*words).stdout
+        assert lines.count(why) == 1
+        assert "of its boot" not in lines
+    client.lives = [lease(good)]
+    assert "told a little later" not in vws(*REQUEST).stdout, "there is none"
 
 
 def test_what_never_had_a_console_has_no_last_words(vws: Run, client: FakeClient) -> None:

@@ -155,6 +155,12 @@ def show_active(session: Session, active: Json) -> None:
     at_once = active.get("active_at") and active["kind"] == "immediate"
     took = f" after {active['active_at'] - active['created_at']:.1f} s" if at_once else ""
     click.echo(f"{active['name']} is {active['state']}{took}, until {output.moment(active['end'])}.")
+    for workspace in active["workspaces"]:
+        if workspace["reason"]:
+            click.echo(f"{workspace['name']}: {workspace['reason']}")
+    if any(group.get("disks") for group in active["groups"]):
+        click.echo("A disk that a guest cannot prepare is told a little later: "
+                   + session.named(f"vws lease show {active['name']}"))  # fmt: skip
     if active["workspaces"]:
         click.echo("Next: " + session.named(f"vws ssh {active['workspaces'][0]['name']}"))
 

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vws.cli.output import COLOUR_OF_STATE
-from vws.cli.progress import ROWS_MAX, address_of, elapsed_of, note_of
+from vws.cli.progress import ROWS_MAX, address_of, doing_of, elapsed_of
 
 Json = dict[str, Any]
 
@@ -68,7 +68,7 @@ def members(workspaces: list[Json], since: float | None = None) -> Table:
     table.add_column("")
     for w in workspaces:
         seconds = elapsed_of(w, since).removesuffix(" s")
-        note = Text("" if w["state"] == "running" else note_of(w), style="dim")
+        note = Text(doing_of(w), style="dim")
         table.add_row(w["name"], _state(w["state"]), w.get("node_name") or "", address_of(w), seconds, note)
     return table
 

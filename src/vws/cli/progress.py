@@ -117,8 +117,7 @@ class Lines:
 
 def line_of(workspace: Json, since: float | None = None) -> str:
     parts = [workspace["name"], coloured(workspace["state"]), workspace.get("node_name"), address_of(workspace)]
-    doing = "" if workspace["state"] in ("running", "terminated") else note_of(workspace)
-    return "  ".join(part for part in [*parts, elapsed_of(workspace, since), doing] if part)
+    return "  ".join(part for part in [*parts, elapsed_of(workspace, since), doing_of(workspace)] if part)
 
 
 def address_of(workspace: Json) -> str:
@@ -128,6 +127,13 @@ def address_of(workspace: Json) -> str:
 def note_of(workspace: Json) -> str:
     """Why it is in trouble, else what its node is doing for it."""
     return workspace.get("reason") or workspace.get("step") or ""
+
+
+def doing_of(workspace: Json) -> str:
+    """The same, but for what is over; of one that runs, what is amiss with it all the same."""
+    if workspace["state"] == "terminated":
+        return ""
+    return str(workspace.get("reason") or "") if workspace["state"] == "running" else note_of(workspace)
 
 
 def elapsed_of(workspace: Json, since: float | None = None) -> str:

@@ -31,7 +31,7 @@ MEMBER_COLUMNS: list[output.Column] = [
     ("SIZE", lambda w: f"{output.plural(w['cpus'], 'CPU')}, {show_size(w['memory_mib'])}"),
     ("UP AFTER", lambda w: f"{w['running_at'] - w['created_at']:.1f} s" if w["running_at"] else ""),
     ("ID", lambda w: w["id"]),
-    ("NOTE", lambda w: "" if w["state"] in ("running", "terminated") else progress.note_of(w)),
+    ("NOTE", lambda w: progress.doing_of(w)),
 ]
 
 
