@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.core.attesting import attestation, image, public
+from tests.core.attesting import FULL, attestation, image, public
 from tests.frontends.conftest import Running, asked
 from vws.core.chosen import Chosen
 from vws.core.membership import VO, Membership
@@ -35,7 +35,7 @@ def add_signer(running: Running, name: str = "desy") -> dict:
 
 def attest(running: Running, content: bytes | None = None):
     demo = running.services.images.image(SITE, "demo")
-    content = content or attestation(demo, at=int(time.time()) - 60)
+    content = content or attestation(demo, assertions=FULL | {"updates-until": "2026-11-01"}, at=int(time.time()) - 60)
     query = {"kind": "attestation", "media_type": "application/vnd.dsse.envelope.v1+json"}
     headers = {"Content-Type": "application/octet-stream"}
     return running.ann.post("/v1/images/demo/documents", params=query, content=content, headers=headers)
@@ -104,7 +104,9 @@ def test_an_image_says_what_it_was_made_from_and_that_it_is_revoked_with_that(ru
     first = ImageShown(**ruled.root.get("/v1/images/demo").json())
     assert (made.revoked, made.withdrawn, first.origins) == (None, "", [])
     assert [(o.how, o.image, o.name, o.digest) for o in made.origins] == [("copied", first.id, "demo", first.digest)]
-    ruled.root.post("/v1/images/demo/revoke", json={"reason": "a bad kernel"})
+    answer = ruled.root.post("/v1/images/demo/revoke", json={"reason": "a bad kernel", "only": True})
+    (reached,) = models.RevokedImageView(**answer.json()).images
+    assert (reached.id, reached.name, reached.owner, reached.how) == (made.id, "copy:2", made.owner, "the same image")
     ruled.root.delete("/v1/images/demo")
     for shown in (ruled.root.get("/v1/images/copy:2").json(), *ruled.root.get("/v1/images").json()["items"]):
         revoked = ImageShown(**shown).revoked
