@@ -197,6 +197,9 @@ def test_images_are_revoked_and_reinstated(site, vws) -> None:
     site.root.post("/v1/leases", json=asked(2))
     told = vws("image", "revoke", "demo", "--reason", "a bad kernel", "--end").stdout
     assert "1 lease is being ended" in told
+    told = vws("image", "revoke", "demo", "--reason", "another").stdout
+    assert "demo is revoked already, since" in told
+    assert "stays so for the reason given then: a bad kernel" in told
     assert json.loads(vws("image", "trust", "list", "--images", "--json").stdout)[0]["reason"] == "a bad kernel"
 
 

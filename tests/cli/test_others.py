@@ -87,6 +87,7 @@ def test_names_are_given_and_taken_away(vws: Run, client: FakeClient) -> None:
     assert ("img-1" in lines[1], "now" in lines[1], "img-0" in lines[2]) == (True, True, True)
     (newest,) = json.loads(vws("image", "history", "demo", "--last", "1", "--json").stdout)
     assert newest["image"] == "img-1"
+    assert vws("image", "history", "demo", "--last", "9" * 20).exit_code == 0
     assert vws("image", "history", "demo", "--last", "0").exit_code == 2
 
 

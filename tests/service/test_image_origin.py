@@ -286,3 +286,32 @@ def test_of_an_image_that_is_not_his_who_brings_the_same_disk_learns_only_that_i
         lease(rig, own, BOB)
     for text in (json.dumps(shown), refused.value.problem):
         assert not [word for word in (theirs.id, "secret-project", digest(other)[:12]) if word in text]
+
+
+def test_who_reinstates_is_told_what_else_was_revoked(rig, debian, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    made, trust = encrypted(rig, debian, tmp_path, ANN), rig.services.trust
+    for image in (debian, made):
+        trust.revoke_image(ADMIN, image.id, reason="a bad kernel")
+    told = trust.reinstate_image(ADMIN, made.id)
+    assert (told.value.digest, told.still.digest) == (digest(made), digest(debian))
+    assert told.why == "with debian, which it was made from: a bad kernel"
+    with pytest.raises(ImageRefused, match=told.why):
+        lease(rig, made)
+    assert trust.reinstate_image(ADMIN, debian.id).still is None
+    assert lease(rig, made)
+
+
+def test_what_was_removed_is_revoked_by_its_digest_too_and_what_is_revoked_stays_so(rig, debian, tmp_path):  # noqa: F811
+    rig.enroll("n1")
+    made, trust = copied(rig, debian, tmp_path, ANN), rig.services.trust
+    for each in (debian, made):
+        rig.services.images.remove(ADMIN, each.id)
+    told = trust.revoke_image(ADMIN, f"sha256:{digest(debian)[:12]}", reason="a bad kernel")
+    assert (told.value.content, told.value.name, told.before) == (debian.content, "anns", False)
+    with pytest.raises(ImageRefused, match="a bad kernel"):
+        lease(rig, add(rig, tmp_path / "debian.qcow2", "again", ANN))
+    again = trust.revoke_image(ADMIN, debian.id, reason="another")
+    assert (again.before, again.value) == (True, told.value)
+    with pytest.raises(NotFound):
+        trust.revoke_image(ADMIN, "sha256:" + "0" * 12, reason="none")

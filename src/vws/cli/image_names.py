@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
@@ -155,7 +156,7 @@ def history(session: Session, name: str, last: int | None) -> None:
       vws image history debian:stable --json
     """
     page = {} if last is None else {"limit": min(last, HISTORY_PAGE_MAX)}
-    rows = list(islice(session.client.image_history(name, **page), last))
+    rows = list(islice(session.client.image_history(name, **page), None if last is None else min(last, sys.maxsize)))
     output.listing(rows, COLUMNS, as_json=session.as_json, empty=f"Nothing that you may use was called {name}.")
 
 

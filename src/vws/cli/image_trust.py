@@ -194,7 +194,11 @@ def revoke_image(session: Session, name: str, reason: str, end: bool, only: bool
     """
     told = session.client.revoke_image(name, reason, end=end, only=only)
     made = told["revocation"]
-    _concerned(session, told, f"{made['name']} is revoked", f"revoke sha256:{made['digest'][:12]}")
+    said = f"{made['name']} is revoked"
+    if told.get("before"):
+        since = output.moment(made["made_at"])
+        said += f" already, since {since}, and stays so for the reason given then: {made['reason']}"
+    _concerned(session, told, said, f"revoke sha256:{made['digest'][:12]}")
 
 
 def _concerned(session: Session, told: Json, said: str, again: str) -> None:
@@ -260,6 +264,9 @@ def reinstate(session: Session, name: str) -> None:
     told = session.client.reinstate_image(name)
     if session.as_json:
         output.print_json(told)
+    elif told.get("still"):
+        click.echo(f"{told['name']} is not revoked itself any more, but may not run yet: {told['still']['why']}.")
+        click.echo("Next: " + session.named(f"vws image reinstate sha256:{told['still']['digest'][:12]}"))
     else:
         click.echo(f"{told['name']} may run again, as the policy says.")
 

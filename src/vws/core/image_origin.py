@@ -71,10 +71,12 @@ def remembering(image: Image, origins: Iterable[Origin]) -> Image:
 # ---------------------------------------------------------------- revoked
 
 
-def revocation_of(present: Present, image: Image) -> Revocation | None:
-    """Why nobody may run an image: it was revoked, or one that it was made from."""
-    own, within, made_of = present.revocations.get(digest(image)), _within(image), _made_of(image)
-    return own or next((made for made in list(present.revocations.values()) if _is_of(made, within, made_of)), None)
+def revocation_of(present: Present, image: Image, besides: Revocation | None = None) -> Revocation | None:
+    """Why nobody may run an image: it was revoked, or one that it was made from. besides: what does not count."""
+    of, within, made_of = digest(image), _within(image), _made_of(image)
+    revoked = [made for made in list(present.revocations.values()) if made is not besides]
+    reaching = [made for made in revoked if made.digest == of or _is_of(made, within, made_of)]
+    return min(reaching, key=lambda made: made.digest != of, default=None)
 
 
 def reaches(made: Revocation, image: Image) -> bool:

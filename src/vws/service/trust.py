@@ -23,7 +23,7 @@ from vws.core.errors import InvalidRequest, NameTaken, NotFound, Unavailable
 from vws.core.image_access import called, called_by, has
 from vws.core.image_documents import on_record
 from vws.core.image_gate import REFUSED
-from vws.core.image_names import with_digest
+from vws.core.image_names import read_reference, with_digest
 from vws.core.image_origin import reaches, revocation_meant, revocation_of, why_revoked
 from vws.core.image_policy import Asked, Decision, Facts, ImageRefused, judge
 from vws.core.lifecycle import UNORDERED
@@ -79,12 +79,22 @@ class Said:
 @dataclass(frozen=True, slots=True)
 class Affected:
     """A signer or a revocation, with the leases that it concerns: those that run, and those that will not begin.
-    images: those on record that are revoked with another."""
+    images: those on record that are revoked with another. before: it was there already, and is as it was."""
 
     value: Any
     leases: tuple[Lease, ...]
     ended: bool
     images: tuple[Image, ...] = ()
+    before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reinstated:
+    """still: what else keeps the image from running, and why in words; None: nothing that was revoked."""
+
+    value: Revocation
+    still: Revocation | None = None
+    why: str = ""
 
 
 class Trust:
@@ -288,7 +298,8 @@ class Trust:
                 signer = draft.put_signer(replace(signer, revoked_at=draft.now, reason=reason))
                 draft.say("signer.revoked", signer=signer.id, name=signer.name, keyid=signer.keyid, reason=reason)
             why = f"{signer.name} was revoked: {signer.reason}"
-            return _affect(draft, signer, lambda group: by_his_word(group, signer.name), why, end)
+            affected = _affect(draft, signer, lambda group: by_his_word(group, signer.name), why, end)
+            return replace(affected, before=draft.present.signers[found.id].revoked_at is not None)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
@@ -351,14 +362,16 @@ class Trust:
         once: Once | None = None,
     ) -> Affected | Answer:  # fmt: skip
         """Let nobody run an image any more, nor what was made from it, whatever it is called and whoever brings it
-        again. only: its digest alone, so that the same disk may run with another kernel or kernel line."""
+        again. only: its digest alone, so that the same disk may run with another kernel or kernel line. One that is
+        revoked already stays so, for the reason that was given then."""
         caller.must_be(Role.ADMIN)
         _check_reason(reason)
-        image = self._find(caller, asked)
+        image = self._find_ever(caller, asked)
         of, name = digest(image), called_by(self._site.present, image, asked)
+        name = image.name if name == image.id else name  # of one that was removed
 
         def decide(draft: Draft) -> Affected:
-            made = draft.present.revocations.get(of)
+            made = before = draft.present.revocations.get(of)
             if made is None:
                 id = self._site.ids.new("rev")
                 made = Revocation(
@@ -368,32 +381,56 @@ class Trust:
                 draft.say("image.revoked", image=image.id, name=name, digest=of, reason=reason)
             reached = [each for each in draft.present.images.values() if reaches(made, each)]
             others = tuple(each for each in reached if each.id != image.id)
-            if of not in draft.present.revocations:
+            if before is None:
                 _say_revoked(draft, made, others)
             images = {each.id for each in reached}
             why = f"{with_digest(made.name, of)} was revoked: {made.reason}"
-            return replace(_affect(draft, made, lambda group: has(group, images), why, end), images=others)
+            affected = _affect(draft, made, lambda group: has(group, images), why, end)
+            return replace(affected, images=others, before=before is not None)
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
-    def reinstate_image(self, caller: Caller, asked: str, once: Once | None = None) -> Revocation | Answer:
+    def reinstate_image(self, caller: Caller, asked: str, once: Once | None = None) -> Reinstated | Answer:
         """Let an image run again, as the policy says: one on record, or one that was removed, by its digest or by what
         it was called when it was revoked. NotFound if it is not revoked itself."""
         caller.must_be(Role.ADMIN)
         image = self._still_found(caller, asked)
 
-        def decide(draft: Draft) -> Revocation:
+        def decide(draft: Draft) -> Reinstated:
             made = revocation_meant(draft.present, asked, image)
             draft.say("image.reinstated", image=image.id if image else "", name=made.name, digest=made.digest)
-            return draft.put_revocation(replace(made, lifted_at=draft.now))
+            lifted = draft.put_revocation(replace(made, lifted_at=draft.now))
+            still = revocation_of(draft.present, image, besides=made) if image else None
+            return Reinstated(lifted, still, why_revoked(still, image) if still and image else "")
 
         return self._site.change(caller.subject, decide, once=once, subject=caller.subject)
 
     def _still_found(self, caller: Caller, asked: str) -> Image | None:
         try:
-            return self._find(caller, asked)
+            return self._find_ever(caller, asked)
         except NotFound:
             return None
+
+    def _find_ever(self, caller: Caller, asked: str) -> Image:
+        """The same by the digest of an image that was removed. NotFound."""
+        try:
+            return self._find(caller, asked)
+        except NotFound:
+            image = self._removed(read_reference(asked, "id").digest)
+            if image is None:
+                raise
+            return image
+
+    def _removed(self, digits: str) -> Image | None:
+        """The last image on record whose digest begins so."""
+        after = None
+        while digits:
+            page = self._site.store.page(Image, Filter(), after=after, limit=1000, newest_first=True)
+            found = next((image for image in page.items if digest(image).startswith(digits)), None)
+            after = page.next
+            if found is not None or after is None:
+                return found
+        return None
 
     def revocations(self, caller: Caller) -> list[Revocation]:
         caller.must_be(Role.ADMIN, Role.USER)

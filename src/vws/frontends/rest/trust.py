@@ -19,7 +19,7 @@ from vws.frontends.rest import trust_models as models
 from vws.frontends.rest.call import LIMIT_DEFAULT, CallHere, ChangeHere, Limit
 from vws.frontends.rest.image_names import Named
 from vws.frontends.rest.operation import CHANGING, READING, body_limit, router
-from vws.service.trust import Affected
+from vws.service.trust import Affected, Reinstated
 
 Json = dict[str, Any]
 routes = router("trust")
@@ -89,13 +89,13 @@ def revoke_image(id: Named, body: models.ImageRevocationRequest, call: ChangeHer
 @routes.post(
     "/v1/images/{id}/reinstate",
     operation_id="reinstate_image",
-    response_model=models.RevokedImage,
+    response_model=models.ReinstatedImage,
     responses=CHANGING,
 )
 def reinstate_image(id: Named, call: ChangeHere) -> Response:
     """Let an image that was revoked run again, as the policy says. One that was removed is named by its digest, or by
     what it was called when it was revoked."""
-    return call.mutate(lambda once: call.services.trust.reinstate_image(call.caller, id, once), to_json)
+    return call.mutate(lambda once: call.services.trust.reinstate_image(call.caller, id, once), _reinstated)
 
 
 @routes.get(
@@ -157,7 +157,13 @@ def _affected(name: str, affected: Affected) -> Json:
         name: _signer(affected.value) if isinstance(affected.value, Signer) else to_json(affected.value),
         "leases": [_concerned(each) for each in affected.leases],
         "ended": affected.ended,
+        "before": affected.before,
     }
+
+
+def _reinstated(found: Reinstated) -> Json:
+    still = {"digest": found.still.digest, "why": found.why} if found.still else None
+    return {**to_json(found.value), "still": still}
 
 
 def _concerned(lease: Lease) -> Json:

@@ -105,6 +105,17 @@ class RevokedImage(BaseModel):
     content: str = Field(description="The sha256 of its disk, which is revoked with it; empty: it is not.")
 
 
+class StillRevoked(BaseModel):
+    """What else keeps an image from running."""
+
+    digest: str = Field(description="Of what was revoked.")
+    why: str
+
+
+class ReinstatedImage(RevokedImage):
+    still: StillRevoked | None = Field(description="What was revoked and reaches it yet; null: it runs, if it may.")
+
+
 class RevokedImages(BaseModel):
     items: list[RevokedImage]
 
@@ -122,6 +133,7 @@ class RevokedSignerView(BaseModel):
     signer: Signer
     leases: list[Concerned] = Field(description="That run by his word, or wait to.")
     ended: bool
+    before: bool = Field(description="He was revoked already, for the reason that was given then.")
 
 
 class Reached(BaseModel):
@@ -139,6 +151,7 @@ class RevokedImageView(BaseModel):
     images: list[Reached] = Field(description="Others on record that nobody may run any more, by this.")
     leases: list[Concerned] = Field(description="That run the image, or wait to.")
     ended: bool
+    before: bool = Field(description="It was revoked already, and stays so for the reason that was given then.")
 
 
 class Attestation(BaseModel):
