@@ -12,9 +12,9 @@ from tests.service.disk_images import disk, same_content
 from vws.client import Client, transfers
 from vws.client.errors import ApiError, ConnectionFailed
 from vws.core.image_formats import EXPORTED
-from vws.service import converted, exports
+from vws.service import converted, image_files
 from vws.service.converted import Kept
-from vws.service.exports import Exports
+from vws.service.image_files import ImageFiles
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
 
@@ -60,10 +60,9 @@ class Breaking:
 
     def __init__(self, monkeypatch, times, pieces=1):
         self.left, self.asked = times, []
-        for place in (Kept, Exports):
-            name = "read" if place is Kept else "_stored"
+        for place, name in ((Kept, "read"), (ImageFiles, "whole")):
             monkeypatch.setattr(place, name, self.breaking(getattr(place, name), pieces))
-        for module in (converted, exports):
+        for module in (converted, image_files):
             monkeypatch.setattr(module, "PIECE_BYTES", 256 << 10)
 
     def breaking(self, true, pieces):

@@ -128,7 +128,7 @@ def test_a_booted_appliance_joins_runs_its_hooks_and_is_the_same_after_a_reboot(
             identity[3].removeprefix("user-key\t")
         )
         machine.ssh("reboot")
-        again = broker.wait_for_hook("on-joined", role="worker", count=2, limit_s=60)
+        again = broker.wait_for_hook("on-joined", role="worker", count=2, limit_s=120)
         assert again.query["status"] == "0"
         assert machine.output("cat /scratch/file") == "kept\n"
         assert len(set(broker.tokens)) == 1
