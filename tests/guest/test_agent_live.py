@@ -21,6 +21,7 @@ from vws.guest.delivery import Contact, Disk
 
 pytestmark = [
     pytest.mark.live,
+    pytest.mark.timeout(400),
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU: make setup"),
 ]
 
