@@ -28,7 +28,7 @@ demo: setup ## lease three virtual machines, then launch a cluster; use them, gi
 	@KEEP='$(KEEP)' scripts/demo
 
 test: setup lint ## ruff, mypy and all tests (ARGS='tests/core -k name' for some)
-	@$(VENV)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(VENV)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: setup ## the tests that take long
 	@$(VENV)/pytest -m soak $(ARGS)
