@@ -107,7 +107,9 @@ class Machine:
     def __enter__(self) -> Machine:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind:
+            print(f"the machine's console:\n{self.said()[-8000:]}")
         self.process.kill()
         self.process.wait()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -178,6 +179,27 @@ sed -i 's/%{{stderr}}//' "$3"
 if [ $known = no ]; then echo "curl: unknown --write-out variable: 'stderr'" >&2; fi
 told=$({real} "$@")
 echo "$told"
+""")
+    curl.chmod(0o755)
+    broker.say(*WORK)
+    sandbox.start()
+    finished(broker, sandbox)
+
+
+def test_no_word_of_curl_is_lost_when_a_child_ends_while_it_is_read(broker, sandbox):
+    """As a disk's preparation may, at any moment: here for each letter, and each letter comes alone."""
+    curl, real = sandbox.bin / "curl", shutil.which("curl")
+    curl.unlink(missing_ok=True)
+    curl.write_text(f"""#!{sys.executable}
+import os, signal, subprocess, sys, time
+if not sys.argv[3].endswith("/calls"):
+    os.execv("{real}", sys.argv)
+curl = subprocess.Popen(["{real}", *sys.argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+signal.signal(signal.SIGTERM, lambda *_: curl.terminate())
+while letter := curl.stdout.read(1):
+    os.write(2, letter)
+    time.sleep(0.05)
+    os.kill(os.getppid(), signal.SIGCHLD)
 """)
     curl.chmod(0o755)
     broker.say(*WORK)
