@@ -88,6 +88,15 @@ def test_it_is_ended_with_all_it_started_when_its_time_is_over(tmp_path):
     assert not any(own in line for line in command_lines())
 
 
+def test_it_leaves_nobody_behind():
+    own = f"62.{os.getpid()}"
+    assert shell(f"sleep {own} >/dev/null 2>&1 & echo done").said == b"done\n"
+    deadline = time.monotonic() + 20
+    while any(own in line for line in command_lines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_it_computes_no_longer_than_its_bound():
     with pytest.raises(InvalidRequest) as error:
         shell("while :; do :; done", bounds=Bounds(cpu_s=1, wall_s=60))

@@ -140,20 +140,22 @@ def _run(
         except subprocess.TimeoutExpired:
             raise _beyond(doing, f"took longer than {bounds.wall_s} s") from None
         finally:
-            if child.returncode is None:
-                _end(child)
+            _end(child)
     return Outcome(child.returncode, (said or b"")[:_SAID_BYTES_MAX], complained[:_SAID_BYTES_MAX])
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Its whole group, which has the child's number as long as the child is not waited for.
+    """Its whole group: also whom it left behind, with our pipes closed.
 
-    Who is killed is gone a moment later, and holds our pipes until then.
+    The group has the child's number, which is nobody else's just after the child was waited for, as numbers are given in
+    turn. Who is killed is gone a moment later, and holds our pipes until then.
     """
-    os.killpg(child.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.communicate(timeout=_ENDING_S)
-    child.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    if child.returncode is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=_ENDING_S)
+        child.wait()
 
 
 def _beyond(doing: str, what: str, kind: type[InvalidRequest] = InvalidRequest) -> InvalidRequest:
