@@ -27,8 +27,8 @@ debian: ## build the Debian appliance with NFS and Slurm, build/appliance/debian
 demo: setup ## lease three virtual machines, then launch a cluster; use them, give them back (KEEP=1 leaves the cluster)
 	@KEEP='$(KEEP)' scripts/demo
 
-test: setup lint ## ruff, mypy and all tests (ARGS='tests/core -k name' for some)
-	@$(VENV)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup ## all tests, ruff and mypy among them (ARGS='tests/core -k name' for some)
+	@$(VENV)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: setup ## the tests that take long
 	@$(VENV)/pytest -m soak $(ARGS)

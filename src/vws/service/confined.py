@@ -147,8 +147,8 @@ def _run(
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Its whole group: also whom it left behind, with our pipes closed.
 
-    The group has the child's number, which is nobody else's just after the child was waited for, as numbers are given in
-    turn. Who is killed is gone a moment later, and holds our pipes until then.
+    The group has the child's number, which is nobody else's just after the child was waited for, as numbers are given
+    in turn. Who is killed is gone a moment later, and holds our pipes until then.
     """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
