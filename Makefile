@@ -47,4 +47,5 @@ docs: setup ## draw docs/states.md and docs/openapi.json anew from the code
 
 clean: ## remove what was built (.venv and the downloaded packages too)
 	@rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	@find src -name '*.so' -delete
 	@find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +

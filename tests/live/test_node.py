@@ -339,6 +339,7 @@ def neighbour(tmp_path, bundle) -> Iterator[LibvirtSite]:
     site.tear_down()
 
 
+@pytest.mark.soak  # tests/live/test_two_nodes.py has two as well
 @in_loop
 async def test_two_nodes_on_one_machine_do_not_meet(site: LibvirtSite, neighbour: LibvirtSite) -> None:
     """Same subnet, same ids."""

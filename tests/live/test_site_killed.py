@@ -48,7 +48,7 @@ def end(site, lease) -> None:
 @pytest.mark.parametrize(
     "point",
     one_in(
-        3,
+        5,
         [
             "agent.domain.started",
             "agent.orders.kept",

@@ -15,10 +15,10 @@ from vws.joined import join_node
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
 
-@pytest.fixture
-def site(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
     # An agent reports every 10 s: sooner than that no node can be called silent.
-    site = RealSite(tmp_path / "site", silent_after_s=11.5, lost_after_s=12.5)
+    site = RealSite(tmp_path_factory.mktemp("live") / "site", silent_after_s=11.5, lost_after_s=12.5)
     try:
         site.start()
         yield site
@@ -95,8 +95,9 @@ def test_a_node_joins_dies_and_returns(site, tmp_path):
 
 
 def test_a_second_host_must_have_a_whole_token(site, tmp_path):
+    before = site.ask(lambda c: list(c.nodes()))
     word = site.ask(lambda c: c.invite_node())["token"]
     for wrong, said in [("nonsense", "no join token"), (word[:-40], "no join token")]:
         with pytest.raises(VwsError, match=said):
             join_node(tmp_path / "third", wrong, name="third", detach=True, say=site.said.append)
-    assert len(site.ask(lambda c: list(c.nodes()))) == 1
+    assert [n["id"] for n in site.ask(lambda c: list(c.nodes()))] == [n["id"] for n in before]
