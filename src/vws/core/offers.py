@@ -161,22 +161,36 @@ class Excess:
 def excesses(present: Present, lease: Lease) -> Iterator[Excess]:
     """What no node that takes new workspaces, and meets the group's requirement, has for one of its workspaces. Who
     may wait as long as he likes may wait for one that takes none now."""
-    known = [node for node in present.nodes.values() if node.removed_at is None]
-    nodes_now = [node for node in known if node.state is NodeState.READY]
     for number, group in enumerate(lease.groups):
-        wanted = parse(group.requirement) if group.requirement else None
-        nodes = known if lease.kind is LeaseKind.BEST_EFFORT else nodes_now
-        nodes = [node for node in nodes if wanted is None or wanted.matches(node_attributes(node))]
         count = group.count if group.together else 1
+        # So it nearly always is, and one of the first nodes shows it, of however many.
+        if any(_holds(_most_each(present, node, count), group) for node in _candidates(present, lease, group)):
+            continue
         named = f" of {group.name}" if group.name else ""
         each = f"one workspace{named}" if count == 1 else f"each of {count} workspaces{named} together"
         # Of equals the first by name.
-        rooms = [(_most_each(present, node, count), node.name) for node in sorted(nodes, key=lambda n: n.name)]
+        nodes = sorted(_candidates(present, lease, group), key=lambda node: node.name)
+        rooms = [(_most_each(present, node, count), node.name) for node in nodes]
         for name, unit in SIZES:
             asked = getattr(group, name)
             most, node = max(((room[name], of) for room, of in rooms), key=itemgetter(0), default=(asked, ""))
             if asked > most:
                 yield Excess(f"groups[{number}].{name}", asked, most, node, unit, each)
+
+
+def _candidates(present: Present, lease: Lease, group: Group) -> Iterator[Node]:
+    wanted = parse(group.requirement) if group.requirement else None
+    for node in present.nodes.values():
+        if node.removed_at is not None or (
+            lease.kind is not LeaseKind.BEST_EFFORT and node.state is not NodeState.READY
+        ):
+            continue
+        if wanted is None or wanted.matches(node_attributes(node)):
+            yield node
+
+
+def _holds(room: dict[str, int], group: Group) -> bool:
+    return all(getattr(group, name) <= room[name] for name, _ in SIZES)
 
 
 def _most_each(present: Present, node: Node, count: int) -> dict[str, int]:
@@ -220,8 +234,9 @@ def _reason(present: Present, node: Node, groups: Sequence[Group], start: int, e
 
 def _too_large(present: Present, node: Node, group: Group) -> str:
     """Why a node could never have the images of a group."""
-    needs, size = present.outlook.image_bytes(group), present.outlook.cache_size(node.id)
-    if not size or needs <= size:
+    size = present.outlook.cache_size(node.id)
+    needs = present.outlook.image_bytes(group) if size else 0
+    if needs <= size:
         return ""
     return f"its image cache holds {show_bytes(size)} at most, {group.image_name} takes {show_bytes(needs)}"
 
