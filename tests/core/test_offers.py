@@ -10,7 +10,7 @@ import pytest
 from tests.core.builders import World, image, node
 from tests.core.test_kinds import follow
 from tests.soaking import on_seeds
-from vws.core import agreement, amendment
+from vws.core import agreement, amendment, offers
 from vws.core.bargain import last
 from vws.core.chosen import Chosen
 from vws.core.draft import Draft
@@ -499,6 +499,22 @@ def test_what_a_drained_node_has_is_for_those_who_may_wait_for_it():
     refused = refusal(world, large)
     assert refused.problem == "no node has 32 CPUs for one workspace: n1 has the most, 4"
     assert refusal(world, replace(large, when=When.BEST_EFFORT)) is None
+
+
+def test_of_a_large_site_few_nodes_show_that_one_could_have_it_when_empty(monkeypatch):
+    """A refusal is an answer, too, and as quick: nobody waits until each of ten thousand nodes was looked at."""
+    world = World(*(node(number) for number in range(1, 101)))
+    looked_at: list[str] = []
+    sized = offers._most_each
+    monkeypatch.setattr(
+        offers, "_most_each", lambda present, of, count: looked_at.append(of.id) or sized(present, of, count)
+    )
+    refused = refusal(
+        world, LeaseRequest((GroupRequest("demo", count=1000, cpus=1, memory_mib=100, disk_mib=10),), 3600)
+    )
+    assert refused is not None
+    assert "no room" in refused.problem
+    assert len(looked_at) <= 4
 
 
 def full_world() -> World:
