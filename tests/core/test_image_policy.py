@@ -137,6 +137,14 @@ def test_each_thing_that_is_missing_is_said_with_what_would_be_accepted(content,
     assert caught.value.details["rule"] == "image-policy.toml:2, rule 1"
 
 
+def test_nobody_is_sent_to_a_signer_who_was_revoked():
+    both = STRICT.replace('"desy"', '"desy", "cern"')
+    assert refused(both, gone=frozenset({"desy"})).possible == "an image signed by cern"
+    decision = refused(STRICT, gone=frozenset({"desy"}))
+    assert "a new key of theirs" in decision.possible
+    assert "everybody whom it names was revoked" in decision.possible
+
+
 def test_nobody_vouches_for_updates_that_are_still_to_come(monkeypatch):
     for until in ("2027-01-14", "2027-01-15"):  # signed on the 14th, which may be the 15th where the maker is
         assert allowed(STRICT, lacking(**{"updates-until": until}))

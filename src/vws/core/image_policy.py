@@ -72,7 +72,8 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of an image. came_at: UTC seconds. revoked: why nobody may run it any more; "": somebody may.
-    attested: in the order in which they came; bills: likewise. bill_problem: why there are not more of them."""
+    attested: in the order in which they came; bills: likewise. bill_problem: why there are not more of them. gone:
+    signers of whom every key was revoked."""
 
     name: str
     digest: str
@@ -81,6 +82,7 @@ class Facts:
     attested: tuple[Attested, ...] = ()
     bills: tuple[Bill, ...] = ()
     bill_problem: str = ""
+    gone: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,10 @@ def _signature_need(rule: Rule, facts: Facts) -> Need:
     others = sorted({name for each in facts.attested if not each.problem for name in each.keys})
     if others:
         problems.append(f"it is signed by {', '.join(others)}, whom this rule does not trust")
-    return Need(wanted, False, "; ".join(problems[-SHOWN_MAX:]) or "it is not signed", f"an image {wanted}")
+    left = [name for name in rule.signers if name not in facts.gone]
+    anew = "once the site's administrator has put a new key of theirs on record, or named other signers in its rule"
+    possible = f"an image signed by {_either(left)}" if left else f"{anew}: everybody whom it names was revoked"
+    return Need(wanted, False, "; ".join(problems[-SHOWN_MAX:]) or "it is not signed", possible)
 
 
 def _vouched(policy: Policy, rule: Rule, facts: Facts, attested: Attested, now: float) -> Decision:

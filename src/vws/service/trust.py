@@ -137,7 +137,10 @@ class Trust:
         known = on_record(self._site.present)
         attested = tuple(judged(each, of, known, now) for each in said.attestations)
         name = called(self._site.present, image)
-        return Facts(name, of, image.created_at, attested=attested, bills=said.bills, bill_problem=said.bill_problem)
+        gone = frozenset(key.name for key in known) - {key.name for key in known if not key.revoked}
+        return Facts(
+            name, of, image.created_at, attested=attested, bills=said.bills, bill_problem=said.bill_problem, gone=gone
+        )
 
     def _said_of(self, image: Image) -> Said:
         known = self._said.get(image.id)
