@@ -105,7 +105,6 @@ def test_nothing_of_it_is_found_on_any_disk_while_it_runs_and_while_it_is_suspen
     assert {e["workspace"] for e in told} == {site.ask(lambda c: c.workspace(workspace))["id"]}
 
 
-@pytest.mark.soak
 def test_an_agent_killed_between_the_memory_and_its_mark_loses_no_guest(
     site: RealSite, workspace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -326,7 +326,7 @@ def test_revoking_a_signer_lists_what_runs_and_ends_it_if_asked(ruled):
     assert ruled.leases.lease(ANN, lease.id).state is LeaseState.ACTIVE
     with pytest.raises(ImageRefused, match="desy, who was revoked: stolen") as caught:
         ruled.request()
-    assert "everybody whom it names was revoked" in caught.value.possible
+    assert "all of these were revoked" in caught.value.possible
     told = ruled.services.trust.revoke_signer(ADMIN, told.value.id, reason="stolen", end=True)
     assert told.leases[0].state is LeaseState.ENDING
     ruled.obey()

@@ -203,8 +203,9 @@ def _signature_need(rule: Rule, facts: Facts) -> Need:
     if others:
         problems.append(f"it is signed by {', '.join(others)}, whom this rule does not trust")
     left = [name for name in rule.signers if name not in facts.gone]
-    anew = "once the site's administrator has put a new key of theirs on record, or named other signers in its rule"
-    possible = f"an image signed by {_either(left)}" if left else f"{anew}: everybody whom it names was revoked"
+    possible = f"an image signed by {_either(left)}"
+    if not left:
+        possible = "a new key of theirs, or other signers, from the site's administrator: all of these were revoked"
     return Need(wanted, False, "; ".join(problems[-SHOWN_MAX:]) or "it is not signed", possible)
 
 
